@@ -1,0 +1,29 @@
+"""One strict test process: warnings are errors, rank promotion raises, eight fake CPU devices, no network."""
+
+import os
+from pathlib import Path
+
+# Before JAX is imported anywhere.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+import jax
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The reference outputs beside the checkout; tests that need them skip where they are absent."""
+    if not SHARED.is_dir():
+        pytest.skip(
+            "reference goldens (a `shared` folder beside the checkout) are not on this machine"
+        )
+    return SHARED

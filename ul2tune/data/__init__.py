@@ -1,0 +1,1 @@
+"""Pure Python and NumPy: spans, denoisers, records, templates, mixing, vocabularies. No JAX, no TF."""

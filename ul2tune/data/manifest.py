@@ -1,0 +1,138 @@
+"""What `prepare` promises and `feed` checks: the manifests beside the shards, as plain JSON.
+
+    DATA_DIR/<task>/<split>/manifest.json                 one per task and split
+    DATA_DIR/<task>/<split>/data-00000-of-00004.arrayrecord
+    DATA_DIR/<mixture>.mixture.json                       tasks and effective rates (also for a single task)
+
+A manifest is written last and atomically: where it exists, every shard it names is complete.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One finished file. `tokens` counts by feature; `sha256` is over the file's bytes."""
+
+    file: str
+    num_examples: int
+    num_bytes: int
+    sha256: str
+    tokens: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskManifest:
+    """One split of one prepared task.
+
+    Attributes:
+      task, split: SeqIO names.
+      shards: the finished shards in order; example index = position in their concatenation.
+      num_examples: total examples.
+      features: per SeqIO feature ``{"add_eos": bool, "max_tokens": longest example, "tokens": total}``.
+      vocabulary: description understood by `ul2tune.data.vocab.from_json`, with its ``fingerprint``.
+      fingerprint: hash of everything that determines the shards' bytes (source files, preprocessors, vocabulary).
+      online: JSON configuration of the transform that runs at training time (the UL2 noise), or None.
+      metrics: dotted names of metric functions (modules without TensorFlow).
+      rejected: number of malformed records by reason; `rejected_examples` names the first few (file, line).
+    """
+
+    task: str
+    split: str
+    shards: tuple[Shard, ...]
+    num_examples: int
+    features: Mapping[str, Mapping[str, Any]]
+    vocabulary: Mapping[str, Any]
+    fingerprint: str
+    online: Mapping[str, Any] | None = None
+    metrics: tuple[str, ...] = ()
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    rejected_examples: tuple[str, ...] = ()
+    format_version: int = FORMAT_VERSION
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> TaskManifest:
+        values = dict(data)
+        values["shards"] = tuple(Shard(**shard) for shard in values["shards"])
+        for name in ("metrics", "rejected_examples"):
+            values[name] = tuple(values.get(name, ()))
+        return TaskManifest(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureManifest:
+    """A mixture's tasks with their effective rates (normalised to sum 1).
+
+    `TASK_MODULES` is kept so that a child process can prepare what is missing.
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    rates: tuple[float, ...]
+    modules: tuple[str, ...] = ()
+    format_version: int = FORMAT_VERSION
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> MixtureManifest:
+        values = dict(data)
+        for name in ("tasks", "rates", "modules"):
+            values[name] = tuple(values[name])
+        return MixtureManifest(**values)
+
+
+def task_dir(data_dir: str | Path, task: str, split: str) -> Path:
+    return Path(data_dir) / task / split
+
+
+def mixture_path(data_dir: str | Path, mixture: str) -> Path:
+    return Path(data_dir) / f"{mixture}.mixture.json"
+
+
+def write(manifest: TaskManifest | MixtureManifest, path: Path) -> None:
+    """Writes atomically: a reader sees the old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    text = json.dumps(dataclasses.asdict(manifest), indent=1, sort_keys=True, ensure_ascii=False)
+    temporary.write_text(text + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_task(data_dir: str | Path, task: str, split: str) -> TaskManifest:
+    """Reads a task's manifest.
+
+    Raises:
+      FileNotFoundError: if the task is not prepared (`ul2tune prepare` makes it).
+      ValueError: if the file is from another version or damaged.
+    """
+    return _read(task_dir(data_dir, task, split) / "manifest.json", TaskManifest.from_json)
+
+
+def read_mixture(data_dir: str | Path, mixture: str) -> MixtureManifest:
+    """Reads a mixture's manifest; raises as :func:`read_task`."""
+    return _read(mixture_path(data_dir, mixture), MixtureManifest.from_json)
+
+
+def _read(path: Path, parse):
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist. Run `ul2tune prepare` for this mixture.")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data.get("format_version") != FORMAT_VERSION:
+            raise ValueError(
+                f"format_version {data.get('format_version')}, expected {FORMAT_VERSION}"
+            )
+        return parse(data)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path} is not a readable manifest ({error}). Delete its folder and prepare again."
+        ) from error

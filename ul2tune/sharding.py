@@ -1,0 +1,170 @@
+"""Device meshes and the one table that maps logical axes of parameters and activations to mesh axes.
+
+Models name their axes logically (``nnx.Param(x, axes=("embed", "mlp"))``) and never see a mesh; everything that
+knows about devices is here. All meshes have the same three axes, so one rules table serves every preset:
+
+    data    batch is split, parameters are replicated
+    fsdp    batch is split, parameters are split along their `embed` axis
+    tensor  parameters and activations are split along heads, mlp and vocabulary
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from ul2tune import tree
+
+MESH_AXES = ("data", "fsdp", "tensor")
+
+# logical axis -> mesh axis or axes. Every logical axis a model uses must be listed (None = replicated).
+RULES: Mapping[str, str | tuple[str, ...] | None] = {
+    "batch": ("data", "fsdp"),
+    "length": None,
+    "embed": "fsdp",
+    "mlp": "tensor",
+    "heads": "tensor",
+    "kv_heads": "tensor",
+    "kv": None,
+    "vocab": "tensor",
+    "relpos_buckets": None,
+    "positions": None,
+    "layers": None,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """Sizes of the mesh axes; exactly one may be -1, which takes all remaining devices."""
+
+    data: int = 1
+    fsdp: int = -1
+    tensor: int = 1
+
+    def sizes(self, num_devices: int) -> tuple[int, ...]:
+        """Returns the sizes along :data:`MESH_AXES`.
+
+        Raises:
+          ValueError: if the sizes do not multiply to `num_devices`.
+        """
+        sizes = [getattr(self, axis) for axis in MESH_AXES]
+        free = [i for i, size in enumerate(sizes) if size == -1]
+        fixed = math.prod(size for size in sizes if size != -1)
+        if len(free) > 1 or any(size < 1 for size in sizes if size != -1):
+            raise ValueError(
+                f"{self}: sizes must be positive, and at most one may be -1 (all remaining devices)."
+            )
+        if free and num_devices % fixed == 0:
+            sizes[free[0]] = num_devices // fixed
+        if math.prod(sizes) != num_devices:
+            raise ValueError(
+                f"{self} does not cover the {num_devices} devices of this run: data x fsdp x tensor must be "
+                f"{num_devices}. Set one of the sizes to -1 to let it take the remaining devices."
+            )
+        return tuple(sizes)
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Builds the mesh over `devices` (default: all devices of all processes)."""
+    devices = jax.devices() if devices is None else devices
+    sizes = config.sizes(len(devices))
+    # AxisType.Auto: since JAX 0.9 `make_mesh` defaults to Explicit, in which sharding constraints are assertions.
+    return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def spec(axes: Sequence[str | None]) -> PartitionSpec:
+    """Logical axes -> PartitionSpec. A mesh axis is used at most once, by the first logical axis that asks for it."""
+    used: set[str] = set()
+    entries: list[Any] = []
+    for axis in axes:
+        if axis is not None and axis not in RULES:
+            raise ValueError(
+                f"Unknown logical axis {axis!r}; the rules table knows {sorted(RULES)}."
+            )
+        rule = RULES[axis] if axis is not None else None
+        wanted = (rule,) if isinstance(rule, str) else tuple(rule or ())
+        free = tuple(name for name in wanted if name not in used)
+        used.update(free)
+        entries.append(free[0] if len(free) == 1 else (free or None))
+    return PartitionSpec(*entries)
+
+
+def sharding_for(
+    path: str, shape: Sequence[int], axes: Sequence[str | None], mesh: Mesh
+) -> NamedSharding:
+    """Sharding of one array.
+
+    Raises:
+      ValueError: if a dimension does not divide by the mesh axes it is split over.
+    """
+    assert len(shape) == len(axes), (path, shape, axes)
+    partition = spec(axes)
+    for dim, (size, entry) in enumerate(zip(shape, partition)):
+        names = (entry,) if isinstance(entry, str) else tuple(entry or ())
+        ways = math.prod(mesh.shape[name] for name in names)
+        if size % ways:
+            raise ValueError(
+                f"Parameter {path!r} has size {size} along dimension {dim} ({axes[dim]}), which does not divide by "
+                f"mesh axis {'x'.join(names)} = {ways}. Choose a smaller {names[0]!r} size or pad the model "
+                f"(vocabularies: round up to a multiple of 128)."
+            )
+    return NamedSharding(mesh, partition)
+
+
+def param_shardings(
+    params: Mapping[str, Any], axes: Mapping[str, Any], mesh: Mesh
+) -> dict[str, Any]:
+    """Shardings for a parameter tree. `params` may be abstract; `axes` is the same tree of logical-axis tuples."""
+    return tree.map_with_path(lambda path, p, a: sharding_for(path, p.shape, a, mesh), params, axes)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows of the batch over `data` x `fsdp`; everything after the first axis is replicated."""
+    return NamedSharding(mesh, spec(("batch",)))
+
+
+def local_rows(mesh: Mesh, batch_size: int) -> tuple[int, ...]:
+    """The rows of the global batch that this process's devices hold, in ascending order.
+
+    Raises:
+      ValueError: if the batch does not divide by the data-parallel size.
+    """
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    if batch_size % ways:
+        raise ValueError(
+            f"BATCH_SIZE = {batch_size} does not divide by data x fsdp = {ways} of the mesh. "
+            f"Use a multiple of {ways}."
+        )
+    indices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
+    rows: set[int] = set()
+    for index in indices.values():
+        rows.update(range(*index[0].indices(batch_size)))
+    return tuple(sorted(rows))
+
+
+def to_global(local: Mapping[str, np.ndarray], mesh: Mesh, batch_size: int) -> dict[str, jax.Array]:
+    """Assembles this process's rows (in the order of :func:`local_rows`) into global arrays [B, ...]."""
+    sharding = batch_sharding(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(
+            sharding, value, (batch_size, *value.shape[1:])
+        )
+        for name, value in local.items()
+    }
+
+
+def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
+    """Constrains an activation to its logical axes; does nothing where no mesh is set (unit tests)."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, spec(axes))
