@@ -1,0 +1,240 @@
+"""The one example model that every instruction collection reduces to, before text is rendered.
+
+A collection is a *loader* (its files -> :class:`Record`) and a *renderer* (record, configuration,
+seed -> :class:`Rendered`). Renderers are pure functions, so the same record always gives the same
+text; what tokenises, mixes, trains and scores knows only these two classes.
+
+    files ──loader──> Record ──renderer──> Rendered ──SeqIO, prepare──> Example(arrays, fields)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+SPLIT_LEVELS = ("train", "supervised", "partial", "held_out")
+TEMPLATE_STYLES = ("zs_opt", "zs_noopt", "fs_opt", "fs_noopt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """A worked example shown before the query.
+
+    Attributes:
+      input, target: the example as the collection states it.
+      explanation: why the target is right (or, for a negative example, wrong); None = not stated.
+      negative: the target is an example of what not to answer.
+      id: names the demo in published scores; empty = numbered by its position.
+    """
+
+    input: str
+    target: str
+    explanation: str | None = None
+    negative: bool = False
+    id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One example of one task, with everything a renderer or a metric may need.
+
+    Attributes:
+      id: unique within the task; randomness and published scores are keyed by it.
+      task, category, cluster: a category is a kind of task, a cluster a group of categories.
+      benchmark: the collection the task is from.
+      license: of the instance, as its source states it.
+      split_level: what training sees: this very example ("train"), other examples of the task
+        ("supervised"), other tasks of the category ("partial"), nothing of it ("held_out").
+      instruction: what to do, in words; empty if it is part of `input`.
+      input: the instance.
+      targets: all acceptable references, best first.
+      answer_choices: the closed set of answers for rank classification; None = free text.
+      demos: candidates in order; the renderer decides how many fit.
+      explanation: rationale or chain of thought that leads to the target.
+      template_id, template_style, inverted: which template renders it; empty = the only one.
+      metric_names: keys of `ul2tune.data.metrics.SCORES`.
+
+    Raises:
+      ValueError: on construction, naming the field and the value that is wrong.
+    """
+
+    id: str
+    task: str
+    input: str
+    targets: tuple[str, ...]
+    category: str = ""
+    cluster: str = ""
+    benchmark: str = ""
+    license: str = ""
+    split_level: Literal["train", "supervised", "partial", "held_out"] = "train"
+    instruction: str = ""
+    answer_choices: tuple[str, ...] | None = None
+    demos: tuple[Demo, ...] = ()
+    explanation: str = ""
+    template_id: str = ""
+    template_style: Literal["zs_opt", "zs_noopt", "fs_opt", "fs_noopt"] = "zs_noopt"
+    inverted: bool = False
+    metric_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in _TEXT_FIELDS:
+            _check(self, name, isinstance(getattr(self, name), str), "a string")
+        for name in ("id", "task"):
+            _check(self, name, bool(getattr(self, name)), "not empty")
+        for name in ("targets", "metric_names"):
+            _check(self, name, _is_text_tuple(getattr(self, name)), "a list of strings")
+        _check(self, "targets", bool(self.targets), "at least one reference")
+        choices = self.answer_choices
+        is_set = choices is None or (_is_text_tuple(choices) and len(set(choices)) == len(choices))
+        _check(self, "answer_choices", is_set, "null or a list of different strings")
+        _check(self, "answer_choices", choices is None or len(choices) > 1, "two or more choices")
+        demos = isinstance(self.demos, tuple) and all(isinstance(d, Demo) for d in self.demos)
+        _check(self, "demos", demos, "a list of demos")
+        for index, demo in enumerate(self.demos):
+            texts = (demo.input, demo.target, demo.explanation or "", demo.id)
+            valid = all(isinstance(text, str) for text in texts) and isinstance(demo.negative, bool)
+            _check(self, "demos", valid, f"a list of demos, but demo {index} holds a wrong type")
+        _check(self, "split_level", self.split_level in SPLIT_LEVELS, f"one of {SPLIT_LEVELS}")
+        style = self.template_style in TEMPLATE_STYLES
+        _check(self, "template_style", style, f"one of {TEMPLATE_STYLES}")
+        _check(self, "inverted", isinstance(self.inverted, bool), "true or false")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; `from_json` restores an equal record."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @staticmethod
+    def from_json(data: Any, where: str = "record") -> Record:
+        """Parses one record; `where` (file and line) starts every error message.
+
+        Raises:
+          ValueError: if a field is unknown, missing, of the wrong type or out of range.
+        """
+        if not isinstance(data, Mapping):
+            raise ValueError(f"{where}: expected a JSON object, got {type(data).__name__}.")
+        values = _known(data, _RECORD_FIELDS, where)
+        for name in ("targets", "answer_choices", "metric_names"):
+            if isinstance(values.get(name), list):
+                values[name] = tuple(values[name])
+        if isinstance(values.get("demos"), list):
+            values["demos"] = tuple(_demo_from_json(d, where) for d in values["demos"])
+        try:
+            return Record(**values)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{where}: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendered:
+    """A record as the model meets it.
+
+    Attributes:
+      inputs, targets: prompt and the one reference trained on.
+      demo_ids: the demos that made it into the prompt, in order.
+      truncated: the prompt was cut to its token budget.
+    """
+
+    inputs: str
+    targets: str
+    demo_ids: tuple[str, ...] = ()
+    truncated: bool = False
+
+
+# (record, seed) -> text. Configuration is bound beforehand (`functools.partial`).
+Renderer = Callable[[Record, int], Rendered]
+
+# What a prepared example carries for evaluation, beside its tokens (`Example.fields`).
+FIELD_NAMES = (
+    "id",
+    "task",
+    "category",
+    "inputs_text",
+    "targets_text",
+    "answer_choices",
+    "demo_ids",
+    "metric_names",
+)
+
+
+def evaluation_fields(record: Record, rendered: Rendered) -> dict[str, Any]:
+    """The fields of :data:`FIELD_NAMES`: strings, or lists of strings where there may be many."""
+    return {
+        "id": record.id,
+        "task": record.task,
+        "category": record.category,
+        "inputs_text": rendered.inputs,
+        "targets_text": list(record.targets),
+        "answer_choices": list(record.answer_choices or ()),
+        "demo_ids": list(rendered.demo_ids),
+        "metric_names": list(record.metric_names),
+    }
+
+
+def read_jsonl(path: str | Path) -> Iterator[Record]:
+    """Reads records from a JSON-lines file; blank lines are skipped.
+
+    Raises:
+      ValueError: naming file and line of the first record that is wrong.
+    """
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            where = f"{path}:{number}"
+            if not line.strip():
+                continue
+            try:
+                data = json.loads(line.decode("utf-8"))
+            except (UnicodeDecodeError, json.JSONDecodeError) as error:
+                raise ValueError(f"{where}: not valid UTF-8 JSON ({error}).") from error
+            yield Record.from_json(data, where)
+
+
+def write_jsonl(records: Sequence[Record], path: str | Path) -> None:
+    """Writes one record per line, as :func:`read_jsonl` reads them."""
+    lines = [json.dumps(r.to_json(), ensure_ascii=False, sort_keys=True) + "\n" for r in records]
+    Path(path).write_text("".join(lines), encoding="utf-8")
+
+
+def stable_hash(*parts: str | int) -> int:
+    """A 64-bit hash of the parts: equal in every process and on every machine, unlike `hash`.
+
+    Example-level choices (which reference, which instances, which phrasing) are keyed by it, so
+    they depend on the seed and the example's name alone: not on order or number of workers.
+    """
+    digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+_RECORD_FIELDS = frozenset(f.name for f in fields(Record))
+_DEMO_FIELDS = frozenset(f.name for f in fields(Demo))
+_TEXT_FIELDS = tuple(f.name for f in fields(Record) if f.type == "str")
+
+
+def _known(data: Mapping[str, Any], names: frozenset[str], where: str) -> dict[str, Any]:
+    unknown = sorted(set(data) - names)
+    if unknown:
+        raise ValueError(f"{where}: unknown field {unknown[0]!r}; fields are {sorted(names)}.")
+    return dict(data)
+
+
+def _demo_from_json(data: Any, where: str) -> Demo:
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{where}: a demo must be a JSON object, got {type(data).__name__}.")
+    try:
+        return Demo(**_known(data, _DEMO_FIELDS, where))
+    except TypeError as error:
+        raise ValueError(f"{where}: demo {dict(data)!r}: {error}") from error
+
+
+def _is_text_tuple(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+
+
+def _check(record: Record, name: str, condition: bool, expected: str) -> None:
+    if not condition:
+        value = repr(getattr(record, name))
+        shown = value if len(value) <= 80 else value[:77] + "..."
+        raise ValueError(f"field {name!r} of record {record.id!r} must be {expected}, got {shown}.")

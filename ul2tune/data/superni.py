@@ -1,0 +1,267 @@
+"""Super-NaturalInstructions: task files -> records (`tk_instruct` renders them).
+
+Sources: Wang et al. 2022 (arXiv:2204.07705) and the task files of `allenai/natural-instructions`.
+A task file is one JSON object:
+
+    {"Definition": ["…"], "Categories": ["…"], "Positive Examples": [{"input", "output",
+     "explanation"}, …], "Negative Examples": […], "Instances": [{"id", "input", "output": […]}, …],
+     "Instance License": ["…"], …}
+
+Older releases have a string for `Definition` or `output`, no `id`, examples inside an `Examples`
+object, `reason` for `explanation`, `"-"` for an empty list: all are read. One optional key of our
+own, `"Answer Choices": ["…", …]`, declares the closed set of answers of a classification task.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ul2tune.data.records import Demo, Record, stable_hash
+
+# Tk-Instruct evaluates the first 100 instances of a task: balanced by label, in the file's order.
+EVAL_INSTANCES = 100
+DEFAULT_METRICS = ("exact_match", "token_f1", "rouge_l")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instance:
+    """One instance of a task file: `outputs` are all references, never empty."""
+
+    id: str
+    input: str
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One task file.
+
+    Attributes:
+      name: the file's name without `.json`.
+      definitions: phrasings of the instruction; Tk-Instruct uses the first.
+      category: the first of `Categories`.
+      demos: positive examples, then negative ones, in the file's order.
+      answer_choices: the declared closed set of answers, or None.
+    """
+
+    name: str
+    definitions: tuple[str, ...]
+    category: str
+    license: str
+    demos: tuple[Demo, ...]
+    instances: tuple[Instance, ...]
+    answer_choices: tuple[str, ...] | None = None
+
+
+def load_task(path: str | Path) -> Task:
+    """Reads one task file of any release.
+
+    Raises:
+      ValueError: naming the file, the place in it and what is wrong there.
+    """
+    path = Path(path)
+    try:
+        data = json.loads(path.read_bytes().decode("utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"Task file {path} does not exist.") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}:{error.lineno}: not valid JSON ({error.msg}).") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not valid UTF-8 ({error}).") from error
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{path}: a task file is a JSON object, got {type(data).__name__}.")
+    try:
+        return _parse_task(path.stem, data)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def read_split(path: str | Path) -> tuple[str, ...]:
+    """Reads a list of task names, one per line (`splits/default/test_tasks.txt`).
+
+    Raises:
+      ValueError: on a name that appears twice or is no file name, with its line.
+    """
+    names: dict[str, int] = {}
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+        name = line.strip()
+        if not name:
+            continue
+        if len(name.split()) != 1 or "/" in name or "\\" in name:
+            raise ValueError(f"{path}:{number}: {name!r} is not the name of a task.")
+        if name in names:
+            raise ValueError(f"{path}:{number}: {name!r} is already listed on line {names[name]}.")
+        names[name] = number
+    return tuple(names)
+
+
+def split_hash(names: Sequence[str]) -> str:
+    """16 hexadecimal digits for a list of names in order; published with every score."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+
+
+def select(
+    instances: Sequence[Instance],
+    limit: int | None,
+    *,
+    seed: int,
+    order: Literal["first", "random"] = "random",
+) -> tuple[Instance, ...]:
+    """At most `limit` instances, in the file's order; a larger limit keeps all of a smaller one's.
+
+    DIVERGES: Tk-Instruct shuffles with Python's global generator, so its choice depends on every
+    task read before. Ours depends on (seed, instance id) alone.
+    """
+    if limit is None or limit >= len(instances):
+        return tuple(instances)
+    if order == "first":
+        return tuple(instances[:limit])
+    ranked = sorted(instances, key=lambda instance: stable_hash(seed, "select", instance.id))
+    chosen = {instance.id for instance in ranked[:limit]}
+    return tuple(instance for instance in instances if instance.id in chosen)
+
+
+def records(
+    task: Task,
+    instances: Sequence[Instance] | None = None,
+    *,
+    split_level: Literal["train", "supervised", "partial", "held_out"] = "train",
+    any_definition: bool = False,
+    seed: int = 0,
+) -> Iterator[Record]:
+    """One record per instance (default: all of the task).
+
+    `any_definition` draws the phrasing per instance where a task has several.
+    """
+    for instance in task.instances if instances is None else instances:
+        draw = stable_hash(seed, "definition", instance.id) if any_definition else 0
+        yield Record(
+            id=instance.id,
+            task=task.name,
+            category=task.category,
+            benchmark="super_natural_instructions",
+            license=task.license,
+            split_level=split_level,
+            instruction=task.definitions[draw % len(task.definitions)],
+            input=instance.input,
+            targets=instance.outputs,
+            answer_choices=task.answer_choices,
+            demos=task.demos,
+            metric_names=DEFAULT_METRICS,
+        )
+
+
+def infer_answer_choices(task: Task, maximum: int = 6) -> tuple[str, ...] | None:
+    """The closed set of answers, for task files that do not declare theirs.
+
+    A task counts as classification if all its instances have one reference, of at most `maximum`
+    different ones, and each of those answers at least three instances.
+    """
+    counts: dict[str, int] = {}
+    for instance in task.instances:
+        for output in instance.outputs:
+            counts[output] = counts.get(output, 0) + 1
+    single = all(len(instance.outputs) == 1 for instance in task.instances)
+    closed = 2 <= len(counts) <= maximum and min(counts.values()) >= 3
+    return tuple(sorted(counts)) if single and closed else None
+
+
+def _parse_task(name: str, data: Mapping[str, Any]) -> Task:
+    nested = data.get("Examples")
+    examples = nested if isinstance(nested, Mapping) else data
+    definitions = _texts(data.get("Definition"), "Definition")
+    if not definitions or not definitions[0].strip():
+        raise ValueError("'Definition' is missing or empty.")
+    choices = _texts(data["Answer Choices"], "Answer Choices") if "Answer Choices" in data else None
+    rows = _rows(data.get("Instances"), "Instances")
+    if not rows:
+        raise ValueError("'Instances' is missing or empty.")
+    instances = tuple(_parse_instance(name, index, row) for index, row in enumerate(rows))
+    counts = Counter(instance.id for instance in instances)
+    repeated = [identity for identity, count in counts.items() if count > 1]
+    if repeated:
+        raise ValueError(
+            f"the id {repeated[0]!r} names {counts[repeated[0]]} instances; ids must be unique."
+        )
+    seen: dict[str, int] = {}
+    for index, instance in enumerate(instances):
+        if instance.id in seen:
+            first = seen[instance.id]
+            raise ValueError(
+                f"Instances[{index}] has the id {instance.id!r} of Instances[{first}]."
+            )
+        seen[instance.id] = index
+    return Task(
+        name=name,
+        definitions=definitions,
+        category=next(iter(_texts(data.get("Categories"), "Categories")), ""),
+        license=", ".join(_texts(data.get("Instance License"), "Instance License")),
+        demos=(
+            *_parse_demos(examples.get("Positive Examples"), "Positive Examples", negative=False),
+            *_parse_demos(examples.get("Negative Examples"), "Negative Examples", negative=True),
+        ),
+        instances=instances,
+        answer_choices=choices,
+    )
+
+
+def _parse_instance(task: str, index: int, row: Mapping[str, Any]) -> Instance:
+    where = f"Instances[{index}]"
+    outputs = _texts(row.get("output"), f"{where}['output']")
+    if not outputs:
+        raise ValueError(f"{where} has no 'output'.")
+    identity = row.get("id", f"{task}-{index}")
+    if not isinstance(identity, str) or not identity:
+        raise ValueError(f"{where}['id'] must be a string that is not empty, got {identity!r}.")
+    return Instance(id=identity, input=_text(row, "input", where), outputs=outputs)
+
+
+def _parse_demos(value: Any, key: str, *, negative: bool) -> Iterator[Demo]:
+    for index, row in enumerate(_rows(value, key)):
+        where = f"{key}[{index}]"
+        explanation = row.get("explanation", row.get("reason"))
+        if explanation is not None and not isinstance(explanation, str):
+            raise ValueError(f"{where}['explanation'] must be a string, got {explanation!r}.")
+        outputs = _texts(row.get("output"), f"{where}['output']")
+        if not outputs:
+            raise ValueError(f"{where} has no 'output'.")
+        yield Demo(
+            input=_text(row, "input", where),
+            target=outputs[0],
+            explanation=explanation,
+            negative=negative,
+        )
+
+
+def _rows(value: Any, key: str) -> list[Mapping[str, Any]]:
+    if value in (None, "", "-"):
+        return []
+    if not isinstance(value, list):
+        raise ValueError(f"{key!r} must be a list of objects, got {type(value).__name__}.")
+    for index, row in enumerate(value):
+        if not isinstance(row, Mapping):
+            raise ValueError(f"{key}[{index}] must be an object, got {type(row).__name__}.")
+    return value
+
+
+def _text(row: Mapping[str, Any], key: str, where: str) -> str:
+    value = row.get(key)
+    if not isinstance(value, str):
+        raise ValueError(f"{where}[{key!r}] must be a string, got {value!r}.")
+    return value
+
+
+def _texts(value: Any, key: str) -> tuple[str, ...]:
+    """A string or a list of strings, as a tuple; a missing value is empty."""
+    if value is None:
+        return ()
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list) or not all(isinstance(text, str) for text in values):
+        raise ValueError(f"{key} must be a string or a list of strings, got {value!r:.80}.")
+    return tuple(values)

@@ -1,0 +1,155 @@
+"""Tk-Instruct's prompts: definition, positive and negative examples, query, within a token budget.
+
+Source: Wang et al. 2022 (arXiv:2204.07705) and the collator of the Tk-Instruct repository; byte
+for byte its text. Also its two baselines without a model.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ul2tune.data.records import Demo, Record, Rendered, stable_hash
+
+
+class Tokenizer(Protocol):
+    """What the token budget needs: ids without end of sequence, and back (`data.vocab`)."""
+
+    def encode(self, text: str) -> list[int]: ...
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TkInstruct:
+    """What goes into a prompt, under Tk-Instruct's names for it; the default is its default run.
+
+    Attributes:
+      task_name: start with the task's name.
+      definition: state the definition.
+      positive, negative: at most so many examples of each kind.
+      explanations: add the examples' explanations.
+      max_tokens: budget of the prompt, end of sequence included.
+    """
+
+    task_name: bool = False
+    definition: bool = True
+    positive: int = 2
+    negative: int = 0
+    explanations: bool = False
+    max_tokens: int = 1024
+
+
+# The five encodings among which Tk-Instruct's `tk_instruct` mode draws one per example.
+MIXED_ENCODINGS = (
+    TkInstruct(positive=0),
+    TkInstruct(definition=False),
+    TkInstruct(),
+    TkInstruct(negative=2),
+    TkInstruct(explanations=True),
+)
+
+
+def render(
+    record: Record,
+    seed: int,
+    *,
+    encodings: Sequence[TkInstruct] = (TkInstruct(),),
+    tokenizer: Tokenizer | None = None,
+    random_reference: bool = True,
+) -> Rendered:
+    """Renders a record as Tk-Instruct does.
+
+    With two demos the prompt is
+
+        Definition: {definition}.
+
+         Positive Example 1 -
+        Input: {input}.
+         Output: {output}.
+
+         Positive Example 2 -
+        …
+        Now complete the following example -
+        Input: {input}.
+        Output:␣
+
+    where a full stop is added only after text that does not end in punctuation. Demos are added
+    one by one while the prompt stays within the budget, up to the first that does not fit. A
+    prompt that is still too long is cut from the right, its query included.
+
+    Args:
+      record: its demos' order is kept.
+      seed: with the record's id, decides encoding and reference.
+      encodings: one is drawn per example where there are several.
+      tokenizer: counts tokens; None = no budget.
+      random_reference: train on a random reference instead of the first.
+    """
+    draw = stable_hash(seed, "encoding", record.task, record.id)
+    encoding = encodings[draw % len(encodings)]
+    query = (
+        f"{_closed(f'Now complete the following example -{_NL}Input: ', record.input)}\nOutput: "
+    )
+    name = f"{record.task}. " if encoding.task_name else ""
+    definition = _closed("Definition: ", record.instruction) + "\n\n" if encoding.definition else ""
+    shown: list[str] = []
+    demo_ids: list[str] = []
+    for negative, limit in ((False, encoding.positive), (True, encoding.negative)):
+        candidates = [demo for demo in record.demos if demo.negative == negative]
+        for number, demo in enumerate(candidates[:limit], start=1):
+            text = _render_demo(demo, number, encoding.explanations)
+            # As Tk-Instruct: the budget is checked without the task's name.
+            whole = "".join((definition, *shown, text, query))
+            if tokenizer is not None and len(tokenizer.encode(whole)) + 1 > encoding.max_tokens:
+                break
+            shown.append(text)
+            demo_ids.append(demo.id or f"{'negative' if negative else 'positive'}-{number}")
+    inputs = "".join((name, definition, *shown, query))
+    truncated = False
+    if tokenizer is not None:
+        ids = tokenizer.encode(inputs)
+        truncated = len(ids) + 1 > encoding.max_tokens
+        inputs = tokenizer.decode(ids[: encoding.max_tokens]) if truncated else inputs
+    reference = stable_hash(seed, "reference", record.task, record.id) if random_reference else 0
+    return Rendered(
+        inputs=inputs,
+        targets=record.targets[reference % len(record.targets)],
+        demo_ids=tuple(demo_ids),
+        truncated=truncated,
+    )
+
+
+def copy_input(record: Record) -> str:
+    """Tk-Instruct's model-free baseline: answer with the instance's input."""
+    return record.input
+
+
+def copy_demo(record: Record) -> str:
+    """Tk-Instruct's model-free baseline: answer with the first positive example's output.
+
+    Raises:
+      ValueError: if the record has no positive demo.
+    """
+    for demo in record.demos:
+        if not demo.negative:
+            return demo.target
+    raise ValueError(f"Record {record.id!r} of {record.task} has no positive example to copy.")
+
+
+_NL = "\n"
+
+
+def _closed(prefix: str, text: str) -> str:
+    # Tk-Instruct looks at the last character of what it has built so far, prefix included.
+    whole = prefix + text.strip()
+    return whole if whole[-1] in string.punctuation else whole + "."
+
+
+def _render_demo(demo: Demo, number: int, explanations: bool) -> str:
+    kind = "Negative" if demo.negative else "Positive"
+    text = _closed(f" {kind} Example {number} -\nInput: ", demo.input) + "\n"
+    text += _closed(" Output: ", demo.target) + "\n"
+    if explanations and demo.explanation is not None:
+        text += _closed(" Explanation: ", demo.explanation) + "\n"
+    return text + "\n"
