@@ -1,7 +1,8 @@
-"""Device meshes and the one table that maps logical axes of parameters and activations to mesh axes.
+"""Device meshes, and the one table from logical axes to mesh axes.
 
-Models name their axes logically (``nnx.Param(x, axes=("embed", "mlp"))``) and never see a mesh; everything that
-knows about devices is here. All meshes have the same three axes, so one rules table serves every preset:
+Models name their axes logically (``nnx.Param(x, axes=("embed", "mlp"))``) and never see a mesh;
+everything that knows about devices is here. All meshes have the same three axes, so one rules table
+serves every preset:
 
     data    batch is split, parameters are replicated
     fsdp    batch is split, parameters are split along their `embed` axis
@@ -23,7 +24,7 @@ from ul2tune import tree
 
 MESH_AXES = ("data", "fsdp", "tensor")
 
-# logical axis -> mesh axis or axes. Every logical axis a model uses must be listed (None = replicated).
+# logical axis -> mesh axis or axes. Every axis a model uses must be listed (None = replicated).
 RULES: Mapping[str, str | tuple[str, ...] | None] = {
     "batch": ("data", "fsdp"),
     "length": None,
@@ -58,14 +59,16 @@ class MeshConfig:
         fixed = math.prod(size for size in sizes if size != -1)
         if len(free) > 1 or any(size < 1 for size in sizes if size != -1):
             raise ValueError(
-                f"{self}: sizes must be positive, and at most one may be -1 (all remaining devices)."
+                f"{self}: sizes must be positive, and at most one may be -1 (all remaining "
+                f"devices)."
             )
         if free and num_devices % fixed == 0:
             sizes[free[0]] = num_devices // fixed
         if math.prod(sizes) != num_devices:
             raise ValueError(
-                f"{self} does not cover the {num_devices} devices of this run: data x fsdp x tensor must be "
-                f"{num_devices}. Set one of the sizes to -1 to let it take the remaining devices."
+                f"{self} does not cover the {num_devices} devices of this run: data x fsdp x "
+                f"tensor must be {num_devices}. Set one of the sizes to -1 to let it take the "
+                f"remaining devices."
             )
         return tuple(sizes)
 
@@ -74,12 +77,13 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     """Builds the mesh over `devices` (default: all devices of all processes)."""
     devices = jax.devices() if devices is None else devices
     sizes = config.sizes(len(devices))
-    # AxisType.Auto: since JAX 0.9 `make_mesh` defaults to Explicit, in which sharding constraints are assertions.
+    # AxisType.Auto: since JAX 0.9 `make_mesh` defaults to Explicit, in which sharding constraints
+    # are assertions.
     return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
 def spec(axes: Sequence[str | None]) -> PartitionSpec:
-    """Logical axes -> PartitionSpec. A mesh axis is used at most once, by the first logical axis that asks for it."""
+    """Logical axes -> PartitionSpec. The first logical axis that asks for a mesh axis gets it."""
     used: set[str] = set()
     entries: list[Any] = []
     for axis in axes:
@@ -110,9 +114,9 @@ def sharding_for(
         ways = math.prod(mesh.shape[name] for name in names)
         if size % ways:
             raise ValueError(
-                f"Parameter {path!r} has size {size} along dimension {dim} ({axes[dim]}), which does not divide by "
-                f"mesh axis {'x'.join(names)} = {ways}. Choose a smaller {names[0]!r} size or pad the model "
-                f"(vocabularies: round up to a multiple of 128)."
+                f"Parameter {path!r} has size {size} along dimension {dim} ({axes[dim]}), which "
+                f"does not divide by mesh axis {'x'.join(names)} = {ways}. Choose a smaller "
+                f"{names[0]!r} size or pad the model (vocabularies: round up to a multiple of 128)."
             )
     return NamedSharding(mesh, partition)
 
@@ -120,7 +124,7 @@ def sharding_for(
 def param_shardings(
     params: Mapping[str, Any], axes: Mapping[str, Any], mesh: Mesh
 ) -> dict[str, Any]:
-    """Shardings for a parameter tree. `params` may be abstract; `axes` is the same tree of logical-axis tuples."""
+    """Shardings of a (perhaps abstract) parameter tree; `axes`: its tree of logical-axis tuples."""
     return tree.map_with_path(lambda path, p, a: sharding_for(path, p.shape, a, mesh), params, axes)
 
 
@@ -153,7 +157,7 @@ def local_rows(mesh: Mesh, batch_size: int) -> tuple[int, ...]:
 
 
 def to_global(local: Mapping[str, np.ndarray], mesh: Mesh, batch_size: int) -> dict[str, jax.Array]:
-    """Assembles this process's rows (in the order of :func:`local_rows`) into global arrays [B, ...]."""
+    """Assembles this process's rows, ordered as :func:`local_rows`, into global arrays [B, ...]."""
     sharding = batch_sharding(mesh)
     return {
         name: jax.make_array_from_process_local_data(
@@ -164,7 +168,7 @@ def to_global(local: Mapping[str, np.ndarray], mesh: Mesh, batch_size: int) -> d
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-    """Constrains an activation to its logical axes; does nothing where no mesh is set (unit tests)."""
+    """Constrains an activation to its logical axes; does nothing where no mesh is set."""
     if jax.sharding.get_abstract_mesh().empty:
         return x
     return jax.lax.with_sharding_constraint(x, spec(axes))

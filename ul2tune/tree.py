@@ -12,7 +12,7 @@ SEPARATOR = "/"
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns ``{"a/b/c": leaf}`` in sorted order of the keys. Leaves are everything that is not a mapping."""
+    """Returns ``{"a/b/c": leaf}`` in the order of sorted keys; a leaf is what is no mapping."""
     flat: dict[str, Any] = {}
     for key in sorted(tree):
         assert SEPARATOR not in key, key
@@ -46,6 +46,26 @@ def map_with_path(function: Callable[..., Any], tree: Mapping[str, Any], *rest: 
     )
 
 
+def partition(
+    tree: Mapping[str, Any], mask: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Splits into (leaves where `mask` is True, the other leaves); `mask` has the same paths."""
+    flat, chosen = flatten(tree), flatten(mask)
+    assert flat.keys() == chosen.keys(), sorted(flat.keys() ^ chosen.keys())
+    parts = [{p: leaf for p, leaf in flat.items() if bool(chosen[p]) is on} for on in (True, False)]
+    return unflatten(parts[0]), unflatten(parts[1])
+
+
+def merge(*trees: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of :func:`partition`: one tree of the disjoint paths of all."""
+    merged: dict[str, Any] = {}
+    for tree in trees:
+        flat = flatten(tree)
+        assert not merged.keys() & flat.keys(), sorted(merged.keys() & flat.keys())
+        merged.update(flat)
+    return unflatten(merged)
+
+
 def num_elements(tree: Any) -> int:
     """Total number of array elements of all leaves (works on `jax.ShapeDtypeStruct` too)."""
     return sum(int(leaf.size) for leaf in jax.tree.leaves(tree))
@@ -59,7 +79,8 @@ def num_bytes(tree: Any) -> int:
 def global_norm(tree: Any) -> jax.Array:
     """L2 norm over all leaves, accumulated in float32.
 
-    NUMERICS: squares are summed in float32 whatever the leaves' dtype; bfloat16 sums lose small leaves.
+    NUMERICS: squares are summed in float32 whatever the leaves' dtype; bfloat16 sums lose small
+    leaves.
     """
     squares = [jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(tree)]
     return jnp.sqrt(sum(squares, start=jnp.zeros((), jnp.float32)))

@@ -1,7 +1,8 @@
 """The names every layer shares: what a batch is, and the small protocols that break cycles.
 
-Axis legend (used in every file of the package): ``B`` batch, ``L`` query/target length, ``S`` key/source length,
-``D`` model, ``F`` mlp, ``H`` heads, ``K`` kv heads, ``A`` head size, ``V`` vocabulary, ``N`` layers.
+Axis legend (used in every file of the package): ``B`` batch, ``L`` query/target length, ``S``
+key/source length, ``D`` model, ``F`` mlp, ``H`` heads, ``K`` kv heads, ``A`` head size, ``V``
+vocabulary, ``N`` layers.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import jax
 import numpy as np
 
 Array = jax.Array | np.ndarray
-# One batch of model features under SeqIO's names, every array [B, length]. Encoder-decoder batches hold
-# `encoder_input_tokens`, `decoder_input_tokens`, `decoder_target_tokens`, `decoder_loss_weights`; packed ones add
-# `{encoder,decoder}_segment_ids` (1, 2, … and 0 at padding) and `{encoder,decoder}_positions`; prefix-LM ones have
-# `decoder_causal_attention` (1 where attention is bidirectional). `decoder_source_ids` (0 = none) says which
-# task/denoiser a target position came from, for per-source losses.
+# One batch of model features under SeqIO's names, every array [B, length]. Encoder-decoder batches
+# hold `encoder_input_tokens`, `decoder_input_tokens`, `decoder_target_tokens`,
+# `decoder_loss_weights`; packed ones add `{encoder,decoder}_segment_ids` (1, 2, … and 0 at padding)
+# and `{encoder,decoder}_positions`; prefix-LM ones have `decoder_causal_attention` (1 where
+# attention is bidirectional). `decoder_source_ids` (0 = none) says which task/denoiser a target
+# position came from, for per-source losses.
 Batch = Mapping[str, Array]
-# A nested dict of arrays. Parameters, gradients and optimiser state travel as plain pytrees, never as modules.
+# A nested dict of arrays. Parameters, gradients and optimiser state travel as plain pytrees, never
+# as modules.
 Tree = Any
 
 

@@ -1,0 +1,1 @@
+"""Saving and restoring: fingerprinted, atomic, never silently wrong."""

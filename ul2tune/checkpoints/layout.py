@@ -1,0 +1,97 @@
+"""What a checkpoint is on disk, and the words for reading it.
+
+DIRECTORY/<step>/state/         arrays, written by Orbax (OCDBT): a nested dict of all that trains
+DIRECTORY/<step>/meta/metadata  JSON: leaves {path: [shape, dtype, fingerprint]}, streams, clock,
+                                configuration
+DIRECTORY/<step>.bad            a checkpoint that failed verification, never read again
+DIRECTORY/<step>.orbax-checkpoint-tmp*
+                                an unfinished write (a kill); removed by the next run
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ul2tune import tree
+from ul2tune.types import Tree
+
+FORMAT_VERSION = 1
+STATE, META = "state", "meta"
+# Under MODEL_DIR.
+SUBDIRECTORY = "checkpoints"
+
+
+class CorruptCheckpointError(Exception):
+    """One checkpoint cannot be trusted: unreadable, incomplete, or not what was saved."""
+
+
+def flatten(state: Tree) -> dict[str, Any]:
+    """``{"params/encoder/…": leaf, "opt_state/0/mu/…": leaf}`` for any pytree."""
+    flat: dict[str, Any] = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+        keys = [_key(entry) for entry in path]
+        assert all(tree.SEPARATOR not in key for key in keys), keys
+        flat[tree.SEPARATOR.join(keys)] = leaf
+    return flat
+
+
+def unflatten(flat: Mapping[str, Any], like: Tree) -> Tree:
+    """The inverse of :func:`flatten` into the structure of `like`."""
+    return jax.tree.unflatten(jax.tree.structure(like), [flat[path] for path in flatten(like)])
+
+
+def _key(entry: Any) -> str:
+    for name in ("key", "name", "idx"):
+        if hasattr(entry, name):
+            return str(getattr(entry, name))
+    raise TypeError(f"Unknown kind of tree path entry: {entry!r}")
+
+
+def describe(flat: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Shape and dtype per path, as JSON; also of `jax.ShapeDtypeStruct`."""
+    return {path: [list(leaf.shape), str(leaf.dtype)] for path, leaf in sorted(flat.items())}
+
+
+def steps(directory: str | Path) -> list[int]:
+    """Steps of the complete-looking checkpoints under `directory`, ascending."""
+    directory = Path(directory)
+    if not directory.is_dir():
+        return []
+    return sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit() and p.is_dir())
+
+
+def seal(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds the checksum that lets :func:`read_meta` notice a damaged file."""
+    return {**meta, "sha256": _digest(meta)}
+
+
+def read_meta(step_dir: str | Path) -> dict[str, Any]:
+    """Reads and verifies the JSON of one checkpoint.
+
+    Raises:
+      CorruptCheckpointError: if it is missing, damaged or from another format version.
+    """
+    path = Path(step_dir) / META / "metadata"
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+        sealed = meta.pop("sha256")
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CorruptCheckpointError(f"{path} is missing or damaged ({error})") from error
+    if sealed != _digest(meta):
+        raise CorruptCheckpointError(f"{path} is damaged (checksum differs)")
+    if meta["format_version"] != FORMAT_VERSION:
+        raise CorruptCheckpointError(
+            f"{path} has format version {meta['format_version']}, this version reads "
+            f"{FORMAT_VERSION}"
+        )
+    return meta
+
+
+def _digest(meta: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,123 @@
+"""Writing checkpoints: Orbax's manager (asynchronous, atomic) behind a class of four methods."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from ul2tune import tree
+from ul2tune.checkpoints import layout
+from ul2tune.checkpoints.fingerprint import fingerprints
+from ul2tune.types import Tree
+
+
+class CheckpointWriteError(Exception):
+    """A checkpoint could not be written (full disk, lost permission). Older ones are untouched."""
+
+
+class CheckpointManager:
+    """Saves states under ``directory/<step>`` and deletes what the retention rules no longer keep.
+
+    Writing happens in the background: an error of one save is raised by the next call of any
+    method.
+    """
+
+    def __init__(
+        self, directory: str | Path, *, keep_last: int, keep_period_steps: int | None = None
+    ):
+        """Opens `directory`, creating it if needed and removing unfinished writes of killed runs.
+
+        Args:
+          directory: the folder of step folders.
+          keep_last: number of newest checkpoints to keep (at least 1).
+          keep_period_steps: also keep every checkpoint whose step is a multiple of this, for good.
+
+        Raises:
+          ValueError: if `keep_last` is below 1.
+        """
+        if keep_last < 1:
+            raise ValueError(
+                f"keep_checkpoints = {keep_last}: at least one checkpoint must be kept."
+            )
+        keep: list[Any] = [policies.LatestN(keep_last)]
+        if keep_period_steps is not None:
+            keep.append(policies.EveryNSteps(keep_period_steps))
+        self._directory = Path(directory).absolute()
+        with self._write_errors("open"):
+            self._manager = ocp.CheckpointManager(
+                self._directory,
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=policies.AnyPreservationPolicy(keep),
+                    cleanup_tmp_directories=True,
+                ),
+            )
+
+    def save(self, step: int, state: Tree, meta: Mapping[str, Any]) -> None:
+        """Starts saving; returns when the arrays are copied to the host, so that they may be
+        donated. Collective.
+
+        Args:
+          step: names the checkpoint.
+          state: pytree of arrays.
+          meta: JSON values to keep beside it.
+
+        Raises:
+          CheckpointWriteError: if this or an earlier save failed.
+        """
+        flat = layout.flatten(state)
+        prints = fingerprints(flat)
+        leaves = {path: [*d, prints[path]] for path, d in layout.describe(flat).items()}
+        sealed = layout.seal(
+            {**meta, "format_version": layout.FORMAT_VERSION, "step": step, "leaves": leaves}
+        )
+        args = ocp.args.Composite(
+            **{
+                layout.STATE: ocp.args.StandardSave(tree.unflatten(flat)),
+                layout.META: ocp.args.JsonSave(sealed),
+            }
+        )
+        with self._write_errors(f"save step {step}"):
+            saved = self._manager.save(step, args=args, force=True)
+        assert saved, f"Orbax skipped step {step}"
+
+    def check(self) -> None:
+        """Raises the error of a finished background save, if there is one; never blocks."""
+        with self._write_errors("save"):
+            self._manager.check_for_errors()
+
+    def wait(self) -> None:
+        """Blocks until everything is on disk; raises as :meth:`save`."""
+        with self._write_errors("finish a save"):
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Releases threads; does not hide an error of the last save."""
+        self.wait()
+        self._manager.close()
+
+    @contextlib.contextmanager
+    def _write_errors(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            steps = layout.steps(self._directory)
+            intact = f"step {steps[-1]}" if steps else "none"
+            raise CheckpointWriteError(
+                f"Could not {what} in {self._directory}: {_summary(error)}. Newest complete "
+                f"checkpoint: {intact}. Free disk space or fix permissions, then run the same "
+                f"command again to resume."
+            ) from error
+
+
+def _summary(error: BaseException) -> str:
+    """The line that says why, out of Orbax's and TensorStore's many."""
+    text = " ".join(str(error).split())
+    for reason in ("No space left on device", "File too large", "Permission denied"):
+        if reason in text:
+            return reason
+    return text[:300]

@@ -1,0 +1,162 @@
+"""Reading checkpoints: every array is checked against what was saved before anyone uses it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from ul2tune import tree
+from ul2tune.checkpoints import layout
+from ul2tune.checkpoints.fingerprint import fingerprints
+from ul2tune.types import Tree
+
+log = logging.getLogger(__name__)
+CorruptCheckpointError = layout.CorruptCheckpointError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restored:
+    """A verified checkpoint: `state` in the structure asked for, `meta` as saved."""
+
+    step: int
+    state: Tree
+    meta: Mapping[str, Any]
+
+
+def restore_latest(directory: str | Path, abstract: Tree) -> Restored | None:
+    """Restores the newest checkpoint that verifies; None if there is no checkpoint at all.
+    Collective.
+
+    A damaged checkpoint is set aside as ``<step>.bad`` with a warning, and the one before it is
+    tried.
+
+    Args:
+      directory: the folder of step folders.
+      abstract: tree of `jax.ShapeDtypeStruct` with shardings.
+
+    Raises:
+      ValueError: if a sound checkpoint does not fit `abstract` (another model or optimiser).
+      CorruptCheckpointError: if there are checkpoints and none of them verifies: a run never starts
+      over silently.
+    """
+    candidates = _agreed_steps(directory)
+    reasons = []
+    for step in reversed(candidates):
+        step_dir = Path(directory) / str(step)
+        try:
+            return restore_step(step_dir, abstract)
+        except CorruptCheckpointError as error:
+            reasons.append(str(error))
+            aside = _set_aside(step_dir)
+            log.warning(
+                "Checkpoint %d is damaged and was set aside as %s: %s. Falling back to the one "
+                "before it.",
+                step,
+                aside.name,
+                error,
+            )
+    aside_names = sorted(p.name for p in Path(directory).glob("*.bad*"))
+    if candidates or aside_names:
+        raise CorruptCheckpointError(
+            f"None of the checkpoints in {directory} can be trusted "
+            f"({'; '.join(reasons) or 'set aside earlier'}); set aside: {aside_names}. Start in a "
+            f"new MODEL_DIR, or remove this folder to start over."
+        )
+    return None
+
+
+def restore_step(step_dir: str | Path, abstract: Tree) -> Restored:
+    """Restores and verifies one checkpoint; `abstract` may be a part of what was saved. Collective.
+
+    Raises:
+      ValueError: if shapes, dtypes or names differ from what was saved.
+      CorruptCheckpointError: if the files are unreadable or hold other numbers than were saved.
+    """
+    meta = layout.read_meta(step_dir)
+    flat = layout.flatten(abstract)
+    _check_fits(flat, meta["leaves"], step_dir)
+    restored = _read(Path(step_dir) / layout.STATE, flat)
+    wrong = [
+        path for path, value in fingerprints(restored).items() if value != meta["leaves"][path][2]
+    ]
+    if wrong:
+        raise CorruptCheckpointError(
+            f"{len(wrong)} arrays differ from what was saved, the first is {wrong[0]!r}"
+        )
+    return Restored(step=meta["step"], state=layout.unflatten(restored, abstract), meta=meta)
+
+
+def _check_fits(flat: Mapping[str, Any], saved: Mapping[str, Any], step_dir: str | Path) -> None:
+    """One sentence for the user; Orbax casts dtypes silently and reports names at length."""
+    for path, wanted in layout.describe(flat).items():
+        if path not in saved:
+            raise ValueError(
+                f"{step_dir} holds no array {path!r}. It was saved by another model or optimiser: "
+                f"use the configuration it was trained with."
+            )
+        if saved[path][:2] != wanted:
+            shapes = [f"{dtype}{shape}" for shape, dtype, *_ in (saved[path], wanted)]
+            raise ValueError(
+                f"{step_dir} holds {path!r} as {shapes[0]}, this configuration wants {shapes[1]}. "
+                f"Use the model configuration it was trained with."
+            )
+
+
+def _read(path: Path, flat: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Reads arrays into their shardings; a failure on one host is corruption on all of them."""
+    item = tree.unflatten(flat)
+    args = ocp.args.PyTreeRestore(
+        item=item,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(item),
+        partial_restore=True,
+    )
+    result, failure = None, None
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            result = checkpointer.restore(path, args=args)
+    except Exception as error:
+        # Orbax and TensorStore raise many types for damaged files; whatever it was, the files were
+        # not readable.
+        failure = error
+    if not _everywhere(failure is None):
+        lines = str(failure or "another process could not read it").strip().splitlines()
+        raise CorruptCheckpointError(f"unreadable ({lines[0][:300]})") from failure
+    return layout.flatten(result)
+
+
+def _everywhere(ok: bool) -> bool:
+    if jax.process_count() == 1:
+        return ok
+    return bool(np.all(multihost_utils.process_allgather(np.array(ok, np.int32))))
+
+
+def _agreed_steps(directory: str | Path) -> list[int]:
+    """Process 0's view of the directory: all processes try the same steps in the same order."""
+    steps = layout.steps(directory)
+    if jax.process_count() == 1:
+        return steps
+    count = int(multihost_utils.broadcast_one_to_all(np.array(len(steps), np.int32)))
+    padded = np.resize(np.array(steps or [0], np.int32), count)
+    return [int(step) for step in multihost_utils.broadcast_one_to_all(padded)]
+
+
+def _set_aside(step_dir: Path) -> Path:
+    """Renames `5` to `5.bad` (or `5.bad-2`, …); process 0 does, the others wait."""
+    taken = [p.name for p in step_dir.parent.glob(f"{step_dir.name}.bad*")]
+    suffix = f"-{len(taken) + 1}" if taken else ""
+    aside = step_dir.with_name(f"{step_dir.name}.bad{suffix}")
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("quarantine")
+    if jax.process_index() == 0:
+        step_dir.rename(aside)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("quarantined")
+    return aside

@@ -1,0 +1,53 @@
+"""The feed's row streams as JSON: gathered from all hosts, given back by row id on any topology.
+
+A feed's state is ``{name: int64 [rows, ...]}`` for the rows its process holds, with the row ids
+under ``"row"``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+ROW = "row"
+
+
+def gather(local: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Returns the state of all rows of the global batch, sorted by row id. Collective.
+
+    NUMERICS: JAX has no int64 (x64 is off), so values travel between hosts as pairs of uint32.
+    """
+    state = {name: np.ascontiguousarray(value, np.int64) for name, value in sorted(local.items())}
+    if jax.process_count() > 1:
+        state = {name: _allgather(value) for name, value in state.items()}
+    # Rows are held twice where a tensor axis spans hosts; both copies are equal.
+    _, first = np.unique(state[ROW], return_index=True)
+    return {name: value[first].tolist() for name, value in state.items()}
+
+
+def _allgather(value: np.ndarray) -> np.ndarray:
+    words = value.view(np.uint32).reshape(value.shape[0], -1)
+    gathered = np.asarray(multihost_utils.process_allgather(words, tiled=True))
+    return np.ascontiguousarray(gathered).view(np.int64).reshape(-1, *value.shape[1:])
+
+
+def select(saved: Mapping[str, Any], rows: Sequence[int]) -> dict[str, np.ndarray]:
+    """The state of `rows` out of a gathered one.
+
+    Raises:
+      ValueError: if the checkpoint has no such row (another batch size).
+    """
+    arrays = {name: np.asarray(value, np.int64) for name, value in saved.items()}
+    index = {int(row): i for i, row in enumerate(arrays[ROW])}
+    missing = [row for row in rows if row not in index]
+    if missing:
+        raise ValueError(
+            f"The checkpoint holds the data streams of {len(index)} rows, this run asks for row "
+            f"{missing[0]}: BATCH_SIZE differs. Use BATCH_SIZE = {len(index)}, or start a new "
+            f"MODEL_DIR from this checkpoint."
+        )
+    return {name: value[[index[row] for row in rows]] for name, value in arrays.items()}
