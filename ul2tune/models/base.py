@@ -1,0 +1,63 @@
+"""From a model configuration to plain pytrees and back: the only place that splits and merges NNX modules.
+
+Modules define the model; everything that transforms it (`jax.jit`, `jax.grad`, optimisers, checkpoints, sharding) sees
+nested dicts of float32 arrays. `nnx.jit`, `nnx.grad` and `nnx.Optimizer` are not used: they walk the module graph on
+every step.
+
+    params = init_params(config, key)             # or jax.jit(..., out_shardings=...) around it
+    hidden = bind(config, params).hidden(batch)   # inside jit, grad, remat, ...
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Hashable
+from typing import Any, Protocol
+
+import jax
+from flax import nnx
+
+from ul2tune import tree
+from ul2tune.types import Tree
+
+
+class ModelConfig(Hashable, Protocol):
+    """A frozen dataclass that knows the module it describes."""
+
+    def make(self, key: jax.Array) -> nnx.Module:
+        """Returns the freshly initialised module."""
+        ...
+
+
+def build(config: ModelConfig, key: jax.Array) -> Any:
+    """Returns the initialised module, on the default device and with no mesh needed."""
+    return config.make(key)
+
+
+@functools.lru_cache(maxsize=64)
+def _abstract(config: ModelConfig) -> tuple[nnx.GraphDef, nnx.State]:
+    module = jax.eval_shape(lambda: config.make(jax.random.key(0)))
+    graphdef, state = nnx.split(module)
+    return graphdef, state
+
+
+def init_params(config: ModelConfig, key: jax.Array) -> Tree:
+    """Returns initial parameters as a nested dict of float32 arrays. Pure, so it can be jitted onto a mesh."""
+    return nnx.to_pure_dict(nnx.split(config.make(key))[1])
+
+
+def abstract_params(config: ModelConfig) -> Tree:
+    """Returns the tree of :func:`init_params` as `jax.ShapeDtypeStruct`, without computing anything."""
+    return nnx.to_pure_dict(_abstract(config)[1])
+
+
+def param_axes(config: ModelConfig) -> Tree:
+    """Returns the same tree with a tuple of logical axis names (see `ul2tune.sharding.RULES`) per parameter."""
+    flat = nnx.to_flat_state(_abstract(config)[1])
+    axes = {tree.SEPARATOR.join(map(str, path)): variable.axes for path, variable in flat}
+    return tree.unflatten(axes)
+
+
+def bind(config: ModelConfig, params: Tree) -> Any:
+    """Returns the module with `params` in it; cheap, and usable inside any JAX transformation."""
+    return nnx.merge(_abstract(config)[0], params)
