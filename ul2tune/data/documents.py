@@ -1,0 +1,319 @@
+"""Documents out of text files: plain text, blank-line separated, JSON lines; gzip, zstandard; local
+or remote.
+
+    text        one document per file
+    documents   one document per block of lines between blank lines
+    jsonl       one JSON object per line; the document is the string under `text_key`
+
+A record that is not a document (bad JSON, wrong type, invalid UTF-8, empty) is skipped, counted and
+remembered with its file and line in :class:`Rejections`; the caller decides how many are too many.
+A damaged archive is an error: nobody knows what is lost with the rest of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob as local_glob
+import gzip
+import hashlib
+import json
+import os
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import IO, Any, Literal, Protocol, cast
+
+Format = Literal["text", "documents", "jsonl"]
+FORMATS = ("text", "documents", "jsonl")
+# Files are identified by content up to this many bytes in total (0.6 s), beyond by size and time of
+# change.
+MAX_HASHED_BYTES = 2**30
+MAX_REMEMBERED = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """One document.
+
+    Attributes:
+      name: where it comes from (``"notes.jsonl:17"``), for people.
+      text: not empty; line ends are ``\\n``.
+    """
+
+    name: str
+    text: str
+
+
+@dataclass(kw_only=True)
+class Rejections:
+    """Counts records read and rejected while documents are read.
+
+    Attributes:
+      num_records: records seen, good or bad.
+      counts: rejected records by reason.
+      examples: the first few as ``"file:line: reason (detail)"``.
+    """
+
+    num_records: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, file: str, line: int, reason: str, detail: str = "") -> None:
+        self.counts[reason] += 1
+        if len(self.examples) < MAX_REMEMBERED:
+            self.examples.append(f"{file}:{line}: {reason}" + (f" ({detail})" if detail else ""))
+
+    def merge(self, other: Rejections) -> None:
+        self.num_records += other.num_records
+        self.counts.update(other.counts)
+        self.examples = (self.examples + other.examples)[:MAX_REMEMBERED]
+
+    def check(self, max_fraction: float, where: str) -> None:
+        """Raises ValueError if more than `max_fraction` of the records were rejected."""
+        rejected = self.counts.total()
+        if rejected > max_fraction * self.num_records:
+            shown = "".join(f"\n  {example}" for example in self.examples)
+            raise ValueError(
+                f"{where}: {rejected} of {self.num_records} records are malformed "
+                f"({rejected / self.num_records:.2%}), more than max_rejected_fraction="
+                f"{max_fraction:g} allows. Mend the files or raise the limit. The first:{shown}"
+            )
+
+
+class Corpus(Protocol):
+    """What a text task reads: documents in a fixed order, in shards that partition them."""
+
+    def read(
+        self, rejections: Rejections, *, shard: int = 0, num_shards: int = 1
+    ) -> Iterator[Document]:
+        """Yields one shard's documents; the shards of any `num_shards` partition the corpus."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Changes whenever the documents do."""
+        ...
+
+    def num_bytes(self) -> int:
+        """Size of the input, for choosing a number of shards."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileCorpus:
+    """Documents in files.
+
+    Attributes:
+      files: a path or glob, or several: local, or anything fsspec or etils.epath opens
+        (``gs://…``). ``.gz`` and ``.zst`` are decompressed.
+      format: ``"text"``, ``"documents"`` or ``"jsonl"`` (see the module).
+      text_key: key of the text in JSON lines.
+    """
+
+    files: str | tuple[str, ...]
+    format: Format = "text"
+    text_key: str = "text"
+
+    def __post_init__(self):
+        if self.format not in FORMATS:
+            raise ValueError(f"Unknown format {self.format!r}; use one of {FORMATS}.")
+
+    def read(
+        self, rejections: Rejections, *, shard: int = 0, num_shards: int = 1
+    ) -> Iterator[Document]:
+        """As :class:`Corpus`. With fewer files than shards, every shard reads all files and parses
+        its own records.
+        """
+        files = expand(self.files)
+        by_file = len(files) >= num_shards
+        if by_file:
+            files, shard, num_shards = files[shard::num_shards], 0, 1
+        index = 0
+        for file in files:
+            for line, record in _records(file, self.format):
+                if index % num_shards == shard:
+                    rejections.num_records += 1
+                    text = self._parse(record, file, line, rejections)
+                    if text is not None:
+                        yield Document(name=f"{os.path.basename(file)}:{line}", text=text)
+                index += 1
+
+    def fingerprint(self) -> str:
+        files = expand(self.files)
+        digest = hashlib.sha256(f"{self.format}\0{self.text_key}".encode())
+        by_content = self.num_bytes() <= MAX_HASHED_BYTES
+        for file in files:
+            digest.update(os.path.basename(file).encode() + b"\0")
+            digest.update(_hash_file(file) if by_content else str(_stamp(file)).encode())
+        return digest.hexdigest()[:16]
+
+    def num_bytes(self) -> int:
+        return sum(_stamp(file)[0] for file in expand(self.files))
+
+    def _parse(self, record: bytes, file: str, line: int, log: Rejections) -> str | None:
+        try:
+            text = record.decode("utf-8")
+            if self.format == "jsonl" and text.strip():
+                text = _text_of(json.loads(text), self.text_key)
+                text.encode("utf-8")  # JSON can escape lone surrogates, which no tokenizer takes
+        except UnicodeError as error:
+            # A block may span lines: point at the one that holds the bad byte.
+            inner = record.count(b"\n", 0, error.start) if isinstance(error.object, bytes) else 0
+            log.add(file, line + inner, "invalid UTF-8", error.reason)
+        except json.JSONDecodeError as error:
+            log.add(file, line, "bad JSON", f"{error.msg} at column {error.colno}")
+        except RecursionError:
+            log.add(file, line, "bad JSON", "nested too deeply")
+        except TypeError as error:
+            log.add(file, line, "wrong type", str(error))
+        else:
+            text = text.replace("\r\n", "\n") if self.format != "jsonl" else text
+            if text.strip():
+                return text
+            log.add(file, line, "empty")
+        return None
+
+
+def _text_of(value: Any, key: str) -> str:
+    if not isinstance(value, dict):
+        raise TypeError(f"{type(value).__name__} instead of an object")
+    if not isinstance(value.get(key), str):
+        found = f"is {type(value[key]).__name__}, not a string" if key in value else "is missing"
+        raise TypeError(f"{key!r} {found}")
+    return value[key]
+
+
+def split_of(text: str, validation_fraction: float) -> str:
+    """``"validation"`` for about `validation_fraction` of all texts, by their hash, else
+    ``"train"``.
+
+    Equal texts always fall on the same side, whatever the files' order.
+    """
+    digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest()
+    return "validation" if int.from_bytes(digest) < validation_fraction * 2**64 else "train"
+
+
+def expand(files: str | Sequence[str]) -> list[str]:
+    """Paths and globs -> existing files, sorted within each pattern, each once.
+
+    Raises:
+      ValueError: if a pattern matches nothing.
+    """
+    found: dict[str, None] = {}
+    for pattern in [files] if isinstance(files, str) else files:
+        matches = _remote_glob(pattern) if "://" in pattern else _local_glob(pattern)
+        if not matches:
+            raise ValueError(f"No file matches {pattern!r} (working directory {os.getcwd()}).")
+        found.update(dict.fromkeys(matches))
+    return list(found)
+
+
+def _local_glob(pattern: str) -> list[str]:
+    pattern = os.path.expanduser(pattern)
+    if os.path.isfile(pattern):  # also names that hold glob characters
+        return [pattern]
+    return sorted(path for path in local_glob.glob(pattern, recursive=True) if os.path.isfile(path))
+
+
+def _remote_glob(pattern: str) -> list[str]:
+    with contextlib.suppress(ImportError):
+        import fsspec
+
+        filesystem, path = fsspec.core.url_to_fs(pattern)
+        return sorted(filesystem.unstrip_protocol(match) for match in filesystem.glob(path))
+    from etils import epath
+
+    path = epath.Path(pattern)
+    return sorted(str(match) for match in path.parent.glob(path.name))
+
+
+def open_binary(file: str) -> IO[bytes]:
+    """Opens a local or remote file for reading, decompressing ``.gz`` and ``.zst``."""
+    raw = _open_raw(file)
+    if file.endswith(".gz"):
+        return cast(IO[bytes], gzip.GzipFile(fileobj=raw, mode="rb"))
+    if file.endswith((".zst", ".zstd")):
+        import zstandard
+
+        return zstandard.open(raw, "rb")
+    return raw
+
+
+def _open_raw(file: str) -> IO[bytes]:
+    if "://" not in file:
+        return open(file, "rb")
+    with contextlib.suppress(ImportError):
+        import fsspec
+
+        return cast(IO[bytes], fsspec.open(file, "rb").open())
+    from etils import epath
+
+    return cast(IO[bytes], epath.Path(file).open("rb"))
+
+
+def _stamp(file: str) -> tuple[int, str]:
+    """(bytes, time of change) of a file as stored."""
+    if "://" not in file:
+        status = os.stat(file)
+        return status.st_size, str(status.st_mtime_ns)
+    with contextlib.suppress(ImportError):
+        import fsspec
+
+        filesystem, path = fsspec.core.url_to_fs(file)
+        facts = filesystem.info(path)
+        changed = facts.get("mtime") or facts.get("LastModified") or facts.get("created")
+        return int(facts["size"]), str(changed)
+    from etils import epath
+
+    status = epath.Path(file).stat()
+    return int(status.length), str(status.mtime)
+
+
+def _hash_file(file: str) -> bytes:
+    with _open_raw(file) as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
+
+
+def _records(file: str, format: Format) -> Iterator[tuple[int, bytes]]:
+    """(first line number, bytes) of each record of a file."""
+    errors: tuple[type[Exception], ...] = (EOFError, gzip.BadGzipFile, zlib.error)
+    if file.endswith((".zst", ".zstd")):
+        import zstandard
+
+        errors = (*errors, zstandard.ZstdError)
+    try:
+        with open_binary(file) as stream:
+            first = stream.read(3)
+            start = b"" if first == b"\xef\xbb\xbf" else first  # byte order mark
+            lines = _lines(start, stream)
+            if format == "text":
+                yield 1, b"".join(lines)
+            elif format == "jsonl":
+                yield from enumerate(lines, start=1)
+            else:
+                yield from _blocks(lines)
+    except errors as error:
+        raise ValueError(f"{file} is damaged or not what its name says: {error}.") from error
+
+
+def _lines(start: bytes, stream: IO[bytes]) -> Iterator[bytes]:
+    """The stream's lines; `start` was read from it already and may hold line ends itself."""
+    *whole, rest = start.split(b"\n")
+    yield from (line + b"\n" for line in whole)
+    first = rest + stream.readline()
+    if first:
+        yield first
+    yield from stream
+
+
+def _blocks(lines: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
+    begin, block = 0, []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            begin = begin if block else number
+            block.append(line)
+        elif block:
+            yield begin, b"".join(block).rstrip(b"\r\n")
+            block = []
+    if block:
+        yield begin, b"".join(block).rstrip(b"\r\n")
