@@ -1,0 +1,16 @@
+"""`ul2tune evaluate`: score a checkpoint on the tasks of a mixture."""
+
+from __future__ import annotations
+
+import argparse
+
+from ul2tune.cli import distributed, launch
+from ul2tune.cli.prepared import prepare_missing
+from ul2tune.evaluation.run import evaluate
+
+
+def run(options: argparse.Namespace) -> None:
+    config = launch.load(options, roots=[prepare_missing, evaluate])
+    config.call(prepare_missing, process_index=options.process_index or 0)
+    distributed.initialize(options)
+    config.call(evaluate)

@@ -1,0 +1,238 @@
+"""gin files -> one checked, flattened configuration -> a call of the command's root functions.
+
+    config = gin_config.load(["recipes/demo_pretrain.gin"], {"TRAIN_STEPS": "10"}, roots=[train])
+    config.text                 # every value in force, defaults included: itself a gin file
+    config.call(train)          # evaluates the arguments of `train` with gin and calls it
+
+What is saved as MODEL_DIR/config.gin is the very text that gin evaluated, so running it again gives
+the same run.
+"""
+
+from __future__ import annotations
+
+import math
+import pprint
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import gin
+
+from ul2tune.cli import gin_check, project
+from ul2tune.cli.gin_source import Binding, Macro, Program, Reference, Symbol, leaves, macros_in
+
+# T5X's name for a macro -> ours.
+ALIASES = {"MIXTURE_OR_TASK_MODULE": "TASK_MODULES"}
+# Every command's root functions: a file may bind several commands', and each checks its own.
+COMMAND_ROOTS = frozenset(
+    {
+        "ul2tune.cli.prepared.prepare_missing",
+        "ul2tune.prepare.run.prepare",
+        "ul2tune.training.run.train",
+        "ul2tune.evaluation.run.evaluate",
+        "ul2tune.evaluation.infer.infer",
+    }
+)
+_WIDTH = 88
+
+
+@dataclass(frozen=True)
+class Config:
+    """A checked configuration.
+
+    Attributes:
+      text: the operative configuration: imports, macros, then every parameter in force.
+      notes: remarks for the user (well-known macros that this command does not use).
+      macros: the literal values of macros that are literals.
+      roots: the root functions that the files bind.
+    """
+
+    text: str
+    notes: tuple[str, ...]
+    macros: Mapping[str, Any]
+    roots: tuple[Callable[..., Any], ...]
+
+    def arguments(self, root: Callable[..., Any]) -> dict[str, Any]:
+        """The evaluated arguments of `root`: configuration dataclasses are built here."""
+        gin.clear_config()
+        gin.parse_config(self.text)
+        try:
+            return gin.get_bindings(root)
+        except Exception as error:
+            raise _plain(error) from error
+
+    def call(self, root: Callable[..., Any], **overrides: Any) -> Any:
+        """Calls `root` itself, not gin's wrapper: its errors stay as they are."""
+        return root(**{**self.arguments(root), **overrides})
+
+    def save(self, path: str | Path) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.text, encoding="utf-8")
+
+
+def load(
+    files: Sequence[str],
+    flags: Sequence[tuple[str, str]] = (),
+    *,
+    roots: Sequence[Callable[..., Any]],
+    search_paths: Sequence[str] = (),
+) -> Config:
+    """Reads and checks gin files and `--gin.NAME=value` flags (applied after all files).
+
+    Args:
+      roots: the functions this command calls, with no argument but gin's.
+
+    Raises:
+      FileNotFoundError: for a gin file or include that is not there.
+      ValueError: for everything else, with file and line: see `gin_source` and `gin_check`.
+    """
+    program = Program(project.gin_search_paths(tuple(search_paths)))
+    if not files:
+        raise ValueError(
+            "No configuration: pass --gin_file=… (for example recipes/demo_pretrain.gin)."
+        )
+    for name in files:
+        program.read_file(name)
+    for name, value in flags:
+        program.read_flag(name, value)
+    program.bindings = [_without_alias(binding) for binding in program.bindings]
+    gin_check.check_bindings(program)
+    bound = {id(b.symbol.value) for b in program.bindings if b.symbol}
+    missing = [root for root in roots if id(root) not in bound]
+    if missing:
+        raise ValueError(
+            f"{', '.join(files)}: nothing binds {missing[0].__module__}.{missing[0].__name__}, "
+            f"which this command calls. Include its run file (see gin/runs/) in your gin file."
+        )
+    own = [program.symbols[id(root)] for root in roots]
+    others = [
+        s for s in program.symbols.values() if s.path in COMMAND_ROOTS and id(s.value) in bound
+    ]
+    reachable = gin_check.reach(program, own)
+    everything = gin_check.reach(_complete(program), [*own, *others])
+    notes = gin_check.check_unused(program, everything, _well_known_macros())
+    gin_check.check_types(reachable, program.symbols)
+    literal = {
+        name: binding.value
+        for name, binding in reachable.definitions.items()
+        if not any(isinstance(leaf, (Macro, Reference)) for leaf in leaves(binding.value))
+    }
+    return Config(_flatten(program, reachable), tuple(notes), literal, tuple(roots))
+
+
+def _without_alias(binding: Binding) -> Binding:
+    """T5X's macro names become ours; a single module may be given as a plain string."""
+    if binding.symbol is not None:
+        return binding
+    name = ALIASES.get(binding.parameter, binding.parameter)
+    value = binding.value
+    if name == "TASK_MODULES" and isinstance(value, str):
+        value = (value,)
+    return Binding((), None, name, value, binding.location)
+
+
+def _complete(program: Program) -> Program:
+    """The program with required values filled in: those of other commands need not be set now."""
+    bindings = [
+        b
+        if b.value != gin_check.REQUIRED
+        else Binding(b.scope, b.symbol, b.parameter, None, b.location)
+        for b in program.bindings
+    ]
+    return Program(program.search_paths, bindings, program.symbols)
+
+
+@cache
+def _well_known_macros() -> frozenset[str]:
+    """Macros that the shipped run files use (only parsed: nothing is imported)."""
+    runs = project.project_root() / "gin" / "runs"
+    return frozenset().union(*(macros_in(path) for path in runs.glob("*.gin")))
+
+
+def _flatten(program: Program, used: gin_check.Reachable) -> str:
+    """The operative configuration as gin text."""
+    symbols = [program.symbols[key] for key in used.symbols]
+    imports = _name_modules(symbols)
+    lines = ["from __gin__ import dynamic_registration", *imports, ""]
+    for name in sorted(used.macros):
+        lines.append(f"{name} = {_format(used.definitions[name].value, '')}")
+    for symbol in sorted(symbols, key=lambda symbol: symbol.selector):
+        lines += _blocks(symbol, used)
+    return "\n".join(lines) + "\n"
+
+
+def _name_modules(symbols: Sequence[Symbol]) -> list[str]:
+    """Gives every module a name of its own; returns the import lines."""
+    modules = sorted({symbol.module for symbol in symbols})
+    last = Counter(module.rsplit(".", 1)[-1] for module in modules)
+    names, lines = {}, []
+    for module in modules:
+        parent, _, name = module.rpartition(".")
+        names[module] = name
+        if last[name] > 1:
+            names[module] = module.replace(".", "_")
+            lines.append(f"from {parent} import {name} as {names[module]}")
+        else:
+            lines.append(f"from {parent} import {name}" if parent else f"import {name}")
+    for symbol in symbols:
+        symbol.alias = names[symbol.module]
+    return lines
+
+
+def _blocks(symbol: Symbol, used: gin_check.Reachable) -> list[str]:
+    key = id(symbol.value)
+    scopes = sorted({scope for scope, k, p in used.used if k == key} | {()})
+    default = gin_check.defaults(symbol.value)
+    lines = []
+    for scope in scopes:
+        bound = {p: used.bindings[s, k, p].value for s, k, p in used.used if (s, k) == (scope, key)}
+        values = dict(bound) if scope else {**default, **bound}
+        body = []
+        for name in sorted(values, key=lambda n: _position(symbol, n)):
+            if name in bound or _is_literal(values[name]):
+                body.append(f"    {name} = {_format(values[name], '    ')}")
+            else:
+                body.append(f"    # {name}: {_describe(values[name])} (default)")
+        if any(not line.lstrip().startswith("#") for line in body):
+            lines += ["", f"{'/'.join((*scope, symbol.selector))}:", *body]
+    return lines
+
+
+def _position(symbol: Symbol, name: str) -> tuple[int, str]:
+    order = list(gin_check.signature(symbol.value).parameters)
+    return (order.index(name) if name in order else len(order), name)
+
+
+def _format(value: Any, indent: str) -> str:
+    lines = pprint.pformat(value, width=_WIDTH, sort_dicts=False).split("\n")
+    return f"\n{indent}    ".join(lines)
+
+
+def _is_literal(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(_is_literal(k) and _is_literal(v) for k, v in value.items())
+    if type(value) in (list, tuple):
+        return all(_is_literal(item) for item in value)
+    return (
+        value is None
+        or type(value) in (bool, int, str)
+        or (type(value) is float and math.isfinite(value))
+    )
+
+
+def _describe(value: Any) -> str:
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    return " ".join(repr(value).split())
+
+
+def _plain(error: Exception) -> Exception:
+    """The error without gin's note on which configurable was being called."""
+    message = re.split(r"\n\s+(?:In call to configurable|No values supplied by Gin)", str(error))[0]
+    kind = ValueError if isinstance(error, ValueError) else type(error).__mro__[1]
+    return kind(message) if isinstance(error, ValueError) else error

@@ -1,0 +1,305 @@
+"""Reading gin files into statements that remember their file and line.
+
+gin itself forgets where a binding came from and ignores what is never used. We use its parser and
+its evaluator, and do everything between them here and in `gin_check`: statements are read with
+their locations, checked, and flattened into one text (`gin_config`), which is both what gin evaluates
+and what is saved.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import tokenize
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from gin import config_parser
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a statement stands: a file and a line, or the command-line flag it came from."""
+
+    file: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.file if self.line is None else f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """`@scope/selector` or, evaluated, `@scope/selector()`; :func:`resolve` fills in `target`."""
+
+    selector: str
+    scopes: tuple[str, ...]
+    evaluate: bool
+    target: Symbol | None = None
+
+    def __repr__(self) -> str:
+        name = self.target.selector if self.target else self.selector
+        return f"@{'/'.join((*self.scopes, name))}{'()' if self.evaluate else ''}"
+
+
+@dataclass(frozen=True)
+class Macro:
+    """`%NAME`."""
+
+    name: str
+
+    def __repr__(self) -> str:
+        return f"%{self.name}"
+
+
+REQUIRED = Macro("gin.REQUIRED")
+
+
+@dataclass
+class Symbol:
+    """A function or class that gin files configure, under the import path it was first seen at."""
+
+    value: Callable[..., Any]
+    module: str
+    name: str
+    alias: str = ""  # what the flattened text calls the module
+
+    @property
+    def selector(self) -> str:
+        return f"{self.alias or self.module}.{self.name}"
+
+    @property
+    def path(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+@dataclass(frozen=True)
+class Binding:
+    """`scope/selector.parameter = value`, or a macro's `parameter = value` (then no symbol)."""
+
+    scope: tuple[str, ...]
+    symbol: Symbol | None
+    parameter: str
+    value: Any
+    location: Location
+
+    @property
+    def name(self) -> str:
+        if self.symbol is None:
+            return self.parameter
+        prefix = "".join(f"{scope}/" for scope in self.scope)
+        return f"{prefix}{self.symbol.name}.{self.parameter}"
+
+
+class _Delegate(config_parser.ParserDelegate):
+    def configurable_reference(self, scoped_configurable_name, evaluate):
+        *scopes, selector = scoped_configurable_name.split("/")
+        return Reference(selector, tuple(scopes), evaluate)
+
+    def macro(self, macro_name):
+        return Macro(macro_name)
+
+
+@dataclass
+class Program:
+    """All statements of the given files and flags, in the order in which gin would apply them."""
+
+    search_paths: Sequence[Path]
+    bindings: list[Binding] = field(default_factory=list)
+    symbols: dict[int, Symbol] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)
+    _imports: dict[str, dict[str, Any]] = field(default_factory=dict)  # file -> name -> module
+    _reading: list[str] = field(default_factory=list)
+
+    def read_file(self, name: str, wanted_by: Location | None = None) -> None:
+        """Reads a file and what it includes.
+
+        Raises:
+          FileNotFoundError: if no search path has the file.
+          ValueError: for anything wrong in it, with file and line.
+        """
+        path = self._find(name, wanted_by)
+        shown = os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+        if shown in self._reading:
+            raise ValueError(f"{wanted_by}: {name} includes itself ({' -> '.join(self._reading)}).")
+        if shown not in self.files:
+            self.files.append(shown)
+        self._imports[shown] = {}
+        self._reading.append(shown)
+        self._read_text(path.read_text(encoding="utf-8"), Location(shown))
+        self._reading.pop()
+
+    def read_flag(self, name: str, value: str) -> None:
+        """Reads `--gin.NAME=value`. A bare word or path (`runs/a`) is taken as a string."""
+        location = Location(f"--gin.{name}={value}")
+        quoted = value[:1] in ("'", '"', "[", "(", "{", "@", "%")
+        try:
+            self._read_text(f"{name} = {value}", location)
+        except ValueError:
+            if quoted or not value or self._is_literal(value):
+                raise
+            self._read_text(f"{name} = {value!r}", location)
+
+    @staticmethod
+    def _is_literal(value: str) -> bool:
+        try:
+            next(config_parser.ConfigParser(f"x = {value}", _Delegate()))
+        except (SyntaxError, tokenize.TokenError):
+            return False
+        return True
+
+    def _find(self, name: str, wanted_by: Location | None) -> Path:
+        tried = [root / name for root in ([Path()] if os.path.isabs(name) else self.search_paths)]
+        for path in tried:
+            if path.is_file():
+                return path.resolve()
+        known = sorted(
+            {
+                str(f.relative_to(root))
+                for root in self.search_paths[1:]
+                for f in root.rglob("*.gin")
+            }
+        )
+        raise FileNotFoundError(
+            f"{f'{wanted_by}: ' if wanted_by else ''}gin file {name!r} is not there"
+            f"{nearest(name, known)}; looked in {', '.join(map(str, self.search_paths))}."
+        )
+
+    def _read_text(self, text: str, where: Location) -> None:
+        try:
+            for statement in config_parser.ConfigParser(text, _Delegate()):
+                self._apply(statement, Location(where.file, where.line or _line(statement, where)))
+        except (SyntaxError, tokenize.TokenError) as error:
+            detail = error.args[1] if len(error.args) > 1 else ()
+            line = next((item for item in detail if isinstance(item, int)), None)
+            raise ValueError(
+                f"{where if where.file.startswith('--') else Location(where.file, line)}: "
+                f"not valid gin: {error.args[0]}"
+            ) from error
+
+    def _apply(self, statement: Any, at: Location) -> None:
+        if isinstance(statement, config_parser.IncludeStatement):
+            self.read_file(statement.filename, at)
+        elif isinstance(statement, config_parser.ImportStatement):
+            self._import(statement, at)
+        elif isinstance(statement, config_parser.BlockDeclaration):
+            self._resolve(statement.selector, at)
+        elif isinstance(statement, config_parser.BindingStatement):
+            scope = tuple(part for part in statement.scope.split("/") if part)
+            value = resolve(statement.value, lambda selector: self._resolve(selector, at))
+            if statement.arg_name:
+                symbol = self._resolve(statement.selector, at)
+                self.bindings.append(Binding(scope, symbol, statement.arg_name, value, at))
+            else:
+                name = "/".join((*scope, statement.selector))
+                self.bindings.append(Binding((), None, name, value, at))
+
+    def _import(self, statement: config_parser.ImportStatement, at: Location) -> None:
+        if statement.module.startswith("__gin__."):
+            return  # Every file has dynamic registration here, asked for or not.
+        try:
+            module = importlib.import_module(statement.module)
+        except ModuleNotFoundError as error:
+            reason = f": no module named {error.name!r}"
+            if error.name and not statement.module.startswith(error.name.split(".")[0]):
+                reason += " (a dependency of it that is not installed)"
+            raise ValueError(f"{at}: cannot import {statement.module}{reason}.") from error
+        name = statement.bound_name()
+        if not (statement.is_from or statement.alias):  # `import a.b` binds `a`
+            module = importlib.import_module(statement.module.split(".")[0])
+        self._imports.setdefault(at.file, {})[name] = module
+
+    def _resolve(self, selector: str, at: Location) -> Symbol:
+        first, *rest = selector.split(".")
+        scope = self._imports.get(at.file)
+        if scope is None:  # The command line sees what any file imported, and plain names.
+            return self._resolve_on_command_line(selector, at)
+        if first not in scope:
+            others = [file for file, names in self._imports.items() if first in names]
+            hint = (
+                f"; {others[0]} imports it, but an include does not carry imports" if others else ""
+            )
+            raise ValueError(
+                f"{at}: {selector!r} is used, but this file does not import {first!r}"
+                f"{hint or nearest(first, scope)}. Add an import line to {at.file}."
+            )
+        return self._attribute(scope[first], rest, selector, at)
+
+    def _resolve_on_command_line(self, selector: str, at: Location) -> Symbol:
+        first, *rest = selector.split(".")
+        for names in self._imports.values():
+            if first in names and rest:
+                return self._attribute(names[first], rest, selector, at)
+        ends = [s for s in self.symbols.values() if f".{s.path}".endswith(f".{selector}")]
+        if len(ends) == 1:
+            return ends[0]
+        known = sorted(symbol.name for symbol in self.symbols.values())
+        problem = "is ambiguous" if ends else "names nothing that the gin files use"
+        raise ValueError(f"{at}: {selector!r} {problem}{nearest(selector, known)}.")
+
+    def _attribute(self, root: Any, names: list[str], selector: str, at: Location) -> Symbol:
+        value, module, path = root, root, []
+        for name in names:
+            if not hasattr(value, name):
+                owner = getattr(value, "__name__", value)
+                raise ValueError(
+                    f"{at}: {owner} has no attribute {name!r}{nearest(name, dir(value))}."
+                )
+            value = getattr(value, name)
+            if isinstance(value, types.ModuleType):
+                module, path = value, []
+            else:
+                path.append(name)
+        if not callable(value) or not path:
+            raise ValueError(f"{at}: {selector!r} is neither a function nor a class.")
+        return self.symbols.setdefault(id(value), Symbol(value, module.__name__, ".".join(path)))
+
+
+def _line(statement: Any, where: Location) -> int | None:
+    return None if where.file.startswith("--") else statement.location.line_num
+
+
+def resolve(value: Any, lookup: Callable[[str], Symbol]) -> Any:
+    """Returns `value` with every reference's `target` filled in."""
+    if isinstance(value, Reference):
+        return Reference(value.selector, value.scopes, value.evaluate, lookup(value.selector))
+    if isinstance(value, Mapping):
+        return {resolve(k, lookup): resolve(v, lookup) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(resolve(item, lookup) for item in value)
+    return value
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    """The literals, macros and references inside a value."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from leaves(key)
+            yield from leaves(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from leaves(item)
+    else:
+        yield value
+
+
+def macros_in(path: Path) -> frozenset[str]:
+    """The macros that a file uses or defines; nothing is imported or included."""
+    names = set()
+    for statement in config_parser.ConfigParser(path.read_text(encoding="utf-8"), _Delegate()):
+        if isinstance(statement, config_parser.BindingStatement):
+            names |= {leaf.name for leaf in leaves(statement.value) if isinstance(leaf, Macro)}
+            names |= set() if statement.arg_name else {statement.selector}
+    return frozenset(names - {REQUIRED.name})
+
+
+def nearest(name: str, known: Any) -> str:
+    """`" (did you mean 'x'?)"`, or nothing where nothing is near."""
+    known = [item for item in known if not item.startswith("_") and item != name]
+    lowered = {item.lower(): item for item in known}
+    close = get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
+    return f" (did you mean {lowered[close[0]]!r}?)" if close else ""

@@ -1,0 +1,14 @@
+"""`ul2tune infer`: prompts in (JSONL or stdin), generations out (JSONL)."""
+
+from __future__ import annotations
+
+import argparse
+
+from ul2tune.cli import distributed, launch
+from ul2tune.evaluation.infer import infer
+
+
+def run(options: argparse.Namespace) -> None:
+    config = launch.load(options, roots=[infer])
+    distributed.initialize(options)
+    config.call(infer)

@@ -1,0 +1,31 @@
+"""`ul2tune init DIR`: a project to start from, the same files a checkout has."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from ul2tune.cli import project
+
+_FOLDERS = ("gin", "tasks")
+_IGNORE = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Copies gin/ and tasks/ into a new or empty folder.
+
+    Raises:
+      ValueError: if one of them is already there.
+    """
+    target = Path(options.directory)
+    for folder in _FOLDERS:
+        if (target / folder).exists():
+            raise ValueError(f"{target / folder} already exists; choose a folder without it.")
+    for folder in _FOLDERS:
+        shutil.copytree(project.project_root() / folder, target / folder, ignore=_IGNORE)
+    print(f"Wrote {', '.join(f'{target / folder}' for folder in _FOLDERS)}. Next:\n")
+    print(f"  cd {target}")
+    print("  ul2tune inspect --gin_file=recipes/demo_pretrain.gin   # look at the data")
+    print("  ul2tune train --gin_file=recipes/demo_pretrain.gin     # train on it")
+    print("\nYour own text: copy tasks/text.py, then set MIXTURE_OR_TASK_NAME and TASK_MODULES.")

@@ -1,0 +1,55 @@
+"""`ul2tune`: finds the command, runs it, and turns user mistakes into one sentence on stderr."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from ul2tune.cli import options as options_lib
+from ul2tune.cli import project
+
+# Errors whose message is written for the user. Everything else is a bug and keeps its traceback.
+_USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns 0, 1 (failed), 2 (wrong usage) or 130 (interrupted)."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        options = options_lib.parse(argv)
+    except options_lib.UsageError as error:
+        print(f"ul2tune: {error}", file=sys.stderr)
+        return 2
+    _environment()
+    module, _ = options_lib.COMMANDS[options.command]
+    try:
+        importlib.import_module(module).run(options)
+    except KeyboardInterrupt:
+        print(f"\nul2tune {options.command}: interrupted.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output (`| head`) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except _USER_ERRORS as error:
+        if options.debug:
+            traceback.print_exc()
+        message = str(error) or type(error).__name__
+        print(f"ul2tune {options.command}: {message}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _environment() -> None:
+    """Settings needed before JAX or TensorFlow is imported; what the user has set stays."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ul2tune" / "jax"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    # `tasks.…` is found in the working folder (as with `python -m`), else in the shipped project.
+    if str(Path.cwd()) not in (os.path.abspath(path) for path in sys.path):
+        sys.path.insert(0, str(Path.cwd()))
+    if str(project.project_root()) not in sys.path:
+        sys.path.append(str(project.project_root()))

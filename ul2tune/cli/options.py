@@ -1,0 +1,145 @@
+"""The command line: sub-commands, flags, messages for what is misspelt. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+DESCRIPTION = "From UL2 pretraining to instruction tuning: one program, launched by gin files."
+EPILOG = "Every command takes --help. Start with `ul2tune demo` or `ul2tune init DIR`."
+# command -> (module with `run(options)`, one line of help)
+COMMANDS = {
+    "prepare": ("ul2tune.cli.prepare", "tokenise a SeqIO task or mixture into indexed shards"),
+    "train": ("ul2tune.cli.train", "pretrain, continue or fine-tune: the gin file decides"),
+    "evaluate": ("ul2tune.cli.evaluate", "score a checkpoint on the tasks of a mixture"),
+    "infer": ("ul2tune.cli.infer", "generate for the prompts of a JSONL file or stdin"),
+    "inspect": (
+        "ul2tune.cli.inspect",
+        "show rendered examples, rates, packing and fill of a mixture",
+    ),
+    "demo": ("ul2tune.cli.demo", "the whole road on the embedded corpus, with a report"),
+    "init": ("ul2tune.cli.init", "write a project (gin/, tasks/) to start from"),
+}
+GIN_COMMANDS = ("prepare", "train", "evaluate", "infer", "inspect")
+
+
+class UsageError(Exception):
+    """The command line itself is wrong; the message says what to type instead."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        raise UsageError(f"{message[:1].upper()}{message[1:]}. See `{self.prog} --help`.")
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parses the command line. `gin` becomes a list of (name, value) pairs from `--gin.NAME=VALUE`.
+
+    Raises:
+      UsageError: for unknown commands and flags, naming the nearest one.
+    """
+    parser = _Parser(prog="ul2tune", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    flags = {}
+    for name, (_, summary) in COMMANDS.items():
+        sub = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        _ARGUMENTS[name](sub)
+        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        flags[name] = [flag for action in sub._actions for flag in action.option_strings]
+    if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
+        raise UsageError(f"There is no command {argv[0]!r}{_nearest(argv[0], COMMANDS)}.")
+    options, unknown = parser.parse_known_args(argv)
+    if options.command is None:
+        parser.print_help()
+        raise SystemExit(2)
+    options.gin = []
+    for argument in unknown:
+        name, _, value = argument.removeprefix("--gin.").partition("=")
+        if argument.startswith("--gin.") and options.command in GIN_COMMANDS:
+            if "=" not in argument:
+                raise UsageError(f"{argument} has no value: write {argument}=VALUE.")
+            options.gin.append((name, value))
+        else:
+            flag = argument.partition("=")[0]
+            hint = _nearest(flag, [*flags[options.command], "--gin.NAME=VALUE"])
+            if flag.lstrip("-").isupper():
+                hint = f" (did you mean '--gin.{flag.lstrip('-')}=…'?)"
+            raise UsageError(f"`ul2tune {options.command}` has no argument {argument!r}{hint}.")
+    return options
+
+
+def _gin_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "Further flags: --gin.NAME=VALUE sets a macro or a binding, after all gin files."
+    )
+    parser.add_argument(
+        "--gin_file", action="append", default=[], metavar="FILE",
+        help="a gin file (repeatable); looked up here, in ./gin and in the shipped gin/",
+    )  # fmt: skip
+    parser.add_argument(
+        "--gin_search_paths", default="", metavar="DIRS", help="more folders to look in, by commas"
+    )
+    parser.add_argument(
+        "--print_config", action="store_true", help="print the resolved configuration and stop"
+    )
+
+
+def _distributed_arguments(parser: argparse.ArgumentParser) -> None:
+    _gin_arguments(parser)
+    group = parser.add_argument_group("several processes")
+    group.add_argument("--coordinator_address", metavar="HOST:PORT", help="of process 0")
+    group.add_argument("--process_count", type=int, metavar="N")
+    group.add_argument("--process_index", type=int, metavar="I")
+    group.add_argument(
+        "--multiprocess", action="store_true",
+        help="join the cluster that JAX detects by itself (TPU pods, Slurm, Open MPI)",
+    )  # fmt: skip
+
+
+def _infer_arguments(parser: argparse.ArgumentParser) -> None:
+    _distributed_arguments(parser)
+
+
+def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
+    _gin_arguments(parser)
+    parser.add_argument("--task", help="show only this task of the mixture")
+    parser.add_argument("--split", default="train", help="which split (default: train)")
+    parser.add_argument(
+        "--rows", type=int, default=2, metavar="N", help="rows to show (default: 2)"
+    )
+    parser.add_argument(
+        "--batches",
+        type=int,
+        default=50,
+        metavar="N",
+        help="batches to measure fill on (default: 50)",
+    )
+    parser.add_argument("--width", type=int, default=100, help="columns of text (default: 100)")
+
+
+def _demo_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dir", default="runs/demo", help="where to work (default: runs/demo)")
+    parser.add_argument(
+        "--fresh", action="store_true", help="start over instead of resuming what is there"
+    )
+
+
+def _init_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", metavar="DIR", help="a new or empty folder")
+
+
+_ARGUMENTS = {
+    "prepare": _gin_arguments,
+    "train": _distributed_arguments,
+    "evaluate": _distributed_arguments,
+    "infer": _infer_arguments,
+    "inspect": _inspect_arguments,
+    "demo": _demo_arguments,
+    "init": _init_arguments,
+}
+
+
+def _nearest(name: str, known: Sequence[str] | dict) -> str:
+    close = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""

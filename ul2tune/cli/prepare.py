@@ -1,0 +1,12 @@
+"""`ul2tune prepare`: SeqIO task or mixture -> indexed shards. TensorFlow is imported here."""
+
+from __future__ import annotations
+
+import argparse
+
+from ul2tune.cli import launch
+from ul2tune.prepare.run import prepare
+
+
+def run(options: argparse.Namespace) -> None:
+    launch.load(options, roots=[prepare]).call(prepare)
