@@ -1,0 +1,250 @@
+"""What a denoising mixture is, as plain data: denoisers, their rates, and what announces them.
+
+The only randomness configured here is *which* distributions to draw from; keys come from the
+caller. Configurations survive JSON (manifests carry them from `prepare` to `feed`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ul2tune.data.pivots import PIVOTS, Pivot
+
+Kind = Literal["span", "prefix", "causal"]
+Placement = Literal["random", "tail", "roll"]
+KINDS = ("span", "prefix", "causal")
+PLACEMENTS = ("random", "tail", "roll")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Denoiser:
+    """One way to split a segment into inputs and targets.
+
+    Attributes:
+      name: how errors, logs and per-source losses call it.
+      kind: "span" hides several spans; "prefix" hides everything after a cut; "causal" hides all.
+      rate: fraction of tokens to predict. "prefix": its mean over segments (UL2's S is .25, T5's prefix_lm
+        .5). "causal": always 1.
+      mean_span: mean tokens of a hidden span ("span" only).
+      mode: the mode announced at the start of the inputs ("R", "S", "X"), or None.
+      placement: where the spans lie ("span" only). "tail": T5's, a segment always starts kept and ends
+        with noise. "roll": T5's `random_roll`, the former rotated by a uniform offset; a span across the
+        end counts twice. "random": uniform over all masks with the same number of tokens and
+        spans; lengths as for "tail".
+      max_spans: at most this many spans (they get longer instead), for vocabularies with few
+        sentinels ("span" only).
+      pivot: how the cut is placed ("prefix" only); see `data/pivots.py`.
+      pivot_std: standard deviation of a "truncated_normal" pivot, as a fraction of the segment.
+      sentinel: whether a sentinel marks the cut on both sides ("prefix" only). Off as in the UL2
+        paper's appendix; the released google/ul2 checkpoint was prompted with one.
+    """
+
+    name: str
+    kind: Kind
+    rate: float = 1.0
+    mean_span: float | None = None
+    mode: str | None = None
+    placement: Placement = "random"
+    max_spans: int | None = None
+    pivot: Pivot = "uniform"
+    pivot_std: float | None = None
+    sentinel: bool = False
+
+    def __post_init__(self):
+        if not self.name:
+            raise ValueError("A denoiser needs a name, got ''.")
+        for field, value, known in (
+            ("kind", self.kind, KINDS),
+            ("placement", self.placement, PLACEMENTS),
+            ("pivot", self.pivot, PIVOTS),
+        ):
+            if value not in known:
+                raise self._error(f"{field}={value!r}", f"use one of {', '.join(known)}")
+        self._check_rate()
+        self._check_spans()
+        self._check_pivot()
+
+    def _check_rate(self):
+        if self.kind == "causal":
+            if self.rate != 1.0:
+                raise self._error(f"rate={self.rate}", "a causal denoiser predicts all: leave it 1")
+        elif not 0.0 < self.rate < 1.0:
+            raise self._error(f"rate={self.rate}", "give a fraction between 0 and 1, both excluded")
+
+    def _check_spans(self):
+        if self.kind == "span":
+            if self.mean_span is None or not 1.0 <= self.mean_span < math.inf:
+                raise self._error(f"mean_span={self.mean_span}", "give a mean of at least 1 token")
+            if self.max_spans is not None and self.max_spans < 1:
+                raise self._error(f"max_spans={self.max_spans}", "allow at least 1 span, or None")
+            return
+        for field, default in (("mean_span", None), ("max_spans", None), ("placement", "random")):
+            if getattr(self, field) != default:
+                raise self._unused(field, "span")
+
+    def _check_pivot(self):
+        if self.kind != "prefix":
+            for field, default in (("pivot", "uniform"), ("pivot_std", None), ("sentinel", False)):
+                if getattr(self, field) != default:
+                    raise self._unused(field, "prefix")
+        elif self.pivot == "truncated_normal":
+            if self.pivot_std is None or not 0.0 < self.pivot_std <= 1.0:
+                raise self._error(
+                    f"pivot_std={self.pivot_std}",
+                    "a truncated_normal pivot needs a fraction of the segment in (0, 1], such as 0.1",
+                )
+        elif self.pivot_std is not None:
+            raise self._error(
+                f"pivot_std={self.pivot_std}",
+                f"pivot={self.pivot!r} does not use it: remove it, or set pivot='truncated_normal'",
+            )
+
+    def _unused(self, field: str, kind: str) -> ValueError:
+        return self._error(
+            f"{field}={getattr(self, field)!r}",
+            f"only kind={kind!r} uses it and this is kind={self.kind!r}: remove it",
+        )
+
+    def _error(self, what: str, fix: str) -> ValueError:
+        return ValueError(f"Denoiser {self.name!r} has {what}: {fix}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class UL2Config:
+    """A mixture of denoisers.
+
+    Attributes:
+      denoisers: at least one, with distinct names. Their order numbers them.
+      rates: how often each is drawn, in proportion; None draws all equally often.
+      mode_tokens: what announces each mode: a tuple of ids, or a text that :meth:`tokenize_modes`
+        turns into ids. None: the ids that the vocabulary reserves (`VocabInfo.mode_ids`).
+      inputs_eos, targets_eos: whether the end-of-sequence id follows each side.
+    """
+
+    denoisers: tuple[Denoiser, ...]
+    rates: tuple[float, ...] | None = None
+    mode_tokens: Mapping[str, tuple[int, ...] | str] | None = None
+    inputs_eos: bool = True
+    targets_eos: bool = True
+
+    def __post_init__(self):
+        names = [denoiser.name for denoiser in self.denoisers]
+        if not names:
+            raise ValueError("UL2Config has no denoisers: give at least one.")
+        if len(set(names)) != len(names):
+            raise ValueError(f"UL2Config has denoisers {names}: their names must be distinct.")
+        if self.rates is not None:
+            if len(self.rates) != len(names):
+                raise ValueError(
+                    f"UL2Config has {len(self.rates)} rates {self.rates} for {len(names)} denoisers "
+                    f"{names}: give one each, or None for equal rates."
+                )
+            if not all(0.0 <= r < math.inf for r in self.rates) or not sum(self.rates) > 0.0:
+                raise ValueError(
+                    f"UL2Config has rates {self.rates}: none may be negative, one must be positive."
+                )
+        unused = set(self.mode_tokens or ()) - self.modes
+        if unused:
+            raise ValueError(
+                f"UL2Config has mode_tokens for {sorted(unused)}, which no denoiser announces "
+                f"(modes in use: {sorted(self.modes)}): remove them or set the denoisers' mode."
+            )
+
+    @property
+    def modes(self) -> set[str]:
+        """The modes that some denoiser announces."""
+        return {denoiser.mode for denoiser in self.denoisers if denoiser.mode is not None}
+
+    @property
+    def probabilities(self) -> tuple[float, ...]:
+        """Normalised rates, one per denoiser."""
+        rates = self.rates or (1.0,) * len(self.denoisers)
+        return tuple(rate / sum(rates) for rate in rates)
+
+    def index(self, name: str) -> int:
+        """The number of the denoiser called `name`.
+
+        Raises:
+          ValueError: if there is none; names the nearest.
+        """
+        names = [denoiser.name for denoiser in self.denoisers]
+        if name not in names:
+            raise ValueError(f"No denoiser is called {name!r}{nearest(name, names)}.")
+        return names.index(name)
+
+    def tokenize_modes(self, encode: Callable[[str], Sequence[int]]) -> UL2Config:
+        """Replaces mode texts (``{"R": "[NLU]"}``) by their ids, e.g. with ``vocabulary.encode``."""
+        if self.mode_tokens is None:
+            return self
+        tokens = {
+            mode: tuple(int(i) for i in encode(value)) if isinstance(value, str) else tuple(value)
+            for mode, value in self.mode_tokens.items()
+        }
+        return dataclasses.replace(self, mode_tokens=tokens)
+
+    def without_modes(self) -> UL2Config:
+        """The same mixture with nothing announced, as in T5Gemma 2."""
+        denoisers = tuple(dataclasses.replace(d, mode=None) for d in self.denoisers)
+        return dataclasses.replace(self, denoisers=denoisers, mode_tokens=None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; :meth:`from_json` gives back an equal configuration."""
+        data = dataclasses.asdict(self)
+        for name in ("denoisers", "rates"):
+            data[name] = None if data[name] is None else list(data[name])
+        if self.mode_tokens is not None:
+            data["mode_tokens"] = {
+                mode: value if isinstance(value, str) else list(value)
+                for mode, value in self.mode_tokens.items()
+            }
+        return data
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> UL2Config:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+          ValueError: for keys that do not exist (the nearest is named) or values that do not fit.
+        """
+        values = _checked(data, UL2Config, "UL2Config")
+        denoisers = [
+            Denoiser(**_checked(d, Denoiser, f"denoisers[{i}]"))
+            for i, d in enumerate(values["denoisers"])
+        ]
+        values["denoisers"] = tuple(denoisers)
+        if values.get("rates") is not None:
+            values["rates"] = tuple(float(rate) for rate in values["rates"])
+        if values.get("mode_tokens") is not None:
+            values["mode_tokens"] = {
+                mode: tokens if isinstance(tokens, str) else tuple(tokens)
+                for mode, tokens in values["mode_tokens"].items()
+            }
+        return UL2Config(**values)
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """ ", did you mean 'x'" or ", known are 'x', 'y'": the end of an error about a wrong name."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if close:
+        return f", did you mean {close[0]!r}? Known: {', '.join(known)}"
+    return f"; known: {', '.join(known)}"
+
+
+def _checked(data: Mapping[str, Any], cls: type, where: str) -> dict[str, Any]:
+    """The mapping as keyword arguments of dataclass `cls`."""
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{where} must be a JSON object, got {data!r}.")
+    fields = dataclasses.fields(cls)
+    names = [field.name for field in fields]
+    for key in data:
+        if key not in names:
+            raise ValueError(f"{where} has no field {key!r}{nearest(key, names)}.")
+    for field in fields:
+        if field.name not in data and field.default is dataclasses.MISSING:
+            raise ValueError(f"{where} lacks the field {field.name!r}.")
+    return dict(data)
