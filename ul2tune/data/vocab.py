@@ -1,16 +1,14 @@
-"""Vocabularies without TensorFlow: text to token ids and back, sentinels, mode tokens,
-fingerprints.
+"""Vocabularies without TensorFlow: text to token ids and back, sentinels, modes, fingerprints.
 
 The rows of the embedding, by id:
 
-    0 … base_size-1           the tokenizer's own pieces; 0 is padding, 1 end of sequence, 2 unknown
+    0 … base_size-1           the tokenizer's own pieces; 0 is padding, 1 end of sequence
     base_size … +extra_ids    sentinels, counted down from the top as in T5:
                               ``<extra_id_k>`` = base_size + extra_ids - 1 - k
     then one id per mode      ``[R]``, ``[S]``, ``[X]`` of UL2, in the order of `modes`
 
-Mode ids come last, so that adding them moves no id of a published checkpoint: T5's 32,000 pieces +
-100 sentinels end
-at 32,099 and its embedding has 32,128 rows, which leaves 28 of them free.
+Mode ids come last, so that adding them moves no id of a published checkpoint: T5's 32,000 pieces
+and 100 sentinels end at 32,099, and its embedding has 32,128 rows, which leaves 28 of them free.
 
     >>> vocabulary = load("bytes")
     >>> vocabulary.encode("hi")
@@ -25,6 +23,7 @@ from __future__ import annotations
 
 import abc
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,12 +34,13 @@ from typing import Any
 
 from ul2tune.data.vocab_info import VocabInfo
 
-PAD_ID, EOS_ID, UNK_ID = 0, 1, 2
+PAD_ID, EOS_ID = 0, 1
 # UL2's three modes: regular denoising, sequential (prefix-LM) and extreme denoising.
 MODES = ("R", "S", "X")
 T5_EXTRA_IDS = 100
 # ByT5 in Hugging Face: 3 + 256 + 125 = 384 rows.
 BYTE_EXTRA_IDS = 125
+_SENTINEL = re.compile(r"<extra_id_\d+>")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +71,11 @@ class Vocabulary(abc.ABC):
     def base_size(self) -> int:
         """Number of the tokenizer's own pieces, with padding, end of sequence and unknown."""
 
+    @property
+    def unk_id(self) -> int:
+        """The id of what the tokenizer does not know."""
+        return 2
+
     @abc.abstractmethod
     def _identity(self) -> dict[str, Any]:
         """What else, beside sizes and modes, decides how text becomes ids."""
@@ -86,9 +91,7 @@ class Vocabulary(abc.ABC):
 
     @property
     def size(self) -> int:
-        """All ids in use: pieces, sentinels and modes. A model's embedding needs at least this many
-        rows.
-        """
+        """All ids in use (pieces, sentinels, modes): the least number of embedding rows."""
         return self.base_size + self.extra_ids + len(self.modes)
 
     @property
@@ -105,9 +108,7 @@ class Vocabulary(abc.ABC):
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that change whenever some text could get other ids (file paths do
-        not matter).
-        """
+        """16 hexadecimal digits that change whenever some text could get other ids."""
         identity = [self.kind, self.base_size, self.extra_ids, list(self.modes), self._identity()]
         text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -128,8 +129,7 @@ class Vocabulary(abc.ABC):
         Args:
           text: any string.
           specials: whether ``<extra_id_3>`` and ``[S]`` in the text mean the reserved ids. Off by
-          default: in a corpus
-            they are just characters.
+            default: in a corpus they are just characters.
         """
         if not specials:
             return self._encode(text)
@@ -140,8 +140,9 @@ class Vocabulary(abc.ABC):
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Ids to text, up to the first end of sequence; padding is dropped, sentinels and modes are
-        spelled out.
+        """Ids to text, up to the first end of sequence.
+
+        Padding is dropped; sentinels and modes are spelled out (``<extra_id_0>``, ``[S]``).
         """
         text, run = "", []
         for token in map(int, ids):
@@ -181,7 +182,8 @@ class SentencePieceVocabulary(Vocabulary):
     """A SentencePiece model file. It is opened when text is first encoded or decoded, not before.
 
     Attributes:
-      file: path of the model; pad, eos and unk must be 0, 1 and 2, as in every T5 model.
+      file: path of the model; padding and end of sequence must be 0 and 1, as in every T5 model.
+        A file that ends in sentinels of its own keeps them; `extra_ids` is then their number.
       known_base_size, known_sha256: from a manifest: make the sizes available without the file, and
       the file checked.
     """
@@ -196,7 +198,13 @@ class SentencePieceVocabulary(Vocabulary):
 
     @property
     def base_size(self) -> int:
-        return self.known_base_size or self._processor.GetPieceSize()
+        if self.known_base_size is not None:
+            return self.known_base_size
+        return self._processor.GetPieceSize() - _num_own_sentinels(self._processor)
+
+    @property
+    def unk_id(self) -> int:
+        return self._processor.unk_id()
 
     @cached_property
     def file_sha256(self) -> str:
@@ -225,17 +233,17 @@ class SentencePieceVocabulary(Vocabulary):
             processor.LoadFromSerializedProto(data)
         except RuntimeError as error:
             raise ValueError(f"{self.file} is not a SentencePiece model ({error}).") from error
-        found = (processor.pad_id(), processor.eos_id(), processor.unk_id())
-        if found != (PAD_ID, EOS_ID, UNK_ID):
+        found = (processor.pad_id(), processor.eos_id())
+        if found != (PAD_ID, EOS_ID):
             raise ValueError(
-                f"{self.file} has pad, eos, unk = {found}; T5-style models need (0, 1, 2). Train "
-                f"it with "
+                f"{self.file} has pad, eos = {found}; T5-style models need (0, 1). Train it with "
                 "--pad_id=0 --eos_id=1 --unk_id=2 --bos_id=-1."
             )
-        if self.known_base_size not in (None, processor.GetPieceSize()):
+        own = _num_own_sentinels(processor)
+        if own not in (0, self.extra_ids):
             raise ValueError(
-                f"{self.file} has {processor.GetPieceSize()} pieces, its description says "
-                f"{self.known_base_size}."
+                f"{self.file} holds {own} sentinels of its own, so extra_ids must be {own}, "
+                f"not {self.extra_ids}."
             )
         return processor
 
@@ -363,12 +371,19 @@ def load(description: Mapping[str, Any] | str | Path, root: str | Path | None = 
         raise ValueError(
             f"Vocabulary description {dict(description)} is not understood: {error}."
         ) from error
-    if fingerprint not in (None, vocabulary.fingerprint):
+    if fingerprint is not None and fingerprint != vocabulary.fingerprint:
         raise ValueError(
             f"Vocabulary {dict(description)} has fingerprint {vocabulary.fingerprint}, expected "
             f"{fingerprint}."
         )
     return vocabulary
+
+
+def _num_own_sentinels(processor: Any) -> int:
+    """How many pieces at the end of a SentencePiece model are ``<extra_id_…>``."""
+    size = processor.GetPieceSize()
+    pieces = (processor.IdToPiece(i).lstrip("▁") for i in range(size - 1, -1, -1))
+    return sum(1 for _ in itertools.takewhile(_SENTINEL.fullmatch, pieces))
 
 
 def _read_model(file: str) -> bytes:

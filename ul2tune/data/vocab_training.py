@@ -1,12 +1,10 @@
-"""Trains a SentencePiece vocabulary from a corpus, once: cached by the fingerprint of corpus and
-settings.
+"""Trains a SentencePiece vocabulary from a corpus once, cached by corpus and settings.
 
 The settings keep every character: no normalisation (``identity``), white space as it is, newline a
-  piece of its own, and
-bytes for what the corpus did not teach. T5's own vocabulary turns ``"a\\nb"`` into ``"a b"`` and
-``{ } < ~ \\ ^`` into unknowns, which eats the layout of instructions and code;
-``decode(encode(text)) == text`` here (the one exception is U+2581, SentencePiece's own sign for a
-space).
+piece of its own, and bytes for what the corpus did not teach. T5's own vocabulary turns
+``"a\\nb"`` into ``"a b"`` and ``{ } < ~ \\ ^`` into unknowns, which eats the layout of
+instructions and code; here ``decode(encode(text)) == text`` (the one exception is U+2581,
+SentencePiece's own sign for a space).
 """
 
 from __future__ import annotations
@@ -36,8 +34,7 @@ class VocabularyConfig:
     """How to train a vocabulary.
 
     The default sizes sum to 4,096 rows: 3,837 pieces, 256 sentinels, 3 modes. 256 sentinels are
-      what the UL2 denoiser
-    with mean span 3 and rate .5 needs for 1,024 inputs (`specs`: 128 spans at 512).
+    what UL2's densest denoiser (mean span 3, rate .5) needs at 1,024 inputs.
 
     Attributes:
       pieces: the tokenizer's own pieces, 3 control, 256 byte and 1 newline piece among them.
