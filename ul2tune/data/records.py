@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -134,12 +134,14 @@ class Rendered:
 
     Attributes:
       inputs, targets: prompt and the one reference trained on.
+      answer_choices: the record's, as the model is to score them; empty = free text.
       demo_ids: the demos that made it into the prompt, in order.
       truncated: the prompt was cut to its token budget.
     """
 
     inputs: str
     targets: str
+    answer_choices: tuple[str, ...] = ()
     demo_ids: tuple[str, ...] = ()
     truncated: bool = False
 
@@ -160,6 +162,23 @@ FIELD_NAMES = (
 )
 
 
+def move_space(rendered: Rendered) -> Rendered:
+    """Moves the spaces at the end of the prompt to the start of every answer.
+
+    T5's vocabulary drops the one and adds the other by itself. In a vocabulary that keeps spaces as
+    they are, "Output: " + "file" has the piece "file", where prompts have "▁file": with
+    "Output:" + " file", an answer is spelled with the pieces of the text it copies.
+    """
+    inputs = rendered.inputs.rstrip(" ")
+    space = rendered.inputs[len(inputs) :]
+    return replace(
+        rendered,
+        inputs=inputs,
+        targets=space + rendered.targets,
+        answer_choices=tuple(space + choice for choice in rendered.answer_choices),
+    )
+
+
 def evaluation_fields(record: Record, rendered: Rendered) -> dict[str, Any]:
     """The fields of :data:`FIELD_NAMES`: strings, or lists of strings where there may be many."""
     return {
@@ -168,7 +187,7 @@ def evaluation_fields(record: Record, rendered: Rendered) -> dict[str, Any]:
         "category": record.category,
         "inputs_text": rendered.inputs,
         "targets_text": list(record.targets),
-        "answer_choices": list(record.answer_choices or ()),
+        "answer_choices": list(rendered.answer_choices),
         "demo_ids": list(rendered.demo_ids),
         "metric_names": list(record.metric_names),
     }

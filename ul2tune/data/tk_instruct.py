@@ -115,6 +115,7 @@ def render(
     return Rendered(
         inputs=inputs,
         targets=record.targets[reference % len(record.targets)],
+        answer_choices=record.answer_choices or (),
         demo_ids=tuple(demo_ids),
         truncated=truncated,
     )

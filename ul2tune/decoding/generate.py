@@ -1,0 +1,113 @@
+"""Generation with a key/value cache: one frozen state, one `while_loop`.
+
+Axis legend: B batch, L target length, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from ul2tune.decoding.sampling import SamplingConfig, next_tokens, row_keys
+from ul2tune.types import Batch
+
+
+class DecodingModel(Protocol):
+    """What generation needs of a model, bound to its parameters."""
+
+    def start_decoding(self, batch: Batch, *, max_decode_length: int) -> Any: ...
+
+    def decode_step(
+        self, cache: Any, tokens_B: jax.Array, index: jax.Array | int
+    ) -> tuple[jax.Array, Any]: ...
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["step", "tokens_BL", "last_B", "done_B", "keys_B", "cache"],
+    meta_fields=[],
+)
+@dataclass(frozen=True, kw_only=True)
+class DecodeState:
+    """Everything the loop carries.
+
+    Attributes:
+      step: position decoded next, a scalar.
+      tokens_BL: what was generated; padding from `step` on and after a row's end of sequence.
+      last_B: the token each row is fed next (padding, T5's start symbol, at position 0).
+      done_B: whether the row has generated its end of sequence.
+      keys_B: the rows' PRNG keys; constant.
+      cache: the model's, opaque.
+    """
+
+    step: jax.Array
+    tokens_BL: jax.Array
+    last_B: jax.Array
+    done_B: jax.Array
+    keys_B: jax.Array
+    cache: Any
+
+
+def generate(
+    model: DecodingModel,
+    batch: Batch,
+    config: SamplingConfig,
+    names_B2: jax.Array,
+    *,
+    num_ids: int,
+    eos_id: int = 1,
+    pad_id: int = 0,
+) -> jax.Array:
+    """Generates a continuation per row.
+
+    Stops when all rows have ended or at `max_decode_length`. A row that is only padding (it fills
+    up a batch) counts as ended from the start.
+
+    Args:
+      model: bound to its parameters; this function runs inside `jax.jit`.
+      batch: `encoder_input_tokens` [B, S], not packed.
+      config: static.
+      names_B2: uint32 halves of the hash of each example's name, see `sampling.row_keys`.
+      num_ids: ids of the vocabulary; the rows an embedding is padded with are never generated.
+      eos_id: ends a row.
+      pad_id: start symbol, and what follows the end.
+
+    Returns:
+      int32 tokens [B, max_decode_length]: the continuation, its end of sequence, padding.
+    """
+    length = config.max_decode_length
+    empty_B = jnp.all(jnp.asarray(batch["encoder_input_tokens"]) == pad_id, axis=-1)
+
+    def unfinished(state: DecodeState) -> jax.Array:
+        return (state.step < length) & ~jnp.all(state.done_B)
+
+    def decode(state: DecodeState) -> DecodeState:
+        logits_BV, cache = model.decode_step(state.cache, state.last_B, state.step)
+        allowed_V = jnp.arange(logits_BV.shape[-1]) < num_ids
+        # Padding is not text: T5 never learns it as a target, an untrained model may like it.
+        allowed_V &= jnp.arange(logits_BV.shape[-1]) != pad_id
+        logits_BV = jnp.where(allowed_V[None], logits_BV, -jnp.inf)
+        chosen_B = next_tokens(logits_BV, config, state.keys_B, state.step)
+        chosen_B = jnp.where(state.done_B, pad_id, chosen_B)
+        return DecodeState(
+            step=state.step + 1,
+            tokens_BL=state.tokens_BL.at[:, state.step].set(chosen_B),
+            last_B=chosen_B,
+            done_B=state.done_B | (chosen_B == eos_id),
+            keys_B=state.keys_B,
+            cache=cache,
+        )
+
+    start = DecodeState(
+        step=jnp.zeros((), jnp.int32),
+        tokens_BL=jnp.full((empty_B.shape[0], length), pad_id, jnp.int32),
+        last_B=jnp.full(empty_B.shape, pad_id, jnp.int32),
+        done_B=empty_B,
+        keys_B=row_keys(config.seed, names_B2),
+        cache=model.start_decoding(batch, max_decode_length=length),
+    )
+    return jax.lax.while_loop(unfinished, decode, start).tokens_BL
