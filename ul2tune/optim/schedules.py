@@ -1,0 +1,121 @@
+"""Learning-rate schedules: one frozen config that is itself the function step -> learning rate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+# schedule -> the fields it reads besides learning_rate, warmup_steps and step_offset.
+_FIELDS = {
+    "constant": (),
+    "rsqrt": ("timescale_steps",),
+    "linear": ("total_steps", "final_learning_rate"),
+    "cosine": ("total_steps", "final_learning_rate"),
+    "wsd": ("total_steps", "final_learning_rate", "decay_steps"),
+}
+_OPTIONAL = ("timescale_steps", "total_steps", "final_learning_rate", "decay_steps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """The learning rate of update number ``step`` (0 is the first), by `name`.
+
+    With ``t = max(0, step - step_offset)``, ``W = warmup_steps``, ``T = total_steps``,
+    ``d = decay_steps``, ``r = learning_rate``, ``f = final_learning_rate`` (default 0) and
+    ``ramp = min(1, t / W)`` (1 if W = 0)::
+
+        constant  ramp * r
+        rsqrt     ramp * r / sqrt(max(t, timescale_steps))
+        linear    ramp * (f + (r - f) * (1 - p)),              p = clip((t - W) / (T - W), 0, 1)
+        cosine    ramp * (f + (r - f) * (1 + cos(pi p)) / 2),  p as above
+        wsd       ramp * (f + (r - f) * (1 - p)),              p = clip((t - T + d) / d, 0, 1)
+
+    The ramp is T5X's `linear_warmup`: the first update of a warmed-up run has rate 0.
+
+    Attributes:
+      name: "constant", "rsqrt", "linear", "cosine" or "wsd" (warmup, stable, decay).
+      learning_rate: the peak; for "rsqrt" the base: T5's pretraining is base 1.0 over 10,000
+        steps, a flat 0.01 that then falls as 1 / sqrt(t) (T5X: `constant * rsqrt_decay`, where
+        `warmup_steps` means our `timescale_steps`).
+      warmup_steps: length of the linear ramp from 0.
+      timescale_steps: "rsqrt" only; default 10,000.
+      total_steps: the step the decay ends at; "linear", "cosine" and "wsd" need it.
+      decay_steps: "wsd" needs it: the decay covers the last `decay_steps` of `total_steps`.
+      final_learning_rate: where "linear", "cosine" and "wsd" end and stay.
+      step_offset: as in T5X, the step that counts as the schedule's 0, for a run whose optimiser
+        state (and so its count of updates) is carried over from an earlier run.
+
+    References: T5X `utils.create_learning_rate_scheduler`; Loshchilov & Hutter 2017
+    (arXiv:1608.03983, cosine); Hu et al. 2024 (arXiv:2404.06395, section 4, WSD).
+    NUMERICS: evaluated in float32.
+    """
+
+    name: str = "constant"
+    learning_rate: float = 1e-3
+    warmup_steps: int = 0
+    timescale_steps: int | None = None
+    total_steps: int | None = None
+    decay_steps: int | None = None
+    final_learning_rate: float | None = None
+    step_offset: int = 0
+
+    def __post_init__(self):
+        if self.name not in _FIELDS:
+            raise ValueError(
+                f"ScheduleConfig.name = {self.name!r} is unknown; use one of {', '.join(_FIELDS)}."
+            )
+        for field in _OPTIONAL:
+            if getattr(self, field) is not None and field not in _FIELDS[self.name]:
+                raise ValueError(
+                    f"ScheduleConfig.{field} = {getattr(self, field)} has no meaning for the "
+                    f"{self.name!r} schedule; remove it or choose another schedule."
+                )
+        for field in ("total_steps", "decay_steps"):
+            if field in _FIELDS[self.name] and getattr(self, field) is None:
+                raise ValueError(
+                    f"The {self.name!r} schedule needs ScheduleConfig.{field} "
+                    f"(usually total_steps = %TRAIN_STEPS)."
+                )
+        self._check_lengths()
+
+    def _check_lengths(self):
+        if self.learning_rate < 0 or (self.final_learning_rate or 0) < 0:
+            raise ValueError(f"{self}: learning rates must not be negative.")
+        if self.warmup_steps < 0 or self.step_offset < 0:
+            raise ValueError(f"{self}: warmup_steps and step_offset must not be negative.")
+        if self.timescale_steps is not None and self.timescale_steps < 1:
+            raise ValueError(f"{self}: timescale_steps must be at least 1.")
+        if self.decay_steps is not None and self.decay_steps < 1:
+            raise ValueError(f"{self}: decay_steps must be at least 1.")
+        if self.total_steps is not None:
+            used = self.warmup_steps + (self.decay_steps or 0)
+            if self.total_steps < max(used, 1):
+                raise ValueError(
+                    f"ScheduleConfig.total_steps = {self.total_steps} is shorter than warm-up and "
+                    f"decay together ({used} steps); shorten them or train longer."
+                )
+
+    def __call__(self, step: jax.typing.ArrayLike) -> jax.Array:
+        """Returns the learning rate of update number `step`, a float32 scalar."""
+        t = jnp.maximum(jnp.asarray(step, jnp.float32) - self.step_offset, 0)
+        ramp = jnp.minimum(1.0, t / self.warmup_steps) if self.warmup_steps else 1.0
+        return jnp.float32(ramp * self._after_warmup(t))
+
+    def _after_warmup(self, t: jax.Array) -> jax.Array | float:
+        peak, final = self.learning_rate, self.final_learning_rate or 0.0
+        if self.name == "constant":
+            return peak
+        if self.name == "rsqrt":
+            return peak / jnp.sqrt(jnp.maximum(t, self.timescale_steps or 10_000))
+        assert self.total_steps is not None
+        if self.name == "wsd":
+            assert self.decay_steps is not None
+            start, length = self.total_steps - self.decay_steps, self.decay_steps
+        else:
+            start, length = self.warmup_steps, max(self.total_steps - self.warmup_steps, 1)
+        progress = jnp.clip((t - start) / length, 0, 1)
+        if self.name == "cosine":
+            return final + (peak - final) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
+        return final + (peak - final) * (1 - progress)
