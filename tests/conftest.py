@@ -1,4 +1,4 @@
-"""One strict test process: warnings are errors, rank promotion raises, eight fake CPU devices, no network."""
+"""A strict test process: warnings are errors, rank promotion raises, 8 CPU devices, no network."""
 
 import os
 from pathlib import Path
@@ -21,7 +21,7 @@ jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The reference outputs beside the checkout; tests that need them skip where they are absent."""
+    """The reference outputs beside the checkout; tests that need them skip without them."""
     if not SHARED.is_dir():
         pytest.skip(
             "reference goldens (a `shared` folder beside the checkout) are not on this machine"

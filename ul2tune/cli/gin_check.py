@@ -208,13 +208,12 @@ def required_parameters(value: Callable[..., Any]) -> list[str]:
 
 def defaults(value: Callable[..., Any]) -> dict[str, Any]:
     """Default of every parameter that has one; a dataclass's default factories are called."""
-    factories = {}
-    if dataclasses.is_dataclass(value):
-        factories = {
-            f.name: f.default_factory
-            for f in dataclasses.fields(value)
-            if f.default_factory is not dataclasses.MISSING
-        }
+    fields = getattr(value, "__dataclass_fields__", {})
+    factories = {
+        name: field.default_factory
+        for name, field in fields.items()
+        if field.default_factory is not dataclasses.MISSING
+    }
     return {
         name: factories[name]() if name in factories else parameter.default
         for name, parameter in signature(value).parameters.items()

@@ -2,8 +2,8 @@
 
 gin itself forgets where a binding came from and ignores what is never used. We use its parser and
 its evaluator, and do everything between them here and in `gin_check`: statements are read with
-their locations, checked, and flattened into one text (`gin_config`), which is both what gin evaluates
-and what is saved.
+their locations, checked, and flattened into one text (`gin_config`), which is both what gin
+evaluates and what is saved.
 """
 
 from __future__ import annotations
@@ -174,11 +174,10 @@ class Program:
             for statement in config_parser.ConfigParser(text, _Delegate()):
                 self._apply(statement, Location(where.file, where.line or _line(statement, where)))
         except (SyntaxError, tokenize.TokenError) as error:
-            detail = error.args[1] if len(error.args) > 1 else ()
-            line = next((item for item in detail if isinstance(item, int)), None)
+            line = _error_line(error)
             raise ValueError(
                 f"{where if where.file.startswith('--') else Location(where.file, line)}: "
-                f"not valid gin: {error.args[0]}"
+                f"not valid gin: {str(error.args[0]).splitlines()[0]}"
             ) from error
 
     def _apply(self, statement: Any, at: Location) -> None:
@@ -257,6 +256,12 @@ class Program:
         if not callable(value) or not path:
             raise ValueError(f"{at}: {selector!r} is neither a function nor a class.")
         return self.symbols.setdefault(id(value), Symbol(value, module.__name__, ".".join(path)))
+
+
+def _error_line(error: Exception) -> int | None:
+    """The line in a SyntaxError (message, (file, line, …)) or TokenError (message, (line, …))."""
+    place = error.args[1] if len(error.args) > 1 else ()
+    return next((item for item in place if isinstance(item, int)), None)
 
 
 def _line(statement: Any, where: Location) -> int | None:

@@ -1,0 +1,67 @@
+# Everything sets itself up: `make demo` and `make test` need only make and Python 3.11 or newer.
+#   make demo                       the whole road on CPU, with a report in runs/demo/report.html
+#   make test                       format, lint, types, all tests
+#   make test PYTHON=python3.12     the same under another Python, in an environment of its own
+#   make lint | bench | test-tpu-aot | goldens | constraints | clean
+
+PYTHON ?= python3
+VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
+PYTEST_ARGS ?= -n 2 --dist loadfile
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# TensorFlow only helps to prepare data: keep it off accelerators and quiet.
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: demo test lint format bench test-tpu-aot goldens constraints clean install
+
+demo: $(STAMP)
+	$(BIN)/python -m ul2tune demo
+
+test: lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP)
+	$(BIN)/python tools/bench/feed.py
+	$(BIN)/python tools/bench/step.py
+
+# Compiles the demo's step and T5-1.1-XL's for a TPU v5e 4x4; needs no TPU. Wants glibc >= 2.31.
+test-tpu-aot:
+	$(MAKE) install VENV=$(VENV)-tpu EXTRAS=tpu
+	TPU_SKIP_MDS_QUERY=1 JAX_PLATFORMS=cpu $(VENV)-tpu/bin/python tools/tpu_aot.py
+
+# Rewrites tests/cli/golden/: do it when a recipe was meant to change, and read the diff.
+goldens: $(STAMP)
+	$(BIN)/python -m tests.cli.golden_configs
+
+# Newest versions for every supported Python at once; no index or host name enters the file.
+constraints:
+	uv pip compile --universal --python-version 3.11 --extra all --extra tpu --no-header \
+	  --no-annotate --no-emit-index-url --no-emit-find-links -q pyproject.toml -o constraints.txt
+
+EXTRAS ?= all
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(sys.version_info < (3, 11) and \
+	  f"$(PYTHON) is {v}; ul2tune needs Python 3.11 or newer: make PYTHON=python3.12 …")'
+	@echo "Setting up $(VENV) (about 3 GB, once) …"
+	@if command -v uv >/dev/null; then \
+	  test -x $(BIN)/python || uv venv -q --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV) && \
+	  uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[$(EXTRAS)]'; \
+	else \
+	  test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) && \
+	  $(BIN)/python -m pip install -q -c constraints.txt -e '.[$(EXTRAS)]'; \
+	fi
+	@touch $@
+
+clean:
+	rm -rf .venv .venv-* .cache .pytest_cache .ruff_cache .hypothesis dist
