@@ -41,14 +41,17 @@ class Descent:
 
 
 class DescentState(NamedTuple):
-    """The count of updates, which drives the schedule, and the momentum (`()` if there is none)."""
+    """The number of updates done, and the momentum (`()` if there is none)."""
 
     count: jax.Array
     momentum: Any
 
 
-def descend(config: Descent) -> optax.GradientTransformation:
+def descend(config: Descent) -> optax.GradientTransformationExtraArgs:
     """Turns update directions into what `optax.apply_updates` adds to the parameters.
+
+    `update` accepts the run's step as ``step=`` for the schedule; the default is the count of
+    updates of this state.
 
     NUMERICS: float32 throughout; the result has the parameter's type.
     """
@@ -57,9 +60,10 @@ def descend(config: Descent) -> optax.GradientTransformation:
         momentum = () if config.momentum is None else jax.tree.map(_zeros, params)
         return DescentState(jnp.zeros((), jnp.int32), momentum)
 
-    def update(updates, state, params=None):
+    def update(updates, state, params=None, *, step=None, **extra):
+        del extra
         assert params is not None
-        rate = config.schedule(state.count)
+        rate = config.schedule(state.count if step is None else step)
         steps = tree.map_with_path(lambda path, u: rate * config.lr_multiplier[path] * u, updates)
         momentum = state.momentum
         if config.momentum is not None:
@@ -67,16 +71,16 @@ def descend(config: Descent) -> optax.GradientTransformation:
             momentum = jax.tree.map(lambda m, u: beta * m + (1.0 - beta) * u, momentum, steps)
             steps = momentum
 
-        def step(path, u, p):
+        def move(path, u, p):
             decay = config.weight_decay[path]
             if decay:
                 path_rate = rate * config.lr_multiplier[path]
                 u = u + decay * path_rate**config.decay_lr_exponent * p
             return (-u).astype(p.dtype)
 
-        return tree.map_with_path(step, steps, params), DescentState(state.count + 1, momentum)
+        return tree.map_with_path(move, steps, params), DescentState(state.count + 1, momentum)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def _zeros(param: jax.Array) -> jax.Array:

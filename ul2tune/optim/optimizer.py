@@ -122,20 +122,22 @@ class Optimizer:
     """What the training step needs.
 
     Attributes:
-      tx: the transformation; its trees hold the trainable parameters only.
-      schedule: update number -> learning rate, before the groups' multipliers.
+      tx: the transformation; its trees hold the trainable parameters only. `update` takes the
+        run's step as ``step=``, which drives the schedule; without it the schedule follows the
+        number of updates of this optimiser state (different if a run starts at a later step).
+      schedule: step -> learning rate, before the groups' multipliers.
       trainable: tree of bools like the parameters. Gradients of the others need not exist:
         differentiate with respect to `tree.partition(params, trainable)[0]` alone.
       rows: what :meth:`describe` returns.
     """
 
-    tx: optax.GradientTransformation
+    tx: optax.GradientTransformationExtraArgs
     schedule: ScheduleConfig
     trainable: Mapping[str, Any]
     rows: tuple[GroupRow, ...]
 
     def learning_rate(self, step: jax.typing.ArrayLike) -> jax.Array:
-        """The learning rate of update number `step`, counted since the optimiser state was made."""
+        """The rate `tx.update(..., step=step)` uses, before the groups' multipliers."""
         return self.schedule(step)
 
     def describe(self) -> tuple[GroupRow, ...]:
@@ -218,7 +220,7 @@ def _weight_decay(config: OptimizerConfig, axes: Mapping[str, Any]) -> dict[str,
 
 
 def _decays(axes: Sequence[str | None]) -> bool:
-    """Matrices and embeddings do. A norm's scale, though stacked to rank 2, is a vector per layer."""
+    """Matrices and embeddings do; a norm's scale, stacked to rank 2, is a vector per layer."""
     return len([a for a in axes if a != "layers"]) > 1 and "relpos_buckets" not in axes
 
 
