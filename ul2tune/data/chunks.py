@@ -66,8 +66,8 @@ def split_tokens(
     Args:
       rows: token ids; empty rows give no segment.
       max_length: tokens per segment.
-      min_length: if given, each row draws its own segment length, log-uniformly between `min_length` and
-        `max_length`; needs `seed`.
+      min_length: if given, each row draws its own segment length, log-uniformly between
+        `min_length` and `max_length`; needs `seed`.
       seed: SeqIO's seed of the map.
 
     Raises:

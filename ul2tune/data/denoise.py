@@ -5,9 +5,9 @@
     targets     <0> 12 13 <1> 17 EOS
 
 Every denoiser is this one operation on other spans: span corruption has many, prefix-LM one that
-ends the segment (without a sentinel, unless asked for), causal LM one that is the whole segment. The
-k-th *noise span* of a segment is the k-th sentinel on both sides, and nothing is dropped: text tokens
-keep their ids, id 0 included.
+ends the segment (without a sentinel, unless asked for), causal LM one that is the whole segment.
+The k-th *noise span* of a segment is the k-th sentinel on both sides, and nothing is dropped: text
+tokens keep their ids, id 0 included.
 
 Sentinel ``k`` is id ``vocab_size - 1 - k`` (T5's convention: 32099, 32098, … of 32100).
 
@@ -77,8 +77,8 @@ def corrupt(tokens: Ragged, spans: Spans, frame: Frame, vocab: VocabInfo) -> tup
     >>> targets.values.tolist()
     [999, 10, 998, 13, 14, 1]
 
-    DIVERGES: T5 numbers the targets' sentinels by *kept* span, so where a mask starts with noise the
-    two sides disagree (10 999 13 14 998 above). Where it starts kept, the results are equal.
+    DIVERGES: T5 numbers the targets' sentinels by *kept* span, so where a mask starts with noise
+    its two sides disagree (10 999 13 14 998 above). Where a mask starts kept, both are equal.
 
     Args:
       tokens: the segments; ids are copied as they are.
@@ -130,7 +130,7 @@ def _move_tokens(
     """
     kept_from_N, input_mark_M, target_mark_M = to
     tokens_at = tokens.offsets
-    # Runs in order: the first of each segment is kept; span m's noise run and the kept run after it follow.
+    # Runs in order: each segment's first is kept; then, per span, its noise and the kept run after.
     first_N = 2 * spans.offsets[:-1] + np.arange(len(tokens))
     noise_M = 2 * np.arange(spans.rows_M.size) + spans.rows_M + 1
     starts = np.empty(2 * spans.rows_M.size + len(tokens) + 1, np.int64)

@@ -10,8 +10,8 @@ Segments of two tokens and more have at least one token on each side; of shorter
 predicted. Axes: ``N`` segments.
 
 Published variants: UL2 Table 1 (mean L/4 of L: uniform, rate .25); T5's `prefix_lm` (uniform,
-.5); Megatron-LM PR 268 (uniform, target span in 1 … 2rL - 1); NeMo (truncated_normal, .25); FAT5 and T5Gemma
-(fixed, .75 and .5); T5Gemma 2 (3L/4, .75).
+.5); Megatron-LM PR 268 (uniform, target span in 1 … 2rL - 1); NeMo (truncated_normal, .25); FAT5
+and T5Gemma (fixed, .75 and .5); T5Gemma 2 (3L/4, .75).
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def prefix_bounds(
     >>> prefix_bounds(np.array([9]), 0.75, "fixed")
     (array([2]), array([2]))
 
-    For "uniform" and `rate` <= .5 the range is T5's: ``max(1, round((1 - 2 rate)(L - 1))) … L - 1``.
+    For "uniform" and `rate` <= .5 the range is T5's,
+    ``max(1, round((1 - 2 rate)(L - 1))) … L - 1``.
 
     DIVERGES: T5 rejects rates above .5. Here the *target* then gets the mirrored range,
     ``max(1, round((2 rate - 1)(L - 1))) … L - 1``, whose mean is again `rate`. Not published.

@@ -1,15 +1,17 @@
 """Rows of different lengths without padding: one flat array of values and the length of each row.
 
-Everything in `data/` that handles many segments at once takes and returns :class:`Ragged`; padding appears only
-where a batch is built. Axes: ``N`` rows, ``T`` values of all rows together.
+Everything in `data/` that handles many segments at once takes and returns :class:`Ragged`; padding
+appears only where a batch is built. Axes: ``N`` rows, ``T`` values of all rows together.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,11 +33,14 @@ class Ragged:
     lengths: np.ndarray
 
     def __post_init__(self):
-        assert self.values.ndim == 1 and self.lengths.ndim == 1, "values and lengths must be 1-D"
+        assert self.values.ndim == 1, self.values.shape
+        assert self.lengths.ndim == 1, self.lengths.shape
         assert int(self.lengths.sum()) == self.values.size, (self.lengths.sum(), self.values.size)
 
     @staticmethod
-    def from_rows(rows: Iterable[Sequence[int] | np.ndarray], dtype=np.int32) -> Ragged:
+    def from_rows(
+        rows: Iterable[Sequence[int] | np.ndarray], dtype: npt.DTypeLike = np.int32
+    ) -> Ragged:
         """Copies any sequence of 1-D rows into one Ragged."""
         arrays = [np.asarray(row, dtype=dtype) for row in rows]
         lengths = np.array([array.size for array in arrays], dtype=np.int64)
@@ -55,8 +60,7 @@ class Ragged:
         return self.values[start : start + int(self.lengths[row])]
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        offsets = self.offsets
-        for start, stop in zip(offsets[:-1], offsets[1:], strict=True):
+        for start, stop in itertools.pairwise(self.offsets):
             yield self.values[start:stop]
 
     def take(self, rows: np.ndarray) -> Ragged:

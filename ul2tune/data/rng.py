@@ -1,11 +1,12 @@
 """Counter-based randomness: every number is a pure function of a 64-bit key and a counter.
 
-No generator object and no state: row `i` of a batch depends on ``keys[i]`` alone, so the same example gets the same
-noise whatever the batch, host, worker or restart that reads it. Keys are derived with :func:`fold_in`, e.g.
-``fold_in(seed, stream, counter)``.
+No generator object and no state: row `i` of a batch depends on ``keys[i]`` alone, so the same
+example gets the same noise whatever the batch, host, worker or restart that reads it. Keys are
+derived with :func:`fold_in`, e.g. ``fold_in(seed, stream, counter)``.
 
-The mixing function is the finaliser of SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number
-generators", variant 13 of Stafford); ``bits(key, n)`` is that generator's stream from state `key`. It is no cryptographic hash.
+The mixing function is the finaliser of SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable
+pseudorandom number generators", variant 13 of Stafford); ``bits(key, n)`` is that generator's
+stream from state `key`. It is no cryptographic hash.
 
 Axes: ``N`` keys.
 """
@@ -48,12 +49,12 @@ def fold_in(key: ArrayLike, *values: ArrayLike) -> np.ndarray:
 
 
 def bits(keys_N: ArrayLike, n: int) -> np.ndarray:
-    """uint64 [N, n] uniform 64-bit words; row `i` depends on ``keys_N[i]`` only and is a prefix of any longer one."""
+    """uint64 [N, n] uniform words; row `i` depends on ``keys_N[i]`` only, whatever `n`."""
     return bits_at(as_key(keys_N)[..., None], np.arange(n, dtype=np.uint64))
 
 
 def bits_at(keys: ArrayLike, counters: ArrayLike) -> np.ndarray:
-    """uint64 words number `counters` of the streams `keys` (broadcast): random access into :func:`bits`."""
+    """uint64 words number `counters` of the streams `keys` (broadcast): :func:`bits` at random."""
     with np.errstate(over="ignore"):
         return _mix(as_key(keys) + (as_key(counters) + np.uint64(1)) * _GAMMA)
 
@@ -69,12 +70,13 @@ def randint(keys_N: ArrayLike, low: ArrayLike, high: ArrayLike) -> np.ndarray:
     NUMERICS: multiply-shift on 32 random bits; the bias is below ``(high - low) / 2**32``.
     """
     low, high = np.asarray(low, np.int64), np.asarray(high, np.int64)
-    assert np.all(low < high) and np.all(high - low < 2**32), "empty or too wide range"
+    assert np.all(low < high), "empty range"
+    assert np.all(high - low < 2**32), "too wide a range"
     return low + scale(bits_at(keys_N, 0), high - low)
 
 
 def scale(words: np.ndarray, size: ArrayLike) -> np.ndarray:
-    """Maps random 64-bit words to int64 in ``[0, size)`` for `size` < 2**32 (see :func:`randint`)."""
+    """Maps random 64-bit words to int64 in ``[0, size)``, `size` < 2**32; see :func:`randint`."""
     return (((words >> _S32) * as_key(size)) >> _S32).astype(np.int64)
 
 

@@ -66,7 +66,7 @@ class Spans:
 def span_counts(
     lengths_N: np.ndarray, rate: np.ndarray | float, mean_span: np.ndarray | float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Noise tokens and noise spans of segments of the given lengths: exactly what the mask will hold.
+    """How many noise tokens and spans masks of the given lengths hold, exactly.
 
     ``noise = clip(round(length * rate), 1, length - 1)``, ``spans = max(1, round(noise / mean))``;
     none for segments of less than two tokens.
@@ -106,8 +106,9 @@ def random_spans(
 
     Uniform over all such masks; with `at_end` uniform over those that start with a kept token and
     end with noise, which is T5's distribution. Both are a choice of places: the noise is cut at
-    ``spans - 1`` of its ``noise - 1`` gaps, and the pieces are put into different gaps between kept tokens
-    (``spans`` of ``kept + 1``; at the end: the last one and ``spans - 1`` of the ``kept - 1`` inner ones).
+    ``spans - 1`` of its ``noise - 1`` gaps, and the pieces are put into different gaps between kept
+    tokens (``spans`` of ``kept + 1``; with `at_end`: the last one and ``spans - 1`` of the
+    ``kept - 1`` inner ones)::
 
         kept 4, noise 3, spans 2     . x x . . . x     at_end      cut after 2, gaps 1 and 4 of 0..4
                                      x . . . x x .     anywhere    cut after 1, gaps 0 and 3 of 0..4
@@ -143,7 +144,7 @@ def random_spans(
 
 
 def random_subsets(keys_N: np.ndarray, sizes_N: np.ndarray, chosen_N: np.ndarray) -> Ragged:
-    """Uniform random subsets: for each row `chosen` different integers of ``0 … size - 1``, ascending.
+    """Uniform random subsets: per row, `chosen` different integers below `size`, ascending.
 
     Draws with replacement until enough are distinct, which is a uniform subset, and takes the
     complement where more than half are wanted: the cost follows the number chosen, not the size.

@@ -1,12 +1,12 @@
-"""T5's own draws: the masks, cuts and rows its preprocessors make from given TensorFlow seeds, bit for bit.
+"""T5's own draws: what its preprocessors make from given TensorFlow seeds, bit for bit.
 
-For comparison with T5 and for whoever must continue one of its data orders. Training does not use it: each draw is made
-one example at a time and its distribution is that of placement "tail" (or "roll") of `data/ul2.py`,
-which is 20 times as fast.
+For comparison with T5 and for whoever must continue one of its data orders. Training does not use
+it: `data/ul2.py` draws whole batches at once, from the same distributions with placement "tail"
+or "roll".
 
 Reference: `t5/data/preprocessors.py` of the text-to-text-transfer-transformer repository
-(`random_spans_helper`, `random_spans_noise_mask`, `random_prefix_noise_mask`, `single_example_denoise`,
-`span_corruption`).
+(`random_spans_helper`, `random_spans_noise_mask`, `random_prefix_noise_mask`,
+`single_example_denoise`, `span_corruption`).
 """
 
 from __future__ import annotations

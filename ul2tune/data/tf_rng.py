@@ -1,10 +1,10 @@
 """TensorFlow's stateless randomness, bit for bit, in NumPy: what T5's own preprocessors draw from.
 
-Only the parity path uses it (`data/t5_compat.py`): with it, T5's masks and whole SeqIO pipelines are reproduced
-from their seeds without TensorFlow. The fast path draws from `data/rng.py`.
+Only the parity path uses it (`data/t5_compat.py`): with it, T5's masks and whole SeqIO pipelines
+are reproduced from their seeds without TensorFlow. The fast path draws from `data/rng.py`.
 
-Philox4x32-10: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3". The key scramble, the bits-to-float
-and bits-to-integer rules are those of TensorFlow's `stateless_random_ops` (CPU).
+Philox4x32-10: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3". The key scramble,
+the bits-to-float and bits-to-integer rules are those of TensorFlow's `stateless_random_ops` (CPU).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def stateless_bits(seed: Seed, n: int) -> np.ndarray:
 def stateless_uniform(
     seed: Seed, n: int, minval: int | None = None, maxval: int | None = None
 ) -> np.ndarray:
-    """`tf.random.stateless_uniform([n], seed)`: float32 in [0, 1), or int32 in ``[minval, maxval)`` if given.
+    """`tf.random.stateless_uniform`: float32 in [0, 1), or int32 in ``[minval, maxval)``.
 
     >>> stateless_uniform((0, 0), 3)
     array([0.21101546, 0.70601   , 0.8000634 ], dtype=float32)
@@ -103,10 +103,10 @@ def dataset_random(seed: int, n: int) -> np.ndarray:
 
 
 def dataset_seeds(seed: int, n: int) -> np.ndarray:
-    """int64 [n, 2]: the seed pairs SeqIO gives the first `n` elements of a map that took ``(seed, seed + 1)``.
+    """int64 [n, 2]: the pairs SeqIO gives the first elements of a map that took (seed, seed + 1).
 
-    `seqio.map_seed_manager(S)` hands out consecutive integers in construction order: the first seeded map takes
-    ``(S, S + 1)``, the second ``(S + 2, S + 3)``, and so on.
+    `seqio.map_seed_manager(S)` hands out consecutive integers in construction order: the first
+    seeded map takes ``(S, S + 1)``, the second ``(S + 2, S + 3)``, and so on.
     """
     return np.stack([dataset_random(seed, n), dataset_random(seed + 1, n)], axis=1)
 

@@ -16,6 +16,7 @@ Reference: Tay et al. 2022 (arXiv:2205.05131) §3.1 and appendix 9.2.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -40,6 +41,15 @@ __all__ = [
 # What an example's key is folded with before each use, so that no two draws share their bits.
 _DRAW, _SPANS, _SHIFT, _PIVOT = range(4)
 _UNLIMITED = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, kw_only=True)
+class Largest:
+    """Worst-case lengths of segments, int64 [N]: of each side, and of both sides together."""
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    both: np.ndarray
 
 
 class UL2Noise:
@@ -159,12 +169,24 @@ class UL2Noise:
         longest = int(np.argmin(fits)) - 1 if not fits.all() else int(raw_N[-1])
         if longest < 1:
             raise ValueError(
-                f"Denoiser {self.names[denoiser]!r} cannot fit one token into {inputs_length} inputs "
-                f"and {targets_length} targets: lengthen the task feature lengths."
+                f"Denoiser {self.names[denoiser]!r} cannot fit one token into {inputs_length} "
+                f"inputs and {targets_length} targets: lengthen the task feature lengths."
             )
         fitting = slice(longest + 1)
         self._check_sentinels(denoiser_N[fitting], raw_N[fitting], spans_N[fitting])
         return longest
+
+    def largest(self, denoiser: int, raw_N: ArrayLike) -> Largest:
+        """The most places that segments of given raw lengths can take, whatever their keys.
+
+        Sentinels are not counted against the vocabulary here; :meth:`lengths` does.
+        """
+        raw_N = np.asarray(raw_N, np.int64)
+        least, most, spans_N = self._extremes(denoiser, raw_N)
+        frame = self._frame(np.full_like(raw_N, denoiser))
+        inputs_N, targets_of_least_N = frame.lengths(raw_N, least, spans_N)
+        _, targets_N = frame.lengths(raw_N, most, spans_N)
+        return Largest(inputs=inputs_N, targets=targets_N, both=inputs_N + targets_of_least_N)
 
     def undo(self, inputs: ArrayLike, targets: ArrayLike, denoiser: int) -> np.ndarray:
         """The segment's tokens back from one row of each side.
@@ -176,18 +198,21 @@ class UL2Noise:
         Raises:
           ValueError: if the two sides do not belong together.
         """
-        sides = []
-        for name, side, has_eos in (
-            ("Inputs", inputs, self.config.inputs_eos),
-            ("Targets", targets, self.config.targets_eos),
-        ):
-            side = np.asarray(side)
-            if has_eos:
-                if not side.size or side[-1] != self.vocab.eos_id:
-                    raise ValueError(f"{name} do not end with EOS (id {self.vocab.eos_id}).")
-                side = side[:-1]
-            sides.append(side)
-        return restore(*sides, self._prefixes[denoiser], bool(self._marked[denoiser]), self.vocab)
+        return restore(
+            self._without_eos("Inputs", inputs, self.config.inputs_eos),
+            self._without_eos("Targets", targets, self.config.targets_eos),
+            self._prefixes[denoiser],
+            bool(self._marked[denoiser]),
+            self.vocab,
+        )
+
+    def _without_eos(self, name: str, side: ArrayLike, has_eos: bool) -> np.ndarray:
+        ids = np.asarray(side)
+        if not has_eos:
+            return ids
+        if not ids.size or ids[-1] != self.vocab.eos_id:
+            raise ValueError(f"{name} {ids.tolist()} do not end with EOS (id {self.vocab.eos_id}).")
+        return ids[:-1]
 
     def _frame(self, denoiser_N: np.ndarray) -> Frame:
         return Frame(
@@ -271,9 +296,9 @@ class UL2Noise:
         _, _, spans_by_raw = self._extremes(number, np.arange(raw + 1))
         longest = int(np.argmax(spans_by_raw > available)) - 1
         raise ValueError(
-            f"Denoiser {self.names[number]!r} needs {needed} sentinels for a segment of {raw} tokens, "
-            f"but the vocabulary has {available}: use a vocabulary with extra_ids >= {needed}, "
-            f"segments of at most {longest} tokens, or set the denoiser's max_spans={available}."
+            f"Denoiser {self.names[number]!r} needs {needed} sentinels for a segment of {raw} "
+            f"tokens, but the vocabulary has {available}: use a vocabulary with extra_ids >= {needed}, "
+            f"segments of at most {longest} tokens, or max_spans={available} on the denoiser."
         )
 
 
@@ -293,6 +318,12 @@ def _mode_ids(denoiser: Denoiser, config: UL2Config, vocab: VocabInfo) -> Sequen
         raise ValueError(
             f"Mode {denoiser.mode!r} is still the text {ids!r}: "
             "call config.tokenize_modes(vocabulary.encode) first."
+        )
+    sentinels = range(vocab.vocab_size - vocab.num_sentinels, vocab.vocab_size)
+    if not ids or any(i in sentinels or i < 0 for i in ids):
+        raise ValueError(
+            f"Mode {denoiser.mode!r} is announced by ids {tuple(ids)}: give at least one, none "
+            f"negative and none of the sentinels {sentinels.start} to {sentinels.stop - 1}."
         )
     return ids
 

@@ -28,14 +28,14 @@ class Denoiser:
     Attributes:
       name: how errors, logs and per-source losses call it.
       kind: "span" hides several spans; "prefix" hides everything after a cut; "causal" hides all.
-      rate: fraction of tokens to predict. "prefix": its mean over segments (UL2's S is .25, T5's prefix_lm
-        .5). "causal": always 1.
+      rate: fraction of tokens to predict. "prefix": its mean over segments (UL2's S is .25, T5's
+        prefix_lm .5). "causal": always 1.
       mean_span: mean tokens of a hidden span ("span" only).
       mode: the mode announced at the start of the inputs ("R", "S", "X"), or None.
-      placement: where the spans lie ("span" only). "tail": T5's, a segment always starts kept and ends
-        with noise. "roll": T5's `random_roll`, the former rotated by a uniform offset; a span across the
-        end counts twice. "random": uniform over all masks with the same number of tokens and
-        spans; lengths as for "tail".
+      placement: where the spans lie ("span" only). "tail": T5's, a segment always starts kept and
+        ends with noise. "roll": T5's `random_roll`, the former rotated by a uniform offset; a span
+        across the end counts twice. "random": uniform over all masks with the same number of tokens
+        and spans; lengths as for "tail".
       max_spans: at most this many spans (they get longer instead), for vocabularies with few
         sentinels ("span" only).
       pivot: how the cut is placed ("prefix" only); see `data/pivots.py`.
@@ -96,7 +96,7 @@ class Denoiser:
             if self.pivot_std is None or not 0.0 < self.pivot_std <= 1.0:
                 raise self._error(
                     f"pivot_std={self.pivot_std}",
-                    "a truncated_normal pivot needs a fraction of the segment in (0, 1], such as 0.1",
+                    "a truncated_normal pivot needs a fraction in (0, 1] of the segment, say 0.1",
                 )
         elif self.pivot_std is not None:
             raise self._error(
@@ -133,6 +133,9 @@ class UL2Config:
     targets_eos: bool = True
 
     def __post_init__(self):
+        for name in ("denoisers", "rates"):  # gin gives lists; equality and JSON want tuples
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         names = [denoiser.name for denoiser in self.denoisers]
         if not names:
             raise ValueError("UL2Config has no denoisers: give at least one.")
@@ -141,8 +144,8 @@ class UL2Config:
         if self.rates is not None:
             if len(self.rates) != len(names):
                 raise ValueError(
-                    f"UL2Config has {len(self.rates)} rates {self.rates} for {len(names)} denoisers "
-                    f"{names}: give one each, or None for equal rates."
+                    f"UL2Config has {len(self.rates)} rates {self.rates} for {len(names)} "
+                    f"denoisers {names}: give one each, or None for equal rates."
                 )
             if not all(0.0 <= r < math.inf for r in self.rates) or not sum(self.rates) > 0.0:
                 raise ValueError(
@@ -178,7 +181,7 @@ class UL2Config:
         return names.index(name)
 
     def tokenize_modes(self, encode: Callable[[str], Sequence[int]]) -> UL2Config:
-        """Replaces mode texts (``{"R": "[NLU]"}``) by their ids, e.g. with ``vocabulary.encode``."""
+        """Replaces mode texts (``{"R": "[NLU]"}``) by ids, e.g. with ``vocabulary.encode``."""
         if self.mode_tokens is None:
             return self
         tokens = {

@@ -1,10 +1,11 @@
 """Published denoising mixtures by name. Each entry says where its numbers come from.
 
-Sizes of spans are in tokens, rates in fractions of tokens; the modes are R (regular), S (sequential)
-and X (extreme) denoising, announced by the ids the vocabulary reserves for them unless `mode_tokens` says otherwise.
+Sizes of spans are in tokens, rates in fractions of tokens; the modes are R (regular), S
+(sequential) and X (extreme) denoising, announced by the ids the vocabulary reserves for them unless
+`mode_tokens` says otherwise.
 
-DIVERGES (all but `span_corruption`): spans lie anywhere in the segment (placement "random"). With the
-released code's masks, which end every segment with noise, UL2's (64, .15) at 512 tokens is a
+DIVERGES (all but `span_corruption`): spans lie anywhere in the segment (placement "random"). With
+the released code's masks, which end every segment with noise, UL2's (64, .15) at 512 tokens is a
 single span that is always the last 90 tokens.
 """
 
@@ -33,8 +34,8 @@ _X3, _X4 = _span("X3", 64.0, 0.15, "X"), _span("X4", 64.0, 0.5, "X")
 
 PRESETS: Mapping[str, UL2Config] = MappingProxyType(
     {
-        # UL2: Unifying Language Learning Paradigms (Tay et al. 2022, arXiv:2205.05131), Table 1, all
-        # seven equally often. S is the table's (mean L/4, rate .25, 1 span).
+        # UL2: Unifying Language Learning Paradigms (Tay et al. 2022, arXiv:2205.05131), Table 1,
+        # all seven equally often. S is the table's (mean L/4, rate .25, 1 span).
         "ul2": UL2Config(denoisers=(_R1, _R2, _prefix("S", 0.25, "S"), _X1, _X2, _X3, _X4)),
         # The same denoisers as community SeqIO runs mix them (R .4, X .4, S .2), with S as in
         # the paper's appendix 9.2 code, which is T5's prefix_lm (cut anywhere).
@@ -42,8 +43,9 @@ PRESETS: Mapping[str, UL2Config] = MappingProxyType(
             denoisers=(_R1, _R2, _X1, _X2, _X3, _X4, _prefix("S", 0.5, "S")),
             rates=(0.2, 0.2, 0.1, 0.1, 0.1, 0.1, 0.2),
         ),
-        # UL2R (Tay et al. 2022, "Transcending scaling laws with 0.1% extra compute", arXiv:2210.11399):
-        # S 50 %, R 25 % (mean 3, 15 %), X 25 % (mean 32 or rate 50 %); S cuts at a random point.
+        # UL2R (Tay et al. 2022, "Transcending scaling laws with 0.1% extra compute",
+        # arXiv:2210.11399): S 50 %, R 25 % (mean 3, 15 %), X 25 % (mean 32 or rate 50 %); S cuts at
+        # a random point.
         "ul2r": UL2Config(
             denoisers=(
                 _span("R", 3.0, 0.15, "R"),
