@@ -208,10 +208,23 @@ class SentencePieceVocabulary(Vocabulary):
 
     @cached_property
     def file_sha256(self) -> str:
-        return self.known_sha256 or hashlib.sha256(_read_model(self.file)).hexdigest()
+        return self.known_sha256 or hashlib.sha256(self.read_model()).hexdigest()
 
     def _identity(self) -> dict[str, Any]:
         return {"sha256": self.file_sha256}
+
+    def read_model(self) -> bytes:
+        """The file's bytes."""
+        if "://" in self.file:
+            from etils import epath  # remote paths only
+
+            return epath.Path(self.file).read_bytes()
+        try:
+            return Path(self.file).read_bytes()
+        except FileNotFoundError as error:
+            raise ValueError(
+                f"SentencePiece model {self.file} does not exist (working directory {Path.cwd()})."
+            ) from error
 
     def to_json(self) -> dict[str, Any]:
         return super().to_json() | {"file": self.file, "sha256": self.file_sha256}
@@ -220,7 +233,7 @@ class SentencePieceVocabulary(Vocabulary):
     def _processor(self):
         import sentencepiece  # here, because a feed that only needs sizes should not load it
 
-        data = _read_model(self.file)
+        data = self.read_model()
         digest = hashlib.sha256(data).hexdigest()
         if self.known_sha256 not in (None, digest):
             raise ValueError(
@@ -384,14 +397,3 @@ def _num_own_sentinels(processor: Any) -> int:
     size = processor.GetPieceSize()
     pieces = (processor.IdToPiece(i).lstrip("▁") for i in range(size - 1, -1, -1))
     return sum(1 for _ in itertools.takewhile(_SENTINEL.fullmatch, pieces))
-
-
-def _read_model(file: str) -> bytes:
-    if "://" in file:
-        from etils import epath  # remote paths only
-
-        return epath.Path(file).read_bytes()
-    try:
-        return Path(file).read_bytes()
-    except FileNotFoundError as error:
-        raise ValueError(f"SentencePiece model {file} does not exist.") from error

@@ -1,0 +1,1 @@
+"""SeqIO registrations: importing a module here registers its tasks (see TASK_MODULES)."""
