@@ -211,7 +211,9 @@ class UL2Noise:
         if not has_eos:
             return ids
         if not ids.size or ids[-1] != self.vocab.eos_id:
-            raise ValueError(f"{name} {ids.tolist()} do not end with EOS (id {self.vocab.eos_id}).")
+            raise ValueError(
+                f"{name} end with {ids[-1:].tolist()}, not with EOS (id {self.vocab.eos_id})."
+            )
         return ids[:-1]
 
     def _frame(self, denoiser_N: np.ndarray) -> Frame:
@@ -295,10 +297,14 @@ class UL2Noise:
         number, raw = int(denoiser_N[row]), int(raw_N[row])
         _, _, spans_by_raw = self._extremes(number, np.arange(raw + 1))
         longest = int(np.argmax(spans_by_raw > available)) - 1
+        fix = f"use a vocabulary with extra_ids >= {needed}, segments of at most {longest} tokens"
+        if not self._is_span[number]:
+            fix += ", or sentinel=False on the denoiser"
+        elif (most := available - int(self._rolls[number])) > 0:  # a roll may split one span
+            fix += f", or max_spans={most} on the denoiser"
         raise ValueError(
             f"Denoiser {self.names[number]!r} needs {needed} sentinels for a segment of {raw} "
-            f"tokens, but the vocabulary has {available}: use a vocabulary with extra_ids >= {needed}, "
-            f"segments of at most {longest} tokens, or max_spans={available} on the denoiser."
+            f"tokens, but the vocabulary has {available}: {fix}."
         )
 
 

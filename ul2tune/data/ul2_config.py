@@ -11,6 +11,7 @@ import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 from ul2tune.data.pivots import PIVOTS, Pivot
@@ -37,7 +38,7 @@ class Denoiser:
         across the end counts twice. "random": uniform over all masks with the same number of tokens
         and spans; lengths as for "tail".
       max_spans: at most this many spans (they get longer instead), for vocabularies with few
-        sentinels ("span" only).
+        sentinels ("span" only). A roll may still split one of them in two.
       pivot: how the cut is placed ("prefix" only); see `data/pivots.py`.
       pivot_std: standard deviation of a "truncated_normal" pivot, as a fraction of the segment.
       sentinel: whether a sentinel marks the cut on both sides ("prefix" only). Off as in the UL2
@@ -56,8 +57,12 @@ class Denoiser:
     sentinel: bool = False
 
     def __post_init__(self):
-        if not self.name:
-            raise ValueError("A denoiser needs a name, got ''.")
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"A denoiser needs a name, got {self.name!r}.")
+        for field in ("rate", "mean_span", "max_spans", "pivot_std"):
+            value = getattr(self, field)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
+                raise self._error(f"{field}={value!r}", "give a number")
         for field, value, known in (
             ("kind", self.kind, KINDS),
             ("placement", self.placement, PLACEMENTS),
@@ -80,8 +85,10 @@ class Denoiser:
         if self.kind == "span":
             if self.mean_span is None or not 1.0 <= self.mean_span < math.inf:
                 raise self._error(f"mean_span={self.mean_span}", "give a mean of at least 1 token")
-            if self.max_spans is not None and self.max_spans < 1:
-                raise self._error(f"max_spans={self.max_spans}", "allow at least 1 span, or None")
+            if self.max_spans is not None and (self.max_spans < 1 or self.max_spans % 1):
+                raise self._error(
+                    f"max_spans={self.max_spans}", "allow a whole number of at least 1, or None"
+                )
             return
         for field, default in (("mean_span", None), ("max_spans", None), ("placement", "random")):
             if getattr(self, field) != default:
@@ -215,13 +222,13 @@ class UL2Config:
           ValueError: for keys that do not exist (the nearest is named) or values that do not fit.
         """
         values = _checked(data, UL2Config, "UL2Config")
-        denoisers = [
+        for name in ("denoisers", "rates"):
+            if not isinstance(values.get(name, []), list | tuple | None):
+                raise ValueError(f"UL2Config field {name!r} must be a list, got {values[name]!r}.")
+        values["denoisers"] = tuple(
             Denoiser(**_checked(d, Denoiser, f"denoisers[{i}]"))
             for i, d in enumerate(values["denoisers"])
-        ]
-        values["denoisers"] = tuple(denoisers)
-        if values.get("rates") is not None:
-            values["rates"] = tuple(float(rate) for rate in values["rates"])
+        )
         if values.get("mode_tokens") is not None:
             values["mode_tokens"] = {
                 mode: tokens if isinstance(tokens, str) else tuple(tokens)
