@@ -30,6 +30,8 @@ FORMATS = ("text", "documents", "jsonl")
 # change.
 MAX_HASHED_BYTES = 2**30
 MAX_REMEMBERED = 20
+_ZSTANDARD = (".zst", ".zstd")
+_COMPRESSED = (".gz", *_ZSTANDARD)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +53,13 @@ class Rejections:
 
     Attributes:
       num_records: records seen, good or bad.
+      num_bytes: their size.
       counts: rejected records by reason.
       examples: the first few as ``"file:line: reason (detail)"``.
     """
 
     num_records: int = 0
+    num_bytes: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
 
@@ -66,6 +70,7 @@ class Rejections:
 
     def merge(self, other: Rejections) -> None:
         self.num_records += other.num_records
+        self.num_bytes += other.num_bytes
         self.counts.update(other.counts)
         self.examples = (self.examples + other.examples)[:MAX_REMEMBERED]
 
@@ -95,7 +100,11 @@ class Corpus(Protocol):
         ...
 
     def num_bytes(self) -> int:
-        """Size of the input, for choosing a number of shards."""
+        """Size of the input as stored, for choosing a number of shards."""
+        ...
+
+    def text_bytes(self) -> int | None:
+        """What reading will add to `Rejections.num_bytes`, for progress; None if not known."""
         ...
 
 
@@ -133,6 +142,7 @@ class FileCorpus:
             for line, record in _records(file, self.format):
                 if index % num_shards == shard:
                     rejections.num_records += 1
+                    rejections.num_bytes += len(record)
                     text = self._parse(record, file, line, rejections)
                     if text is not None:
                         yield Document(name=f"{os.path.basename(file)}:{line}", text=text)
@@ -149,6 +159,10 @@ class FileCorpus:
 
     def num_bytes(self) -> int:
         return sum(_stamp(file)[0] for file in expand(self.files))
+
+    def text_bytes(self) -> int | None:
+        compressed = any(file.endswith(_COMPRESSED) for file in expand(self.files))
+        return None if compressed else self.num_bytes()
 
     def _parse(self, record: bytes, file: str, line: int, log: Rejections) -> str | None:
         try:
@@ -232,7 +246,7 @@ def open_binary(file: str) -> IO[bytes]:
     raw = _open_raw(file)
     if file.endswith(".gz"):
         return cast(IO[bytes], gzip.GzipFile(fileobj=raw, mode="rb"))
-    if file.endswith((".zst", ".zstd")):
+    if file.endswith(_ZSTANDARD):
         import zstandard
 
         return zstandard.open(raw, "rb")
@@ -277,7 +291,7 @@ def _hash_file(file: str) -> bytes:
 def _records(file: str, format: Format) -> Iterator[tuple[int, bytes]]:
     """(first line number, bytes) of each record of a file."""
     errors: tuple[type[Exception], ...] = (EOFError, gzip.BadGzipFile, zlib.error)
-    if file.endswith((".zst", ".zstd")):
+    if file.endswith(_ZSTANDARD):
         import zstandard
 
         errors = (*errors, zstandard.ZstdError)

@@ -189,6 +189,7 @@ class StdlibCorpus:
     ) -> Iterator[Document]:
         for document in _documents()[shard::num_shards]:
             rejections.num_records += 1
+            rejections.num_bytes += len(document.text)
             yield document
 
     def fingerprint(self) -> str:
@@ -196,3 +197,6 @@ class StdlibCorpus:
 
     def num_bytes(self) -> int:
         return sum(len(document.text) for document in _documents())
+
+    def text_bytes(self) -> int | None:
+        return self.num_bytes()

@@ -25,6 +25,7 @@ class DocumentSource(seqio.DataSource):
 
     Attributes:
       rejections: what was read and rejected in this process so far, over all calls.
+      failure: what stopped the last reading; TensorFlow hides it in a long message of its own.
     """
 
     def __init__(self, corpus: Corpus, validation_fraction: float = 0.02):
@@ -33,6 +34,7 @@ class DocumentSource(seqio.DataSource):
             raise ValueError(f"validation_fraction must be in [0, 1), got {validation_fraction}.")
         self.corpus, self.validation_fraction = corpus, validation_fraction
         self.rejections = Rejections()
+        self.failure: Exception | None = None
 
     @property
     def supports_arbitrary_sharding(self) -> bool:
@@ -47,9 +49,13 @@ class DocumentSource(seqio.DataSource):
 
     def read(self, split: str, shard: int = 0, num_shards: int = 1) -> Iterator[dict[str, str]]:
         """The elements without TensorFlow; rejected records are added to `rejections`."""
-        for document in self.corpus.read(self.rejections, shard=shard, num_shards=num_shards):
-            if split_of(document.text, self.validation_fraction) == split:
-                yield {"text": document.text, "id": document.name}
+        try:
+            for document in self.corpus.read(self.rejections, shard=shard, num_shards=num_shards):
+                if split_of(document.text, self.validation_fraction) == split:
+                    yield {"text": document.text, "id": document.name}
+        except Exception as error:
+            self.failure = error
+            raise
 
     def get_dataset(
         self,

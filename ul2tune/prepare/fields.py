@@ -1,0 +1,58 @@
+"""One SeqIO element -> one prepared example: token arrays, and the fields evaluation needs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from ul2tune.data.codec import Example
+
+# SeqIO's names for the text behind a feature, and ours.
+_TEXT_SUFFIX = "_pretokenized"
+
+
+def to_example(
+    element: Mapping[str, Any], features: Collection[str], *, keep_text: bool
+) -> Example:
+    """Converts an element as `tf.data` yields it in NumPy.
+
+    Args:
+      element: of the offline pipeline.
+      features: the task's features; those that are there become `Example.arrays`.
+      keep_text: whether ``<feature>_pretokenized`` stays, as ``<feature>_text`` (the targets' as a
+        list of references). Pretraining text is not stored twice.
+
+    Returns:
+      the example; everything else becomes a field of its own name, bytes as text.
+    """
+    arrays = {name: np.asarray(element[name]) for name in features if name in element}
+    fields: dict[str, Any] = {}
+    for name, value in element.items():
+        if name in features:
+            continue
+        if name.endswith(_TEXT_SUFFIX):
+            if not keep_text:
+                continue
+            name = name.removesuffix(_TEXT_SUFFIX) + "_text"
+            if name in element:  # the task brings its own
+                continue
+            value = plain(value)
+            fields[name] = [value] if name == "targets_text" else value
+        else:
+            fields[name] = plain(value)
+    return Example(arrays=arrays, fields=fields)
+
+
+def plain(value: Any) -> Any:
+    """NumPy, ragged tensors and bytes as JSON values."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="replace")
+    if hasattr(value, "to_list"):  # ragged
+        return plain(value.to_list())
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value

@@ -1,0 +1,217 @@
+"""What has to be done for one split of one task: the plan every shard of it shares."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import seqio
+
+from ul2tune.data.vocab import Vocabulary
+from ul2tune.prepare.identity import identity, source_identity
+from ul2tune.prepare.seqio_vocab import from_seqio
+from ul2tune.prepare.sources import DocumentSource
+
+# Changes when the same task would give other bytes.
+VERSION = 1
+BYTES_PER_SHARD = 32 * 2**20
+MAX_SHARDS = 256
+_APPEND_EOS = (seqio.preprocessors.append_eos, seqio.preprocessors.append_eos_after_trim)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """A task's preprocessors, divided into what runs now and what runs while training.
+
+    Attributes:
+      offline: run by `prepare`.
+      online: JSON configuration of the transform that the feed runs (the UL2 noise), or None.
+      append_eos: whether the feed appends EOS to features that want it, after trimming.
+    """
+
+    offline: tuple[Callable, ...]
+    online: Mapping[str, Any] | None
+    append_eos: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One split of one task.
+
+    Attributes:
+      task, split: SeqIO names.
+      pipeline: see :class:`Pipeline`.
+      vocabulary: of all features.
+      num_shards: 0 if the task has no such split.
+      fingerprint: hash of everything that determines the shards' bytes.
+      metrics: dotted names of the task's metric functions.
+    """
+
+    task: seqio.Task
+    split: str
+    pipeline: Pipeline
+    vocabulary: Vocabulary
+    num_shards: int
+    fingerprint: str
+    metrics: tuple[str, ...]
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The features that shards hold: only the raw text where noise makes the others later."""
+        online = self.pipeline.online
+        return (online["feature"],) if online else tuple(self.task.output_features)
+
+    @property
+    def add_eos(self) -> dict[str, bool]:
+        """Whether the feed ends each feature with EOS."""
+        features = self.task.output_features
+        return {name: self.pipeline.append_eos and features[name].add_eos for name in self.features}
+
+
+def make_plan(task: seqio.Task, split: str, num_shards: int | None = None) -> Plan:
+    """Plans one split of one task.
+
+    Raises:
+      ValueError: if the task cannot be prepared, saying what to change.
+    """
+    pipeline = split_pipeline(task)
+    vocabulary = _vocabulary(task)
+    if split not in task.splits:
+        num_shards = 0
+    elif num_shards is None:
+        num_shards = default_num_shards(task.source, split)
+    facts = {
+        "version": VERSION,
+        "task": task.name,
+        "split": split,
+        "num_shards": num_shards,
+        "source": source_identity(task.source, split) if num_shards else None,
+        "offline": [identity(function) for function in pipeline.offline],
+        "features": sorted(task.output_features),
+        "vocabulary": vocabulary.fingerprint,
+        "text": pipeline.online is None,
+    }
+    text = json.dumps(facts, sort_keys=True, default=str)
+    return Plan(
+        task=task,
+        split=split,
+        pipeline=pipeline,
+        vocabulary=vocabulary,
+        num_shards=num_shards,
+        fingerprint=hashlib.sha256(text.encode()).hexdigest()[:16],
+        metrics=_metric_names(task),
+    )
+
+
+def split_pipeline(task: seqio.Task) -> Pipeline:
+    """Divides a task's preprocessors at its `CacheDatasetPlaceholder`.
+
+    Without a placeholder everything runs now, but for a final `append_eos*`: the feed trims to the
+    run's lengths and must be able to do it before EOS.
+
+    Raises:
+      ValueError: if something cannot run on its side of the placeholder.
+    """
+    steps = list(task.preprocessors)
+    placeholders = [
+        i for i, step in enumerate(steps) if isinstance(step, seqio.CacheDatasetPlaceholder)
+    ]
+    if placeholders:
+        offline, rest = steps[: placeholders[0]], steps[placeholders[0] + 1 :]
+    else:
+        cut = len(steps)
+        while cut and _is_append_eos(steps[cut - 1]):
+            cut -= 1
+        offline, rest = steps[:cut], steps[cut:]
+    for step in offline:
+        _check_offline(task.name, step)
+    online: Mapping[str, Any] | None = None
+    append_eos = False
+    for step in rest:
+        if _is_append_eos(step) and online is None:
+            append_eos = True
+        elif hasattr(step, "online_config") and online is None and not append_eos:
+            online = step.online_config(task.output_features)
+        else:
+            raise ValueError(
+                f"Task {task.name!r} runs {_name(step)} after its CacheDatasetPlaceholder. "
+                "While training only one UL2Preprocessor (which ends both sides with EOS itself) "
+                "or append_eos can run: move other steps before the placeholder."
+            )
+    return Pipeline(offline=tuple(offline), online=online, append_eos=append_eos)
+
+
+def default_num_shards(source: seqio.DataSource, split: str) -> int:
+    """A number of shards that depends on the data only, so every machine makes the same files."""
+    if isinstance(source, DocumentSource):
+        wanted = math.ceil(source.corpus.num_bytes() / BYTES_PER_SHARD)
+    else:
+        wanted = len(source.list_shards(split))
+    return max(1, min(wanted, MAX_SHARDS))
+
+
+def _check_offline(task: str, step: Callable) -> None:
+    if hasattr(step, "online_config"):
+        raise ValueError(
+            f"Task {task!r} runs {_name(step)} before its CacheDatasetPlaceholder or has none: "
+            "the noise would be the same in every epoch. Put `seqio.CacheDatasetPlaceholder()` "
+            "before it."
+        )
+    parameter = inspect.signature(step).parameters.get("sequence_length")
+    if parameter is not None and parameter.default is inspect.Parameter.empty:
+        raise ValueError(
+            f"Task {task!r} has {_name(step)}, which needs the run's sequence lengths; they are "
+            "not known when data is prepared. The feed trims, packs and denoises itself: drop the "
+            "step, or bind a length with functools.partial."
+        )
+
+
+def _vocabulary(task: seqio.Task) -> Vocabulary:
+    found = {name: from_seqio(f.vocabulary) for name, f in task.output_features.items()}
+    if len({vocabulary.fingerprint for vocabulary in found.values()}) != 1:
+        raise ValueError(f"Task {task.name!r} has features with different vocabularies: {found}.")
+    return next(iter(found.values()))
+
+
+def _metric_names(task: seqio.Task) -> tuple[str, ...]:
+    names = []
+    for function in task.metric_fns:
+        name = f"{function.__module__}.{getattr(function, '__qualname__', '')}"
+        if "<" in name or name.endswith("."):
+            print(
+                f"Note: metric {function} of task {task.name} has no importable name; "
+                "`evaluate` will not compute it.",
+                file=sys.stderr,
+            )
+        else:
+            names.append(name)
+    return tuple(names)
+
+
+def _is_append_eos(step: Callable) -> bool:
+    return (step.func if isinstance(step, functools.partial) else step) in _APPEND_EOS
+
+
+def _name(step: Callable) -> str:
+    return seqio.utils.function_name(step) or type(step).__name__
+
+
+def find_tasks(mixture: str) -> Sequence[seqio.Task]:
+    """The tasks of a mixture, or the task itself.
+
+    Raises:
+      ValueError: if nothing is registered under this name, listing what is.
+    """
+    names = sorted({*seqio.MixtureRegistry.names(), *seqio.TaskRegistry.names()})
+    if mixture not in names:
+        raise ValueError(
+            f"No task or mixture {mixture!r} is registered by TASK_MODULES; there are {names}."
+        )
+    return seqio.get_subtasks(seqio.get_mixture_or_task(mixture))

@@ -1,0 +1,258 @@
+"""`prepare`: any registered SeqIO task or mixture -> tokenized, indexed shards and manifests.
+
+    DATA_DIR/<task>/<split>/data-00000-of-00004.arrayrecord, …, manifest.json
+    DATA_DIR/<mixture>.mixture.json
+    DATA_DIR/vocabularies/<fingerprint>.model
+
+What is there and still true is left alone: a rerun goes on where the last one stopped, and does
+nothing where nothing changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ul2tune.data import manifest
+from ul2tune.data.documents import Rejections
+from ul2tune.data.manifest import MixtureManifest, TaskManifest
+from ul2tune.data.vocab import SentencePieceVocabulary, Vocabulary
+from ul2tune.prepare import runners
+from ul2tune.prepare.plan import Plan, find_tasks, make_plan
+from ul2tune.prepare.progress import Progress
+from ul2tune.prepare.rates import effective_rates
+from ul2tune.prepare.shards import Receipt, receipt_path
+from ul2tune.prepare.sources import DocumentSource
+
+
+def prepare(
+    mixture: str,
+    modules: Sequence[str],
+    data_dir: str,
+    splits: Sequence[str] = ("train", "validation"),
+    num_shards: int | None = None,
+    num_workers: int = 0,
+    max_rejected_fraction: float = 0.01,
+    runner: str = "processes",
+) -> None:
+    """Prepares every task of a mixture.
+
+    Args:
+      mixture: name of a SeqIO task or mixture.
+      modules: Python modules whose import registers it.
+      data_dir: where prepared data lives: a local or mounted folder.
+      splits: SeqIO splits. A task without one of them gets an empty manifest for it, as SeqIO
+        leaves such a task out of a mixture.
+      num_shards: per task and split; None chooses by the size of the input alone.
+      num_workers: processes; 1 works in this one, 0 chooses by machine and size.
+      max_rejected_fraction: more malformed records than this are an error.
+      runner: ``"processes"``, or ``"beam"`` followed by Beam's pipeline options.
+
+    Raises:
+      ValueError: on anything wrong with the task, its files or these arguments.
+    """
+    if "://" in data_dir:
+        raise ValueError(f"data_dir must be a local or mounted folder, got {data_dir!r}.")
+    if num_shards is not None and num_shards < 1:
+        raise ValueError(f"num_shards must be at least 1 or None, got {num_shards}.")
+    _import_modules(modules)
+    tasks = find_tasks(mixture)
+    with _lock(Path(data_dir)):
+        for task in tasks:
+            for split in splits:
+                plan = make_plan(task, split, num_shards)
+                if not _up_to_date(plan, data_dir):
+                    receipts = _run(plan, tuple(modules), data_dir, num_workers, runner)
+                    _finish(plan, receipts, data_dir, max_rejected_fraction)
+        num_examples = {task.name: _num_training_examples(task.name, data_dir) for task in tasks}
+        if not any(num_examples.values()) and "train" in splits:
+            raise ValueError(f"{mixture!r} has no training examples.")
+        rates = effective_rates(mixture, num_examples)
+        manifest.write(
+            MixtureManifest(
+                name=mixture,
+                tasks=tuple(rates),
+                rates=tuple(rates.values()),
+                modules=tuple(modules),
+            ),
+            manifest.mixture_path(data_dir, mixture),
+        )
+
+
+def _import_modules(modules: Sequence[str]) -> None:
+    if os.getcwd() not in sys.path:  # a project's own `tasks` package, from a console script
+        sys.path.insert(0, os.getcwd())
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not module.startswith(error.name):
+                raise
+            raise ValueError(
+                f"TASK_MODULES names {module!r}, which Python does not find from {os.getcwd()}."
+            ) from error
+
+
+def _num_training_examples(task: str, data_dir: str) -> int:
+    try:
+        return manifest.read_task(data_dir, task, "train").num_examples
+    except FileNotFoundError:
+        return 0  # only other splits were asked for
+
+
+def _up_to_date(plan: Plan, data_dir: str) -> bool:
+    """Whether the shards are what the plan would make.
+
+    If they are, but training-time facts (noise, metrics) changed, the manifest is rewritten.
+    """
+    folder = manifest.task_dir(data_dir, plan.task.name, plan.split)
+    try:
+        found = manifest.read_task(data_dir, plan.task.name, plan.split)
+    except (FileNotFoundError, ValueError):
+        return False
+    sizes = {shard.file: shard.num_bytes for shard in found.shards}
+    paths = {name: folder / name for name in sizes}
+    whole = all(p.is_file() and p.stat().st_size == sizes[name] for name, p in paths.items())
+    if found.fingerprint != plan.fingerprint or not whole:
+        return False
+    receipts = [
+        Receipt(
+            fingerprint=plan.fingerprint,
+            shard=shard,
+            max_tokens={name: f["max_tokens"] for name, f in found.features.items()},
+            rejected=found.rejected if i == 0 else {},
+            rejected_examples=found.rejected_examples if i == 0 else (),
+        )
+        for i, shard in enumerate(found.shards)
+    ]
+    wanted = _manifest(plan, receipts, data_dir)
+    if wanted != found:
+        manifest.write(wanted, folder / "manifest.json")
+    _say(f"{_title(plan)}: up to date, {found.num_examples:,} examples")
+    return True
+
+
+def _run(
+    plan: Plan, modules: tuple[str, ...], data_dir: str, num_workers: int, runner: str
+) -> list[Receipt]:
+    """Makes the missing shards of one plan."""
+    folder = manifest.task_dir(data_dir, plan.task.name, plan.split)
+    # From here on the folder is not what its manifest says.
+    (folder / "manifest.json").unlink(missing_ok=True)
+    source = plan.task.source
+    corpus = source.corpus if isinstance(source, DocumentSource) else None
+    total_bytes = corpus.text_bytes() if corpus else None
+    progress = Progress(title=_title(plan), num_shards=plan.num_shards, total_bytes=total_bytes)
+    kind, _, flags = runner.partition(" ")
+    if kind not in ("processes", "beam"):
+        raise ValueError(f'runner must be "processes" or "beam --flags", got {runner!r}.')
+    items = runners.works(plan, modules, data_dir)
+    num_bytes = corpus.num_bytes() if corpus else None
+    workers = runners.choose_num_workers(num_workers, plan.num_shards, num_bytes)
+    if kind == "beam":
+        receipts = runners.run_on_beam(items, flags, progress)
+    elif workers == 1:
+        receipts = runners.run_here(plan, data_dir, progress)
+    else:
+        receipts = runners.run_in_processes(items, workers, progress)
+    if plan.num_shards:
+        progress.close()
+    return receipts
+
+
+def _finish(
+    plan: Plan, receipts: list[Receipt], data_dir: str, max_rejected_fraction: float
+) -> None:
+    """Checks what was rejected, writes the manifest last, and clears away what is not of it."""
+    rejections = Rejections()
+    for receipt in receipts:
+        rejections.merge(_rejections_of(receipt))
+    if rejections.counts:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(rejections.counts.items()))
+        _say(f"{_title(plan)}: rejected of {rejections.num_records:,} records: {reasons}")
+        for example in rejections.examples:
+            _say(f"  {example}")
+    rejections.check(max_rejected_fraction, _title(plan))
+    result = _manifest(plan, receipts, data_dir)
+    folder = manifest.task_dir(data_dir, plan.task.name, plan.split)
+    manifest.write(result, folder / "manifest.json")
+    wanted = {shard.file for shard in result.shards}
+    for path in folder.glob("data-*-of-*.arrayrecord"):
+        if path.name not in wanted:
+            receipt_path(path).unlink(missing_ok=True)
+            path.unlink()
+
+
+def _manifest(plan: Plan, receipts: Sequence[Receipt], data_dir: str) -> TaskManifest:
+    features = {
+        name: {
+            "add_eos": plan.add_eos[name],
+            "max_tokens": max((r.max_tokens.get(name, 0) for r in receipts), default=0),
+            "tokens": sum(r.shard.tokens.get(name, 0) for r in receipts),
+        }
+        for name in plan.features
+    }
+    rejections = Rejections()
+    for receipt in receipts:
+        rejections.merge(_rejections_of(receipt))
+    return TaskManifest(
+        task=plan.task.name,
+        split=plan.split,
+        shards=tuple(receipt.shard for receipt in receipts),
+        num_examples=sum(receipt.shard.num_examples for receipt in receipts),
+        features=features,
+        vocabulary=_keep_vocabulary(plan.vocabulary, Path(data_dir)),
+        fingerprint=plan.fingerprint,
+        online=plan.pipeline.online,
+        metrics=plan.metrics,
+        rejected=dict(sorted(rejections.counts.items())),
+        rejected_examples=tuple(rejections.examples),
+    )
+
+
+def _rejections_of(receipt: Receipt) -> Rejections:
+    found = Rejections(num_records=receipt.num_records, examples=list(receipt.rejected_examples))
+    found.counts.update(receipt.rejected)
+    return found
+
+
+def _keep_vocabulary(vocabulary: Vocabulary, data_dir: Path) -> dict[str, Any]:
+    """Copies a model file beside the data it made; returns the description with its new place."""
+    description = vocabulary.to_json()
+    if isinstance(vocabulary, SentencePieceVocabulary):
+        path = Path("vocabularies") / f"{vocabulary.fingerprint}.model"
+        target = data_dir / path
+        if not target.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+            temporary.write_bytes(vocabulary.read_model())
+            os.replace(temporary, target)
+        description["file"] = path.as_posix()
+    return description
+
+
+@contextlib.contextmanager
+def _lock(data_dir: Path) -> Iterator[None]:
+    """One `prepare` per folder at a time; the system releases it however the process ends."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with (data_dir / ".prepare.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say(f"Waiting for another process that prepares data in {data_dir} …")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _title(plan: Plan) -> str:
+    return f"{plan.task.name}/{plan.split}"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,191 @@
+"""Who runs the shards: this process, a pool of processes, or Apache Beam.
+
+All three call :func:`ul2tune.prepare.shards.write_shard`; finished shards are skipped by it, so
+any of them can go on where another was stopped.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import multiprocessing
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any
+
+import seqio
+
+from ul2tune.prepare.plan import Plan, make_plan
+from ul2tune.prepare.progress import Progress
+from ul2tune.prepare.shards import Receipt, write_shard
+
+# A worker imports TensorFlow, which takes as long as tokenizing some ten megabytes.
+_BYTES_PER_WORKER = 16 * 2**20
+_POLL_SECS = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """One shard as names and numbers, for another process or machine."""
+
+    modules: tuple[str, ...]
+    task: str
+    split: str
+    num_shards: int
+    fingerprint: str
+    shard: int
+    data_dir: str
+
+    def run(self, on_progress=lambda *_: None) -> Receipt:
+        """Imports the task's modules and makes the shard.
+
+        Raises:
+          RuntimeError: if the task is not the same here as where the work was planned.
+        """
+        plan = _plan(self.modules, self.task, self.split, self.num_shards, self.fingerprint)
+        if plan.fingerprint != self.fingerprint:
+            raise RuntimeError(
+                f"Task {self.task!r} is another one in this process than where it was planned "
+                f"({plan.fingerprint} here, {self.fingerprint} there): its code or files changed "
+                "meanwhile, or differ between machines. Run again."
+            )
+        return write_shard(plan, self.shard, self.data_dir, on_progress)
+
+
+@functools.lru_cache(maxsize=1)
+def _plan(modules: tuple[str, ...], task: str, split: str, num_shards: int, wanted: str) -> Plan:
+    """Planned once for all shards of a process: hashing the input again for each would cost."""
+    del wanted  # part of the key, so that changed files are planned anew
+    for module in modules:
+        importlib.import_module(module)
+    return make_plan(seqio.TaskRegistry.get(task), split, num_shards)
+
+
+def works(plan: Plan, modules: Sequence[str], data_dir: str) -> list[Work]:
+    """One per shard."""
+    return [
+        Work(
+            modules=tuple(modules),
+            task=plan.task.name,
+            split=plan.split,
+            num_shards=plan.num_shards,
+            fingerprint=plan.fingerprint,
+            shard=shard,
+            data_dir=data_dir,
+        )
+        for shard in range(plan.num_shards)
+    ]
+
+
+def choose_num_workers(num_workers: int, num_shards: int, num_bytes: int | None) -> int:
+    """Processes to use; 0 asks for what the machine and the corpus make worthwhile."""
+    if num_workers < 0:
+        raise ValueError(f"num_workers must not be negative, got {num_workers}.")
+    if num_workers == 0:
+        num_workers = len(os.sched_getaffinity(0))
+        if num_bytes is not None:
+            num_workers = min(num_workers, 1 + num_bytes // _BYTES_PER_WORKER)
+    return max(1, min(num_workers, num_shards))
+
+
+def run_here(plan: Plan, data_dir: str, progress: Progress) -> list[Receipt]:
+    """All shards in this process, one after the other."""
+    receipts = []
+    for shard in range(plan.num_shards):
+        receipts.append(write_shard(plan, shard, data_dir, progress.add))
+        progress.finish_shard()
+    return receipts
+
+
+def run_in_processes(items: Sequence[Work], num_workers: int, progress: Progress) -> list[Receipt]:
+    """Shards over a pool of spawned processes (TensorFlow does not survive a fork).
+
+    Raises:
+      ValueError: if a process dies; what is finished stays finished.
+    """
+    context = multiprocessing.get_context("spawn")
+    counters = [context.Value("q", 0) for _ in range(3)]
+    pool = ProcessPoolExecutor(
+        num_workers, mp_context=context, initializer=_start_worker, initargs=(counters,)
+    )
+    try:
+        futures = [pool.submit(_work, item) for item in items]
+        for num_finished in _watch(futures, counters, progress):
+            for _ in range(num_finished):
+                progress.finish_shard()
+        return [future.result() for future in futures]
+    except BrokenProcessPool as error:
+        raise ValueError(
+            "A process that prepared data was killed, likely for lack of memory. Run again with a "
+            "smaller num_workers; finished shards are kept."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _watch(futures: list[Future], counters: list[Any], progress: Progress) -> Iterator[int]:
+    """Shows the workers' counters until all is done; yields how many shards finished each time."""
+    seen, pending = [0, 0, 0], set(futures)
+    while pending:
+        done, pending = wait(pending, timeout=_POLL_SECS)
+        now = [counter.value for counter in counters]
+        progress.add(*(new - old for new, old in zip(now, seen, strict=True)))
+        seen = now
+        for future in done:
+            future.result()  # the first failure ends it
+        yield len(done)
+
+
+_worker_counters: list[Any] = []
+
+
+def _start_worker(counters: list[Any]) -> None:
+    _worker_counters[:] = counters
+
+
+def _work(item: Work) -> Receipt:
+    def on_progress(*numbers: int) -> None:
+        for counter, number in zip(_worker_counters, numbers, strict=True):
+            with counter.get_lock():
+                counter.value += number
+
+    return item.run(on_progress)
+
+
+def run_on_beam(items: Sequence[Work], flags: str, progress: Progress) -> list[Receipt]:
+    """Shards over Apache Beam. The data folder must be one that all workers write to.
+
+    Args:
+      items: the shards.
+      flags: Beam's pipeline options (``"--runner=FlinkRunner --flink_master=…"``); none is Beam's
+        local runner.
+      progress: is told when all is done; Beam shows the way there itself.
+
+    Raises:
+      ValueError: if apache_beam is not installed.
+    """
+    try:
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
+        raise ValueError(
+            'runner="beam" needs apache_beam: `pip install "ul2tune[prepare,beam]"`, in an '
+            'environment of its own, or use runner="processes".'
+        ) from error
+    options = PipelineOptions(shlex.split(flags), save_main_session=False)
+    with beam.Pipeline(options=options) as pipeline:
+        _ = (
+            pipeline
+            | "Shards" >> beam.Create(list(items))
+            | "Spread" >> beam.Reshuffle()
+            | "Write" >> beam.Map(Work.run)
+        )
+    # Every shard left its receipt in the data folder: read rather than send them.
+    receipts = [item.run(progress.add) for item in items]
+    for _ in receipts:
+        progress.finish_shard()
+    return receipts

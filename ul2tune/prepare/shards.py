@@ -1,0 +1,248 @@
+"""One shard: the unit of work that a process pool and Beam both run, and that a rerun skips.
+
+A shard is written under a temporary name and renamed when complete; beside it a hidden receipt
+records what it holds, which is how a rerun after a kill knows that it is done:
+
+    data-00003-of-00008.arrayrecord
+    .data-00003-of-00008.json
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import seqio
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from ul2tune.data import codec
+from ul2tune.data.documents import Rejections
+from ul2tune.data.manifest import Shard, task_dir
+from ul2tune.prepare.fields import to_example
+from ul2tune.prepare.plan import Plan
+from ul2tune.prepare.runtime import tf
+from ul2tune.prepare.sources import DocumentSource
+
+# One record per group, so that the feed reads any example alone.
+_WRITER_OPTIONS = "group_size:1"
+_REPORT_EVERY = 64
+# Called with (documents, tokens, bytes of input read) since the last call.
+OnProgress = Callable[[int, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What a finished shard holds.
+
+    Attributes:
+      fingerprint: of the plan it was made by.
+      shard: the manifest's entry.
+      max_tokens: longest example by feature.
+      num_records, rejected, rejected_examples: of the source's records, see `Rejections`.
+    """
+
+    fingerprint: str
+    shard: Shard
+    max_tokens: Mapping[str, int]
+    num_records: int = 0
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    rejected_examples: tuple[str, ...] = ()
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Receipt:
+        values = dict(data)
+        values["shard"] = Shard(**values["shard"])
+        values["rejected_examples"] = tuple(values["rejected_examples"])
+        return Receipt(**values)
+
+
+def shard_path(folder: Path, shard: int, num_shards: int) -> Path:
+    return folder / f"data-{shard:05d}-of-{num_shards:05d}.arrayrecord"
+
+
+def receipt_path(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.json")
+
+
+def read_receipt(path: Path, fingerprint: str) -> Receipt | None:
+    """The receipt of a shard that is complete, of this plan, and unharmed; else None."""
+    try:
+        receipt = Receipt.from_json(json.loads(receipt_path(path).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None  # not there, or cut off by a crash: the shard is simply made again
+    if receipt.fingerprint != fingerprint or not path.is_file():
+        return None
+    return receipt if _sha256(path) == receipt.shard.sha256 else None
+
+
+def write_shard(plan: Plan, shard: int, data_dir: str | Path, on_progress: OnProgress) -> Receipt:
+    """Makes one shard, independently of all others. An unharmed finished one is kept.
+
+    Raises:
+      OSError: if the file cannot be written (a full disk).
+    """
+    path = shard_path(task_dir(data_dir, plan.task.name, plan.split), shard, plan.num_shards)
+    done = read_receipt(path, plan.fingerprint)
+    if done is not None:
+        on_progress(done.shard.num_examples, sum(done.shard.tokens.values()), 0)
+        return done
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    before = _rejections(plan)
+    tally = _write_examples(plan, shard, temporary, on_progress)
+    rejections = _since(_rejections(plan), before)
+    os.replace(temporary, path)
+    receipt = Receipt(
+        fingerprint=plan.fingerprint,
+        shard=Shard(
+            file=path.name,
+            num_examples=tally.num_examples,
+            num_bytes=path.stat().st_size,
+            sha256=_sha256(path),
+            tokens=tally.tokens,
+        ),
+        max_tokens=tally.max_tokens,
+        num_records=rejections.num_records,
+        rejected=dict(rejections.counts),
+        rejected_examples=tuple(rejections.examples),
+    )
+    _write_receipt(receipt, receipt_path(path))
+    return receipt
+
+
+@dataclass(kw_only=True)
+class _Tally:
+    num_examples: int = 0
+    tokens: dict[str, int] = field(default_factory=dict)
+    max_tokens: dict[str, int] = field(default_factory=dict)
+
+    def add(self, example: codec.Example) -> int:
+        self.num_examples += 1
+        for name, array in example.arrays.items():
+            self.tokens[name] = self.tokens.get(name, 0) + array.size
+            self.max_tokens[name] = max(self.max_tokens.get(name, 0), array.size)
+        return sum(array.size for array in example.arrays.values())
+
+
+def _write_examples(plan: Plan, shard: int, path: Path, on_progress: OnProgress) -> _Tally:
+    tally = _Tally(
+        tokens=dict.fromkeys(plan.features, 0), max_tokens=dict.fromkeys(plan.features, 0)
+    )
+    keep_text = plan.pipeline.online is None
+    num_documents = num_tokens = 0
+    read_before = _rejections(plan).num_bytes
+    with _writer(path) as writer:
+        for element in elements(plan, shard):
+            example = to_example(element, plan.features, keep_text=keep_text)
+            tokens = tally.add(example)
+            writer.write(codec.encode(example))
+            num_documents, num_tokens = num_documents + 1, num_tokens + tokens
+            if num_documents == _REPORT_EVERY:
+                read = _rejections(plan).num_bytes
+                on_progress(num_documents, num_tokens, read - read_before)
+                num_documents, num_tokens, read_before = 0, 0, read
+    on_progress(num_documents, num_tokens, _rejections(plan).num_bytes - read_before)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())  # a rename must never be seen before the bytes it names
+    return tally
+
+
+@contextlib.contextmanager
+def _writer(path: Path) -> Iterator[ArrayRecordWriter]:
+    try:
+        writer = ArrayRecordWriter(str(path), _WRITER_OPTIONS)
+        yield writer
+        writer.close()
+    except RuntimeError as error:
+        path.unlink(missing_ok=True)
+        raise OSError(f"Could not write {path}: {error}. Is the disk full?") from error
+
+
+def elements(plan: Plan, shard: int = 0) -> Iterator[dict[str, Any]]:
+    """The elements of one shard after the offline preprocessors, as NumPy values.
+
+    Random preprocessors get seeds that depend on the shard alone.
+    """
+    source, num_shards = plan.task.source, plan.num_shards
+    info = seqio.ShardInfo(index=shard, num_shards=num_shards)
+    at_source = (
+        source.supports_arbitrary_sharding or len(source.list_shards(plan.split)) >= num_shards
+    )
+    if num_shards == 1:
+        dataset = source.get_dataset(split=plan.split, shuffle=False)
+    elif at_source:
+        dataset = source.get_dataset(split=plan.split, shuffle=False, shard_info=info)
+    else:
+        dataset = source.get_dataset(split=plan.split, shuffle=False).shard(num_shards, shard)
+    with seqio.map_seed_manager(int(plan.fingerprint[:6], 16) + shard):
+        for step in plan.pipeline.offline:
+            bound = seqio.add_kwargs_to_transform(
+                step, sequence_length=None, output_features=plan.task.output_features
+            )
+            dataset = bound(dataset)
+    _check_features(plan, dataset)
+    try:
+        yield from dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+    except tf.errors.OpError as error:
+        failure = source.failure if isinstance(source, DocumentSource) else None
+        if failure is None:
+            raise
+        raise failure from error
+
+
+def _check_features(plan: Plan, dataset: tf.data.Dataset) -> None:
+    spec = dataset.element_spec
+    for name in plan.features:
+        if name not in spec:
+            if plan.pipeline.online is None and not plan.task.output_features[name].required:
+                continue
+            raise ValueError(
+                f"Task {plan.task.name!r} has no feature {name!r} after its offline preprocessors, "
+                f"only {sorted(spec)}."
+            )
+        if not spec[name].dtype.is_integer or spec[name].shape.rank != 1:
+            raise ValueError(
+                f"Feature {name!r} of task {plan.task.name!r} is {spec[name]} after its offline "
+                "preprocessors; token ids (1-D integers) are needed: is "
+                "`seqio.preprocessors.tokenize` missing?"
+            )
+
+
+def _rejections(plan: Plan) -> Rejections:
+    """A copy of what the source has rejected in this process so far."""
+    source = plan.task.source
+    found = source.rejections if isinstance(source, DocumentSource) else Rejections()
+    return dataclasses.replace(found, counts=found.counts.copy(), examples=list(found.examples))
+
+
+def _since(after: Rejections, before: Rejections) -> Rejections:
+    return Rejections(
+        num_records=after.num_records - before.num_records,
+        counts=after.counts - before.counts,
+        examples=after.examples[len(before.examples) :],
+    )
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Temporary files of killed runs. The caller holds the folder's lock."""
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
+def _write_receipt(receipt: Receipt, path: Path) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(dataclasses.asdict(receipt)), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
