@@ -1,0 +1,182 @@
+"""Running text: each row's documents of a task, one after the other, read as they are needed."""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import cached_property
+
+import numpy as np
+
+from ul2tune.feed.sources import Sources
+
+_MAX_DOCUMENTS = 64
+
+
+class _Cursor:
+    """Where one row is in one task.
+
+    `mark` is the state: the next token is number `mark[1]` of the row's document `mark[0]`. The
+    rest is a cache: `documents` holds those from `ordinal` on as far as loaded, the first used
+    up to `offset`, and `available` counts their tokens. (Empty documents are skipped when they are
+    met, which moves `ordinal` but not `mark`: how far a cache looked ahead must not show.)
+    """
+
+    __slots__ = ("available", "documents", "mark", "offset", "ordinal")
+
+    def __init__(self, ordinal: int = 0, offset: int = 0):
+        self.mark = self.ordinal, self.offset = ordinal, offset
+        self.documents: deque[np.ndarray] = deque()
+        self.available = -offset
+
+    @property
+    def next_ordinal(self) -> int:
+        return self.ordinal + len(self.documents)
+
+    def append(self, document: np.ndarray) -> None:
+        self.documents.append(document)
+        self.available += document.size
+        self._skip_empty()
+
+    def take(self, num_tokens: int) -> list[np.ndarray]:
+        """The next tokens, in pieces; they must be available."""
+        assert num_tokens <= self.available, (num_tokens, self.available)
+        self.available -= num_tokens
+        pieces = []
+        while num_tokens:
+            document = self.documents[0]
+            piece = document[self.offset : self.offset + num_tokens]
+            pieces.append(piece)
+            self.offset += piece.size
+            num_tokens -= piece.size
+            if self.offset == document.size:
+                self._next()
+            self.mark = self.ordinal, self.offset
+            self._skip_empty()
+        return pieces
+
+    def _next(self) -> None:
+        self.documents.popleft()
+        self.ordinal, self.offset = self.ordinal + 1, 0
+
+    def _skip_empty(self) -> None:
+        while self.documents and not self.documents[0].size:
+            self._next()
+
+
+class Documents:
+    """The running text of some rows of the global batch.
+
+    Row `b` of `B` reads documents `b, b + B, b + 2B, …` of each task's shuffled, endless order:
+    over all rows every document occurs once per epoch.
+
+    Args:
+      sources: the tasks.
+      rows: ids of the rows.
+    """
+
+    def __init__(self, sources: Sources, rows: np.ndarray):
+        config = sources.config
+        self._sources, self._rows, self._stride = sources, rows, config.batch_size
+        self._crosses = config.cross_documents
+        # Whether segments can meet an end of text at all.
+        self.endless = self._crosses and config.num_epochs is None
+        self._cursors: dict[tuple[int, int], _Cursor] = {}
+        epochs = config.num_epochs
+        self._limits = None if epochs is None else sources.sizes * epochs
+
+    def position(self, row: int, task: int) -> tuple[int, int]:
+        """(ordinal among the row's documents, tokens of it already used)."""
+        return self._cursor(row, task).mark
+
+    def set_position(self, row: int, task: int, ordinal: int, offset: int) -> None:
+        """Goes to a position :meth:`position` gave."""
+        self._cursors[row, task] = _Cursor(ordinal, offset)
+
+    def take(self, rows: np.ndarray, tasks: np.ndarray, num_tokens: np.ndarray) -> list[list]:
+        """The next tokens of some rows ([N] each), every row's in pieces."""
+        if rows.size:
+            self._ensure(rows, tasks, int(num_tokens.max()) if self._crosses else 1)
+        triples = zip(rows.tolist(), tasks.tolist(), num_tokens.tolist(), strict=True)
+        return [self._cursor(row, task).take(count) for row, task, count in triples]
+
+    def available(self, rows: np.ndarray, tasks: np.ndarray, wanted: int) -> np.ndarray:
+        """How many tokens the next segments of some rows may take, at most `wanted`.
+
+        Fewer than wanted only where text ends: the finite pass, or the document if segments may
+        not cross. Loads what it must to know.
+
+        Args:
+          rows, tasks: [N] pairs.
+          wanted: tokens.
+        """
+        if self.endless:
+            return np.full(len(rows), wanted)
+        cursors = self._ensure(rows, tasks, wanted if self._crosses else 1)
+        if self._crosses:
+            found = [cursor.available for cursor in cursors]
+        else:
+            found = [c.documents[0].size - c.offset if c.documents else 0 for c in cursors]
+        return np.minimum(np.array(found, np.int64), wanted)
+
+    def _ensure(self, rows: np.ndarray, tasks: np.ndarray, needed: int) -> list[_Cursor]:
+        """Loads until `needed` tokens are at hand, or all there are."""
+        cursors = [self._cursor(r, t) for r, t in zip(rows.tolist(), tasks.tolist(), strict=True)]
+        short = np.array([i for i, c in enumerate(cursors) if c.available < needed], np.int64)
+        attempts = 0
+        while short.size:
+            more = self._load([cursors[i] for i in short], rows[short], tasks[short], needed)
+            short, attempts = short[more], attempts + 1
+            if attempts > self._sources.sizes.max() + 1:
+                name = self._sources.tasks[int(tasks[short[0]])].name
+                raise ValueError(
+                    f"Task {name!r} has no text: all its documents in use are empty. Prepare other "
+                    "sources, or take it out of the mixture."
+                )
+        return cursors
+
+    def _cursor(self, row: int, task: int) -> _Cursor:
+        if (row, task) not in self._cursors:
+            self._cursors[row, task] = _Cursor()
+        return self._cursors[row, task]
+
+    def _left(self, cursor: _Cursor, row: int, task: int) -> int:
+        """Documents of a finite pass not loaded yet."""
+        if self._limits is None:
+            return _MAX_DOCUMENTS
+        done = self._rows[row] + cursor.next_ordinal * self._stride
+        return max(0, -(-(int(self._limits[task]) - int(done)) // self._stride))
+
+    def _load(self, cursors, rows, tasks, needed: int) -> np.ndarray:
+        """Loads some documents for each cursor; returns which need still more and can get it."""
+        columns = list(zip(cursors, rows.tolist(), tasks.tolist(), strict=True))
+        counts_N = np.array(
+            [
+                min(
+                    int((needed - cursor.available) / self._mean_tokens[task]) + 1,
+                    _MAX_DOCUMENTS,
+                    self._left(cursor, row, task),
+                )
+                for cursor, row, task in columns
+            ]
+        )
+        owner = np.repeat(np.arange(len(cursors)), counts_N)
+        within = np.arange(owner.size) - np.repeat(np.cumsum(counts_N) - counts_N, counts_N)
+        local = np.array([c.next_ordinal for c in cursors])[owner] + within
+        ordinals = self._rows[rows[owner]] + local * self._stride
+        index = self._sources.document_index(tasks[owner], ordinals)
+        for task in np.unique(tasks[owner]):
+            chosen = np.flatnonzero(tasks[owner] == task)
+            for i, text in zip(chosen, self._sources.texts(int(task), index[chosen]), strict=True):
+                cursors[owner[i]].append(text)
+        return np.array(
+            [c.available < needed and self._left(c, row, task) > 0 for c, row, task in columns]
+        )
+
+    @cached_property
+    def _mean_tokens(self) -> list[float]:
+        """Tokens per document of each task, at least 1."""
+        means = []
+        for source in self._sources.tasks:
+            facts = source.manifest.features.get(source.text_feature, {})
+            means.append(max(1.0, facts.get("tokens", 0) / source.manifest.num_examples))
+        return means

@@ -1,0 +1,266 @@
+"""A prepared mixture, opened: its tasks' stores, noise and numbering, checked together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ul2tune.data import convert, manifest, mixing, rng, vocab
+from ul2tune.data.ul2 import UL2Config, UL2Noise
+from ul2tune.feed.config import FeedConfig
+from ul2tune.feed.store import Store
+
+_ORDER = 2  # what the seed is folded with for the order of documents
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A fixed example, ready to place: truncated, with EOS where the task wants one."""
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    raw_tokens: int
+    truncated: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One task of the mixture.
+
+    Attributes:
+      name: SeqIO name.
+      manifest: what was prepared.
+      store: its examples.
+      noise: what turns its running text into inputs and targets; None for fixed examples.
+      text_feature: the feature that holds the running text.
+      size: documents or examples in use (`FeedConfig.max_examples`).
+      first_id: source id of its first denoiser, or of all its examples.
+    """
+
+    name: str
+    manifest: manifest.TaskManifest
+    store: Store
+    noise: UL2Noise | None
+    text_feature: str
+    size: int
+    first_id: int
+
+
+class Sources:
+    """All tasks of a mixture.
+
+    Attributes:
+      tasks: the sources, in the mixture's order.
+      rates: how often each is drawn.
+      names: of the source ids 1, 2, …: ``task/denoiser`` for running text, ``task`` else.
+      vocabulary: the one vocabulary of all tasks.
+
+    Raises:
+      FileNotFoundError: if the mixture or a task of it is not prepared.
+      ValueError: if tasks disagree on the vocabulary, a feature is missing, or the feature lengths
+        cannot hold a segment.
+    """
+
+    def __init__(self, config: FeedConfig):
+        self.config = config
+        mixture = manifest.read_mixture(config.data_dir, config.mixture)
+        self.rates = mixture.rates
+        self.manifests = tuple(
+            manifest.read_task(config.data_dir, task, config.split) for task in mixture.tasks
+        )
+        _check_vocabularies(self.manifests)
+        self.vocabulary = vocab.load(self.manifests[0].vocabulary, root=config.data_dir)
+        self.info = self.vocabulary.info
+        noises: dict[str, UL2Noise] = {}
+        self.tasks: tuple[Source, ...] = ()
+        names: list[str] = []
+        for task in self.manifests:
+            source = self._open(task, noises, first_id=len(names) + 1)
+            self.tasks += (source,)
+            if source.noise is None:
+                names.append(task.task)
+            else:
+                names += [f"{task.task}/{denoiser}" for denoiser in source.noise.names]
+        self.names = tuple(names)
+        # Denoisers of all tasks with the same configuration are applied in one call.
+        self.noises = tuple(noises.values())
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """The prepared data's identity by task."""
+        return {task.task: task.fingerprint for task in self.manifests}
+
+    @cached_property
+    def noise_of(self) -> np.ndarray:
+        """int64 [T] number of each task's noise in `noises`, -1 for fixed examples."""
+        return np.array(
+            [-1 if t.noise is None else self.noises.index(t.noise) for t in self.tasks], np.int64
+        )
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """int64 [T] documents of each task."""
+        return np.array([task.size for task in self.tasks], np.int64)
+
+    @cached_property
+    def first_ids(self) -> np.ndarray:
+        """int64 [T] first source id of each task."""
+        return np.array([task.first_id for task in self.tasks], np.int64)
+
+    def document_index(self, task_N: np.ndarray, ordinal_N: np.ndarray) -> np.ndarray:
+        """int64 [N] stored index of each task's `ordinal`-th document, epoch after epoch."""
+        if not self.config.shuffle:
+            return ordinal_N % self.sizes[task_N]
+        return mixing.document_index(self._order_keys[task_N], ordinal_N, self.sizes[task_N])
+
+    @cached_property
+    def _order_keys(self) -> np.ndarray:
+        names = np.array([mixing.key_of(task.name) for task in self.tasks], np.uint64)
+        return rng.fold_in(self.config.seed, _ORDER, names)
+
+    def texts(self, task: int, indices: np.ndarray) -> list[np.ndarray]:
+        """Token ids of documents of running text, with the separator after each."""
+        source = self.tasks[task]
+        documents = [e.arrays[source.text_feature] for e in source.store.read(indices)]
+        if self.config.document_separator == "none":
+            return documents
+        eos = np.array([self.info.eos_id], np.int32)
+        return [np.concatenate([document, eos]) for document in documents]
+
+    def examples(self, task: int, indices: np.ndarray) -> list[Example]:
+        """Fixed examples, ready to place."""
+        source = self.tasks[task]
+        return [self._example(source, e.arrays) for e in source.store.read(indices)]
+
+    def _example(self, source: Source, arrays: Mapping[str, np.ndarray]) -> Example:
+        sides, cut = {}, False
+        for name in ("inputs", "targets"):
+            tokens = arrays.get(name, np.empty(0, np.int32))
+            facts = source.manifest.features.get(name, {})
+            if facts.get("add_eos"):
+                tokens = np.append(tokens, np.int32(self.info.eos_id))
+            # A feature the layout has no length for cannot occur: `_open` refuses it.
+            length = self.config.feature_lengths.get(name, 0)
+            cut |= tokens.size > length
+            sides[name] = convert.truncate(tokens, length, self.info.eos_id)
+        raw = sides["inputs"].size + sides["targets"].size
+        return Example(**sides, raw_tokens=raw, truncated=cut)
+
+    def close(self) -> None:
+        """Closes all files."""
+        for task in self.tasks:
+            task.store.close()
+
+    def _open(self, task: manifest.TaskManifest, noises: dict[str, UL2Noise], first_id: int):
+        config, noise, feature = self.config, None, "targets"
+        if task.online is not None:
+            noise, feature = self._noise(task, noises)
+        _check_features(task, feature, config)
+        size = min(task.num_examples, config.max_examples or task.num_examples)
+        if size < 1:
+            raise ValueError(
+                f"Task {task.task!r} has no examples in split {task.split!r}: prepare other "
+                "sources, or take it out of the mixture."
+            )
+        store = Store(config.data_dir, task, verify_checksums=config.verify_checksums)
+        return Source(
+            name=task.task,
+            manifest=task,
+            store=store,
+            noise=noise,
+            text_feature=feature,
+            size=size,
+            first_id=first_id,
+        )
+
+    def _noise(self, task: manifest.TaskManifest, noises: dict[str, UL2Noise]):
+        online = dict(task.online or {})
+        if online.get("kind") != "ul2":
+            raise ValueError(
+                f"Task {task.task!r} was prepared for an online transform of kind "
+                f"{online.get('kind')!r}; this version knows 'ul2'. Prepare it again."
+            )
+        key = repr(online["config"])
+        if key not in noises:
+            noises[key] = UL2Noise(UL2Config.from_json(online["config"]), self.info)
+            _check_room(task.task, noises[key], self.config)
+        return noises[key], online["feature"]
+
+
+def _check_vocabularies(manifests: tuple[manifest.TaskManifest, ...]) -> None:
+    first = manifests[0]
+    for other in manifests[1:]:
+        if other.vocabulary["fingerprint"] != first.vocabulary["fingerprint"]:
+            raise ValueError(
+                f"Tasks {first.task!r} and {other.task!r} were prepared with different "
+                f"vocabularies ({_describe(first)} and {_describe(other)}): prepare them with the "
+                "same one, or train on them separately."
+            )
+
+
+def _describe(task: manifest.TaskManifest) -> str:
+    return f"{task.vocabulary.get('kind')} {str(task.vocabulary['fingerprint'])[:12]}"
+
+
+def _check_features(task: manifest.TaskManifest, text_feature: str, config: FeedConfig) -> None:
+    found = sorted(task.features)
+    if task.online is not None:
+        needed = {text_feature}
+    elif config.layout == "causal_lm":
+        needed = {"targets"}
+        if task.features.get("inputs") and "inputs" not in config.feature_lengths:
+            raise ValueError(
+                f"Task {task.task!r} has inputs, but TASK_FEATURE_LENGTHS is "
+                f"{dict(config.feature_lengths)}: give a length for inputs, which causal_lm puts "
+                "before the targets."
+            )
+    else:
+        needed = {"inputs", "targets"}
+    if missing := sorted(needed - set(found)):
+        raise ValueError(
+            f"Task {task.task!r} has no feature {missing[0]!r} (it has {', '.join(found)}), which "
+            f"layout {config.layout!r} needs: add it to the Task's output_features and prepare "
+            "again, or choose another layout."
+        )
+
+
+def _check_room(task: str, noise: UL2Noise, config: FeedConfig) -> None:
+    """Every denoiser must fit its shortest segment into an empty row, and have its sentinels."""
+    for number, name in enumerate(noise.names):
+        if config.packing == "none":
+            longest = longest_in_row(noise, number, config)
+        else:
+            longest = config.max_segment_tokens
+            need = noise.largest(number, [config.min_segment_tokens])
+            sides = (need.inputs, need.targets) if config.two_sided else (need.both, np.zeros(1))
+            if any(side[0] > room for side, room in zip(sides, config.row_lengths, strict=True)):
+                raise ValueError(
+                    f"TASK_FEATURE_LENGTHS {dict(config.feature_lengths)} are too small for "
+                    f"denoiser {name!r} of task {task!r}: {config.min_segment_tokens} raw tokens "
+                    f"(FeedConfig.min_segment_tokens) can take {need.inputs[0]} inputs and "
+                    f"{need.targets[0]} targets. Raise the lengths or lower min_segment_tokens."
+                )
+        # Raises where the longest segment needs more sentinels than there are.
+        noise.lengths(number, longest, rng.fold_in(0, 0))
+
+
+def longest_in_row(noise: UL2Noise, number: int, config: FeedConfig) -> int:
+    """Raw tokens of the one segment of a row when rows are not packed.
+
+    Raises:
+      ValueError: if not even one token fits.
+    """
+    if config.two_sided:
+        return noise.max_raw(number, config.inputs_length, config.targets_length)
+    length = config.row_lengths[0]
+    fits = noise.largest(number, np.arange(length + 1)).both <= length
+    longest = int(np.argmin(fits)) - 1
+    if longest < 1:
+        raise ValueError(
+            f"Denoiser {noise.names[number]!r} cannot fit one token into a row of {length}: raise "
+            "TASK_FEATURE_LENGTHS."
+        )
+    return longest
