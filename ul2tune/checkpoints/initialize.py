@@ -14,32 +14,34 @@ log = logging.getLogger(__name__)
 PARAMS = "params"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class InitialCheckpoint:
     """An `InitFn` that starts a run from the parameters of another one.
 
-    The optimiser state, its schedule and the data streams start fresh. The step counter goes on
-    from the checkpoint's, as in T5X: `TRAIN_STEPS` includes the earlier steps,
-    `TRAIN_STEPS_RELATIVE` does not.
+    The optimiser state, its schedule, the data streams and the step counter start fresh.
+    DIVERGES: in T5X the counter goes on from the checkpoint's; `keep_step` does that.
 
     Attributes:
-      path: a MODEL_DIR (its newest sound checkpoint) or one step's folder.
+      path: a MODEL_DIR (its newest checkpoint), its `checkpoints` folder, or one step's folder.
+      keep_step: count on from the checkpoint's step: `TRAIN_STEPS` then includes the earlier steps,
+        `TRAIN_STEPS_RELATIVE` does not. The learning-rate schedule starts at 0 in either case.
     """
 
     path: str
+    keep_step: bool = False
 
     @property
     def first_step(self) -> int:
         """The step the new run starts counting from."""
-        return layout.read_meta(resolve(self.path))["step"]
+        return layout.read_meta(resolve(self.path))["step"] if self.keep_step else 0
 
     def __call__(self, abstract: Tree) -> Tree:
         return load_params(self.path, abstract)
 
 
-def from_checkpoint(path: str) -> InitialCheckpoint:
-    """`INITIAL_CHECKPOINT_PATH`: a MODEL_DIR, its `checkpoints` folder, or one step's folder."""
-    return InitialCheckpoint(path)
+def from_checkpoint(path: str, keep_step: bool = False) -> InitialCheckpoint:
+    """For `INITIAL_CHECKPOINT_PATH`; see :class:`InitialCheckpoint`."""
+    return InitialCheckpoint(path=path, keep_step=keep_step)
 
 
 def load_params(path: str | Path, abstract: Tree) -> Tree:

@@ -27,7 +27,7 @@ STATE, META = "state", "meta"
 SUBDIRECTORY = "checkpoints"
 
 
-class CorruptCheckpointError(Exception):
+class CorruptCheckpointError(ValueError):
     """One checkpoint cannot be trusted: unreadable, incomplete, or not what was saved."""
 
 

@@ -16,7 +16,7 @@ from ul2tune.checkpoints.fingerprint import fingerprints
 from ul2tune.types import Tree
 
 
-class CheckpointWriteError(Exception):
+class CheckpointWriteError(OSError):
     """A checkpoint could not be written (full disk, lost permission). Older ones are untouched."""
 
 

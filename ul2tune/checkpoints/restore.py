@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,11 @@ class Restored:
     meta: Mapping[str, Any]
 
 
-def restore_latest(directory: str | Path, abstract: Tree) -> Restored | None:
+def restore_latest(
+    directory: str | Path,
+    abstract: Tree,
+    accept: Callable[[Mapping[str, Any], str], None] | None = None,
+) -> Restored | None:
     """Restores the newest checkpoint that verifies; None if there is no checkpoint at all.
     Collective.
 
@@ -41,9 +45,12 @@ def restore_latest(directory: str | Path, abstract: Tree) -> Restored | None:
     Args:
       directory: the folder of step folders.
       abstract: tree of `jax.ShapeDtypeStruct` with shardings.
+      accept: called with the JSON saved beside the arrays and the checkpoint's name, before the
+        arrays are read; raises ValueError if this run should not resume from it.
 
     Raises:
-      ValueError: if a sound checkpoint does not fit `abstract` (another model or optimiser).
+      ValueError: if a sound checkpoint does not fit `abstract` (another model or optimiser), or
+        `accept` refuses it.
       CorruptCheckpointError: if there are checkpoints and none of them verifies: a run never starts
       over silently.
     """
@@ -52,7 +59,7 @@ def restore_latest(directory: str | Path, abstract: Tree) -> Restored | None:
     for step in reversed(candidates):
         step_dir = Path(directory) / str(step)
         try:
-            return restore_step(step_dir, abstract)
+            return restore_step(step_dir, abstract, accept)
         except CorruptCheckpointError as error:
             reasons.append(str(error))
             aside = _set_aside(step_dir)
@@ -73,7 +80,11 @@ def restore_latest(directory: str | Path, abstract: Tree) -> Restored | None:
     return None
 
 
-def restore_step(step_dir: str | Path, abstract: Tree) -> Restored:
+def restore_step(
+    step_dir: str | Path,
+    abstract: Tree,
+    accept: Callable[[Mapping[str, Any], str], None] | None = None,
+) -> Restored:
     """Restores and verifies one checkpoint; `abstract` may be a part of what was saved. Collective.
 
     Raises:
@@ -81,6 +92,8 @@ def restore_step(step_dir: str | Path, abstract: Tree) -> Restored:
       CorruptCheckpointError: if the files are unreadable or hold other numbers than were saved.
     """
     meta = layout.read_meta(step_dir)
+    if accept is not None:
+        accept(meta, str(step_dir))
     flat = layout.flatten(abstract)
     _check_fits(flat, meta["leaves"], step_dir)
     restored = _read(Path(step_dir) / layout.STATE, flat)

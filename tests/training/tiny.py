@@ -1,0 +1,92 @@
+"""The smallest real things: a T5 of two layers, an optimiser, batches with unequal weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from ul2tune import sharding
+from ul2tune.models import base
+from ul2tune.models.t5 import T5Config
+from ul2tune.optim import optimizer as optimizer_lib
+from ul2tune.optim.optimizer import OptimizerConfig
+from ul2tune.optim.schedules import ScheduleConfig
+from ul2tune.sharding import MeshConfig
+from ul2tune.training import state as state_lib
+from ul2tune.training.compiled import CompiledStep
+from ul2tune.training.loss import LossConfig
+from ul2tune.training.step import Recipe
+
+MODEL = T5Config(
+    vocab_size=64,
+    d_model=16,
+    d_kv=8,
+    d_ff=32,
+    num_heads=4,
+    num_encoder_layers=1,
+    num_decoder_layers=1,
+    dropout_rate=0.1,
+    dtype="float32",
+)
+SOURCES = ("text/r", "text/s")
+BATCH, INPUTS, TARGETS = 8, 12, 6
+
+
+def optimizer(*, learning_rate: float = 0.02, **kwargs: Any) -> optimizer_lib.Optimizer:
+    schedule = ScheduleConfig(name="constant", learning_rate=learning_rate)
+    config = OptimizerConfig(name="adafactor", schedule=schedule, **kwargs)
+    return optimizer_lib.make(config, base.abstract_params(MODEL), base.param_axes(MODEL))
+
+
+def recipe(**kwargs: Any) -> Recipe:
+    values = {"model": MODEL, "loss": LossConfig(), "optimizer": optimizer(), "num_sources": 2}
+    return Recipe(**{**values, **kwargs})
+
+
+def batch(seed: int = 0, size: int = BATCH) -> dict[str, np.ndarray]:
+    """Rows of very unequal numbers of real tokens, so that a mean of means shows."""
+    rng = np.random.default_rng(seed)
+    inputs = rng.integers(3, 64, (size, INPUTS), dtype=np.int32)
+    targets = rng.integers(3, 64, (size, TARGETS), dtype=np.int32)
+    lengths = 1 + np.arange(size) % TARGETS
+    targets[np.arange(TARGETS) >= lengths[:, None]] = 0
+    inputs[np.arange(INPUTS) >= 2 * lengths[:, None]] = 0
+    return {
+        "encoder_input_tokens": inputs,
+        "decoder_input_tokens": np.pad(targets, ((0, 0), (1, 0)))[:, :-1],
+        "decoder_target_tokens": targets,
+        "decoder_loss_weights": (targets > 0).astype(np.float32),
+        "decoder_source_ids": np.where(targets > 0, 1 + np.arange(size)[:, None] % 2, 0).astype(
+            np.int32
+        ),
+    }
+
+
+class Trainer:
+    """Spec, state and compiled step on one mesh."""
+
+    def __init__(self, mesh: MeshConfig, devices: Any = None, **kwargs: Any):
+        self.recipe = recipe(**kwargs)
+        self.mesh = sharding.make_mesh(mesh, devices)
+        self.spec = state_lib.specify(self.recipe.model, self.recipe.optimizer, self.mesh)
+        with jax.set_mesh(self.mesh):
+            self.state, self.frozen = state_lib.create(
+                self.spec, self.recipe.model, self.recipe.optimizer, 0, None, 0
+            )
+        self.step = CompiledStep(self.recipe, self.spec)
+
+    def run(self, values: dict[str, np.ndarray]) -> dict[str, Any]:
+        """One step; returns fetched (sum, weight) metrics."""
+        with jax.set_mesh(self.mesh):
+            rows = len(values["decoder_target_tokens"])
+            global_batch = sharding.to_global(values, self.mesh, rows)
+            if not self.step.is_compiled:
+                self.step.compile(self.state, self.frozen, global_batch)
+            self.state, metrics = self.step(self.state, self.frozen, global_batch)
+        return jax.device_get(metrics)
+
+
+def one_device() -> tuple[MeshConfig, Any]:
+    return MeshConfig(data=1, fsdp=1, tensor=1), jax.devices()[:1]

@@ -1,0 +1,52 @@
+"""The training step, compiled ahead of time and never again."""
+
+from __future__ import annotations
+
+import functools
+import time
+from typing import Any
+
+import jax
+
+from ul2tune.training.state import StateSpec
+from ul2tune.training.step import Metrics, Recipe, train_step
+from ul2tune.types import Batch, Tree
+
+
+class CompiledStep:
+    """`train_step` as one executable: arguments of another shape, dtype or sharding are an error,
+    not a silent recompilation.
+
+    Attributes:
+      compile_secs: how long compiling (or loading from the persistent cache) took.
+      temporary_bytes: memory of one device beside state and batch, where the backend tells.
+    """
+
+    compile_secs: float = 0.0
+    temporary_bytes: int | None = None
+
+    def __init__(self, recipe: Recipe, spec: StateSpec):
+        shardings = jax.tree.map(lambda x: x.sharding, spec.state)
+        self._jitted = jax.jit(
+            functools.partial(train_step, recipe=recipe),
+            donate_argnums=0,
+            out_shardings=(shardings, None),
+        )
+        self._executable: Any = None
+
+    @property
+    def is_compiled(self) -> bool:
+        return self._executable is not None
+
+    def compile(self, state: Tree, frozen: Tree, batch: Batch) -> None:
+        """Compiles for these arguments (arrays or `jax.ShapeDtypeStruct` with shardings)."""
+        assert not self.is_compiled
+        start = time.perf_counter()
+        self._executable = self._jitted.lower(state, frozen, batch).compile()
+        self.compile_secs = time.perf_counter() - start
+        memory = self._executable.memory_analysis()
+        self.temporary_bytes = getattr(memory, "temp_size_in_bytes", None)
+
+    def __call__(self, state: Tree, frozen: Tree, batch: Batch) -> tuple[dict[str, Any], Metrics]:
+        """Runs one step; `state` is donated."""
+        return self._executable(state, frozen, batch)

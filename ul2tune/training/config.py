@@ -1,0 +1,81 @@
+"""The settings of one run that are neither model, data, optimiser, loss nor mesh."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """How long to train, and what to write when.
+
+    Attributes:
+      model_dir: folder of the run: checkpoints, metrics.jsonl, timing.jsonl, tensorboard. If it
+        holds checkpoints of this run, training resumes from the newest sound one.
+      train_steps: step to stop at. Includes the steps of an initial checkpoint only where that
+        keeps its step (`InitialCheckpoint.keep_step`, T5X's habit).
+      train_steps_relative: instead of `train_steps`, the number of steps after the initial
+        checkpoint.
+      seed: of parameter initialisation and dropout. (The data has a seed of its own.)
+      num_microbatches: the batch is split into this many parts whose gradients are added, for
+        memory. Exact: the objective is the same weighted mean over all tokens of the batch.
+      checkpoint_period_steps: save at multiples of this, at the first step and at the end.
+      keep_checkpoints: number of newest checkpoints to keep.
+      keep_checkpoint_period_steps: keep checkpoints at multiples of this for good.
+      log_period_steps: metrics are averaged over, and written at multiples of, this many steps.
+      eval_period_steps: validation loss at multiples of this and at the end; None turns it off.
+      eval_steps: validation batches per evaluation at most; None takes the whole split.
+      allow_config_change: resume although model, data, loss or optimiser differ from the
+        checkpoint's.
+      tensorboard: also write TensorBoard event files.
+      compilation_cache_dir: folder of JAX's persistent compilation cache; None leaves what JAX or
+        JAX_COMPILATION_CACHE_DIR say (the command line sets a folder of the user's cache).
+    """
+
+    model_dir: str
+    train_steps: int | None = None
+    train_steps_relative: int | None = None
+    seed: int = 0
+    num_microbatches: int = 1
+    checkpoint_period_steps: int = 1000
+    keep_checkpoints: int = 3
+    keep_checkpoint_period_steps: int | None = None
+    log_period_steps: int = 100
+    eval_period_steps: int | None = 1000
+    eval_steps: int | None = 20
+    allow_config_change: bool = False
+    tensorboard: bool = True
+    compilation_cache_dir: str | None = None
+
+    def __post_init__(self):
+        if (self.train_steps is None) == (self.train_steps_relative is None):
+            raise ValueError(
+                f"Set exactly one of TRAIN_STEPS and TRAIN_STEPS_RELATIVE; they are "
+                f"{self.train_steps} and {self.train_steps_relative}."
+            )
+        if "://" in self.model_dir:
+            raise ValueError(
+                f"MODEL_DIR = {self.model_dir!r} is not a path of the file system. Mount the "
+                f"bucket (for example with gcsfuse) and give the mounted path."
+            )
+        for name in (
+            "train_steps",
+            "train_steps_relative",
+            "num_microbatches",
+            "checkpoint_period_steps",
+            "keep_checkpoints",
+            "keep_checkpoint_period_steps",
+            "log_period_steps",
+            "eval_period_steps",
+            "eval_steps",
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"RunConfig.{name} = {value} must be at least 1.")
+
+    def last_step(self, first_step: int) -> int:
+        """The absolute step to stop at, for a run whose counter starts at `first_step`."""
+        if self.train_steps_relative is not None:
+            return first_step + self.train_steps_relative
+        assert self.train_steps is not None
+        return self.train_steps

@@ -1,0 +1,273 @@
+"""The loop. What it needs is built in `ul2tune.training.run`; here is only the order of things."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from ul2tune import sharding
+from ul2tune.checkpoints import streams
+from ul2tune.checkpoints.manager import CheckpointManager
+from ul2tune.training.compiled import CompiledStep
+from ul2tune.training.config import RunConfig
+from ul2tune.training.metrics import NonFiniteLossError, StepRecord, Window
+from ul2tune.training.progress import LiveLine, Rate, Stopwatch
+from ul2tune.training.signals import StopSignal
+from ul2tune.training.state import join
+from ul2tune.training.writers import MetricsWriter
+from ul2tune.types import Hook, HookContext, Tree
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What the loop drives; built once by `run.train`.
+
+    Attributes:
+      config: the run's settings.
+      model: model configuration, for hooks.
+      mesh: device mesh.
+      batch_size: rows of the global batch.
+      feed: this process's rows (an iterator with `get_state`).
+      train_step: ``(state, frozen, batch) -> (state, metrics)``, compiled once.
+      validate: ``params -> {name: value}``, or None.
+      hooks: called after steps.
+      checkpoints: where states go.
+      description: JSON of the configuration, saved with every checkpoint.
+      writer: files; None except in process 0.
+      line: the live line; None except in process 0.
+      describe: the table to show once the step is compiled.
+    """
+
+    config: RunConfig
+    model: Any
+    mesh: Mesh
+    batch_size: int
+    feed: Any
+    train_step: CompiledStep
+    validate: Callable[[Tree], Mapping[str, float]] | None
+    hooks: Sequence[Hook]
+    checkpoints: CheckpointManager
+    description: Mapping[str, Any]
+    writer: MetricsWriter | None
+    line: LiveLine | None
+    describe: Callable[[CompiledStep], str]
+
+
+@dataclass(kw_only=True)
+class Position:
+    """Where a run is; changes as it goes, and is saved with a checkpoint.
+
+    Attributes:
+      first_step: the step the run's counter began at (that of its initial checkpoint, or 0).
+      step: optimiser steps done.
+      last_step: step to stop at; moved forward to `step` when the data ends.
+      saved_step: step of the newest checkpoint, if there is one.
+      window: metrics since the last log line.
+      watch: training time.
+      rate: throughput since the last log line.
+      logged: whether this process has written a log line yet.
+    """
+
+    first_step: int
+    step: int
+    last_step: int
+    saved_step: int | None
+    window: Window
+    watch: Stopwatch
+    rate: Rate
+    logged: bool = False
+
+
+def loop(parts: Parts, state: Tree, frozen: Tree, at: Position) -> Tree:
+    """Trains from `at.step` to `at.last_step` and returns the last state.
+
+    THE ORDER OF ONE TURN IS A CONTRACT:
+
+        1. SAVE(STATE, STREAMS)   what is saved is what the next batch will meet
+        2. BATCH                  streams move on
+        3. STEP                   state moves on
+        4. HOOKS                  log, validation, hooks see the state after the step
+
+    A checkpoint of step n therefore holds everything that happened up to and including the hooks of
+    step n, and nothing of what comes after: a resumed run repeats no line and skips none.
+
+    Raises:
+      NonFiniteLossError: naming the step; the state is not saved.
+      CheckpointWriteError: if a checkpoint cannot be written.
+    """
+    config, start = parts.config, at.step
+    at.rate.restart(at.step, at.watch.now())
+    with StopSignal() as stop:
+        while True:
+            # 1. SAVE(STATE, STREAMS)
+            stopping, done = stop.requested(at.step), at.step >= at.last_step
+            due = at.step % config.checkpoint_period_steps == 0 or stopping or done
+            if (due or at.step == start) and at.saved_step != at.step:
+                at.watch.stop()
+                _settle(parts, at, keep=0)
+                save(parts, state, frozen, at)
+            if stopping or done:
+                break
+
+            # 2. BATCH
+            before = parts.feed.get_state()
+            try:
+                local = next(parts.feed)
+            except StopIteration:
+                _settle(parts, at, keep=0)
+                log.warning("The data ended after step %d of %d.", at.step, at.last_step)
+                at.last_step = at.step
+                if at.step > start:
+                    observe(parts, state, frozen, at, data_ended=True)
+                continue
+            batch = sharding.to_global(local, parts.mesh, parts.batch_size)
+
+            # 3. STEP
+            if not parts.train_step.is_compiled:
+                parts.train_step.compile(state, frozen, batch)
+                _note(parts, parts.describe(parts.train_step))
+            at.watch.start()
+            state, metrics = parts.train_step(state, frozen, batch)
+            at.step += 1
+            at.window.push(
+                StepRecord(
+                    step=at.step,
+                    metrics=metrics,
+                    streams=before,
+                    sources=local.get("decoder_source_ids"),
+                )
+            )
+            # The step just dispatched keeps the device busy while the one before it is looked at.
+            _settle(parts, at, keep=1)
+            if parts.line is not None:
+                rates = at.rate.measure(at.step, at.watch.now(), at.window.fill)
+                parts.line.show(at.step, at.window.latest, rates)
+
+            # 4. HOOKS
+            observe(parts, state, frozen, at)
+    parts.checkpoints.wait()
+    if parts.line is not None:
+        parts.line.end()
+    if stopping and not done:
+        log.warning("Stopped by SIGTERM after step %d; the same command resumes.", at.step)
+    return state
+
+
+def _note(parts: Parts, text: str) -> None:
+    if parts.line is not None:
+        parts.line.note(text)
+
+
+def observe(
+    parts: Parts, state: Tree, frozen: Tree, at: Position, *, data_ended: bool = False
+) -> None:
+    """What happens after a step: log line, validation loss, hooks; each at its own period and at
+    the end.
+
+    Args:
+      data_ended: this is the end, found out only now: do what was not already done after this step.
+    """
+    config, step = parts.config, at.step
+
+    def due(period_steps: int) -> bool:
+        on_time = step % period_steps == 0
+        return not on_time if data_ended else on_time or step == at.last_step
+
+    if due(config.log_period_steps):
+        _settle(parts, at, keep=0)
+        _log(parts, at)
+    period = config.eval_period_steps
+    validate = parts.validate if period is not None and due(period) else None
+    hooks = [hook for hook in parts.hooks if due(hook.period_steps)]
+    if validate is None and not hooks:
+        return
+    _settle(parts, at, keep=0)
+    at.watch.stop()
+    params = join(state, frozen)["params"]
+    values = dict(validate(params)) if validate is not None else {}
+    context = HookContext(
+        step=step,
+        params=params,
+        model=parts.model,
+        mesh=parts.mesh,
+        model_dir=config.model_dir,
+    )
+    for hook in hooks:
+        values.update(hook(context))
+    if parts.writer is not None and values:
+        parts.writer.metrics(step, values)
+    at.rate.restart(step, at.watch.now())
+
+
+def save(parts: Parts, state: Tree, frozen: Tree, at: Position) -> None:
+    """Saves state, streams, clock and the unfinished log window together. Collective."""
+    meta = {
+        "streams": streams.gather(parts.feed.get_state()),
+        "window": at.window.to_json(),
+        "clock": {"train_secs": at.watch.now(), "first_step": at.first_step},
+        "config": parts.description,
+    }
+    parts.checkpoints.save(at.step, join(state, frozen), meta)
+    at.saved_step = at.step
+
+
+def _log(parts: Parts, at: Position) -> None:
+    rates = at.rate.measure(at.step, at.watch.now(), at.window.fill)
+    values = at.window.take()
+    at.rate.restart(at.step, at.watch.now())
+    # An error of a background save should not wait for the next one.
+    parts.checkpoints.check()
+    if not at.logged:
+        at.logged = True
+        fills = [f"{k.removesuffix('_fill')} {v:.1%}" for k, v in values.items() if "_fill" in k]
+        _note(parts, f"fill (positions that are not padding): {', '.join(fills)}")
+    if parts.writer is not None:
+        parts.writer.metrics(at.step, values)
+        parts.writer.timing(at.step, {**rates, "train_secs": at.watch.now()})
+
+
+def _settle(parts: Parts, at: Position, *, keep: int) -> None:
+    bad = at.window.settle(keep)
+    if bad is None:
+        return
+    path = _dump(parts, bad)
+    if parts.line is not None:
+        parts.line.end()
+    parts.checkpoints.wait()
+    values = ", ".join(f"{name} = {at.window.latest[name]}" for name in ("loss", "grad_norm"))
+    intact = f"step {at.saved_step}" if at.saved_step is not None else "none"
+    raise NonFiniteLossError(
+        f"Step {bad.step} is not finite: {values}. Newest checkpoint: {intact}, untouched. "
+        f"The batch's origin (rows, sources and stream states) is in {path}. Lower the learning "
+        f"rate, clip gradients or look at the data, then run again to resume from the checkpoint."
+    )
+
+
+def _dump(parts: Parts, bad: StepRecord) -> Path:
+    """Writes what it takes to draw the offending batch again. Collective."""
+    state = streams.gather(bad.streams)
+    path = Path(parts.config.model_dir) / f"nonfinite-step-{bad.step}.json"
+    sources = None
+    if bad.sources is not None:
+        names = ("(padding)", *parts.feed.source_names)
+        counts = np.bincount(bad.sources.reshape(-1), minlength=len(names))
+        sources = {name: int(count) for name, count in zip(names, counts)}
+    if jax.process_index() == 0:
+        dump = {
+            "step": bad.step,
+            "target_tokens_by_source_of_process_0": sources,
+            "rows": state[streams.ROW],
+            "streams_before_the_batch": state,
+        }
+        path.write_text(json.dumps(dump, indent=1) + "\n", encoding="utf-8")
+    return path

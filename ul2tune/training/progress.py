@@ -1,0 +1,141 @@
+"""What a person sees while a run trains: a table at the start, then one live line."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TextIO
+
+
+@dataclass
+class Stopwatch:
+    """Time spent on training steps; saves, evaluations and hooks are outside of it.
+
+    Attributes:
+      secs: total over all starts of the run; saved with the checkpoint.
+    """
+
+    secs: float = 0.0
+    _since: float | None = None
+
+    def start(self) -> None:
+        if self._since is None:
+            self._since = time.perf_counter()
+
+    def stop(self) -> None:
+        self.secs = self.now()
+        self._since = None
+
+    def now(self) -> float:
+        running = 0.0 if self._since is None else time.perf_counter() - self._since
+        return self.secs + running
+
+
+@dataclass(kw_only=True)
+class Rate:
+    """Throughput since the last :meth:`restart`.
+
+    Attributes:
+      tokens_per_step: positions of one batch, padding included.
+      flops_per_step: model FLOPs of one step, or None where the model has no formula.
+      peak_flops: of all devices together, or None where the device is unknown.
+    """
+
+    tokens_per_step: int
+    flops_per_step: float | None
+    peak_flops: float | None
+    _step: int = 0
+    _secs: float = 0.0
+
+    def restart(self, step: int, secs: float) -> None:
+        self._step, self._secs = step, secs
+
+    def measure(self, step: int, secs: float, fill: float) -> dict[str, float]:
+        """Rates since the restart; `fill` is the share of positions that are not padding."""
+        steps, elapsed = step - self._step, secs - self._secs
+        if steps <= 0 or elapsed <= 0:
+            return {}
+        per_sec = steps / elapsed
+        values = {
+            "steps_per_sec": per_sec,
+            "tokens_per_sec": per_sec * self.tokens_per_step,
+            "nonpadding_tokens_per_sec": per_sec * self.tokens_per_step * fill,
+        }
+        if self.flops_per_step:
+            values["model_flops_per_sec"] = per_sec * self.flops_per_step
+            if self.peak_flops:
+                values["mfu"] = values["model_flops_per_sec"] / self.peak_flops
+        return values
+
+
+@dataclass
+class LiveLine:
+    """One line that rewrites itself on a terminal; elsewhere a line every `quiet_secs`."""
+
+    last_step: int
+    stream: TextIO = field(default_factory=lambda: sys.stderr)
+    live_secs: float = 0.2
+    quiet_secs: float = 10.0
+    _shown: float = 0.0
+    _width: int = 0
+
+    def show(self, step: int, latest: Mapping[str, float], rates: Mapping[str, float]) -> None:
+        """Shows step, loss, rates and the time left; does nothing if it did so just now."""
+        terminal = self.stream.isatty()
+        now = time.monotonic()
+        due = now - self._shown >= (self.live_secs if terminal else self.quiet_secs)
+        if not due and step != self.last_step:
+            return
+        self._shown = now
+        text = line(step, self.last_step, latest, rates)
+        if terminal:
+            # Blanks cover what a longer line left behind.
+            self.stream.write("\r" + text.ljust(self._width))
+            self._width = len(text)
+        else:
+            self.stream.write(text + "\n")
+        self.stream.flush()
+
+    def note(self, text: str) -> None:
+        """Prints lines that stay, above the live line."""
+        self.end()
+        self.stream.write(text + "\n")
+        self.stream.flush()
+
+    def end(self) -> None:
+        """Leaves the live line, so that what is printed next stands below it."""
+        if self._width:
+            self.stream.write("\n")
+            self.stream.flush()
+            self._width = 0
+
+
+def line(step: int, last_step: int, latest: Mapping[str, float], rates: Mapping[str, float]) -> str:
+    """``step 120/500 (24 %)  loss 3.412  12.3k tokens/s (11.0k real)  MFU 41.2 %  ETA 0:03:12``"""
+    parts = [f"step {step}/{last_step} ({100 * step // max(last_step, 1)} %)"]
+    if "loss" in latest:
+        parts.append(f"loss {latest['loss']:.3f}")
+    if "tokens_per_sec" in rates:
+        real = compact(rates["nonpadding_tokens_per_sec"])
+        parts.append(f"{compact(rates['tokens_per_sec'])} tokens/s ({real} real)")
+        if "mfu" in rates:
+            parts.append(f"MFU {100 * rates['mfu']:.1f} %")
+        left = int((last_step - step) / rates["steps_per_sec"])
+        parts.append(f"ETA {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}")
+    return "  ".join(parts)
+
+
+def compact(value: float) -> str:
+    """1234567 -> "1.23M"."""
+    for limit, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:.3g}{suffix}"
+    return f"{value:.3g}"
+
+
+def table(rows: Sequence[tuple[str, str]]) -> str:
+    """Two aligned columns."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name.ljust(width)}  {value}" for name, value in rows)

@@ -1,0 +1,277 @@
+"""`train`, the root function: builds the parts, restores or initialises, enters the loop."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from ul2tune import sharding
+from ul2tune.checkpoints import layout, streams
+from ul2tune.checkpoints.manager import CheckpointManager
+from ul2tune.checkpoints.restore import restore_latest
+from ul2tune.feed.config import FeedConfig
+from ul2tune.feed.feed import Feed, eval_batches
+from ul2tune.models import base, flops
+from ul2tune.optim import optimizer as optimizer_lib
+from ul2tune.optim.optimizer import OptimizerConfig
+from ul2tune.sharding import MeshConfig
+from ul2tune.training import drift, lock, summary
+from ul2tune.training import state as state_lib
+from ul2tune.training.compiled import CompiledStep
+from ul2tune.training.config import RunConfig
+from ul2tune.training.loop import Parts, Position, loop
+from ul2tune.training.loss import LossConfig
+from ul2tune.training.metrics import Window
+from ul2tune.training.progress import LiveLine, Rate, Stopwatch
+from ul2tune.training.step import Recipe
+from ul2tune.training.validation import Validation
+from ul2tune.training.writers import MetricsWriter
+from ul2tune.types import Hook, InitFn, Tree
+
+log = logging.getLogger(__name__)
+
+
+def train(
+    model: Any,
+    data: FeedConfig,
+    optimizer: OptimizerConfig,
+    mesh: MeshConfig,
+    run: RunConfig,
+    loss: LossConfig,
+    init: InitFn | None = None,
+    hooks: Sequence[Hook] = (),
+) -> Tree:
+    """Pretrains, continues or fine-tunes: which of them is decided by `data`, `init` and
+    `optimizer` alone.
+
+    Where the state comes from, in this order:
+
+        1. the newest sound checkpoint in MODEL_DIR: the run resumes;
+        2. `init`, for example the parameters of another run (INITIAL_CHECKPOINT_PATH);
+        3. fresh parameters drawn from the seed.
+
+    Args:
+      model: model configuration (see `ul2tune.models.base.ModelConfig`).
+      data: training data.
+      optimizer: optimiser, schedule and parameter groups.
+      mesh: device mesh.
+      run: how long, what to write when.
+      loss: objective.
+      init: source of initial parameters.
+      hooks: called during training, for example to evaluate.
+
+    Returns:
+      All parameters after the last step.
+
+    Raises:
+      ValueError: for a configuration that cannot work or differs from the checkpoint's, or if all
+        checkpoints in MODEL_DIR are damaged.
+      NonFiniteLossError: if loss or gradient stop being finite.
+      CheckpointWriteError: if a checkpoint cannot be written.
+    """
+    settings = Settings(model=model, data=data, optimizer=optimizer, mesh=mesh, run=run, loss=loss)
+    if run.compilation_cache_dir is not None:
+        jax.config.update("jax_compilation_cache_dir", run.compilation_cache_dir)
+    device_mesh = sharding.make_mesh(mesh)
+    rows = _local_rows(settings, device_mesh)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(jax.set_mesh(device_mesh))
+        if jax.process_index() == 0:
+            stack.enter_context(lock.exclusive(run.model_dir))
+        feed = stack.enter_context(contextlib.closing(Feed(data, rows)))
+        parts, start = _build(settings, device_mesh, feed, init, hooks, stack)
+        state = loop(parts, start.state, start.frozen, start.at)
+        return state_lib.join(state, start.frozen)["params"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The arguments of :func:`train` that are plain configuration."""
+
+    model: Any
+    data: FeedConfig
+    optimizer: OptimizerConfig
+    mesh: MeshConfig
+    run: RunConfig
+    loss: LossConfig
+
+    def describe(self, prepared: Any) -> dict[str, Any]:
+        """What must not change between two starts of one run, as JSON; the mesh may."""
+        return drift.describe(
+            {
+                "model": self.model,
+                "data": self.data,
+                "optimizer": self.optimizer,
+                "loss": self.loss,
+                "run": {name: getattr(self.run, name) for name in drift.RUN_FIELDS},
+                "prepared": prepared,
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Where a run begins, be it the middle.
+
+    Attributes:
+      state: trainable state on its devices.
+      frozen: parameters that do not train.
+      at: counters and clocks.
+    """
+
+    state: dict[str, Any]
+    frozen: dict[str, Any]
+    at: Position
+
+
+def _local_rows(settings: Settings, mesh: Mesh) -> tuple[int, ...]:
+    """The rows this process feeds.
+
+    Raises:
+      ValueError: if the batch does not divide, or the data would end at different steps.
+    """
+    data, run = settings.data, settings.run
+    if jax.process_count() > 1 and data.num_epochs is not None:
+        raise ValueError(
+            f"FeedConfig.num_epochs = {data.num_epochs} with {jax.process_count()} processes: "
+            f"their data would end at different steps. Leave it None and set TRAIN_STEPS."
+        )
+    rows = sharding.local_rows(mesh, data.batch_size)
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    if data.batch_size % (ways * run.num_microbatches):
+        raise ValueError(
+            f"BATCH_SIZE = {data.batch_size} does not divide into {run.num_microbatches} "
+            f"microbatches over data x fsdp = {ways}. Use a multiple of "
+            f"{ways * run.num_microbatches}, or fewer microbatches."
+        )
+    return rows
+
+
+def _build(
+    settings: Settings,
+    mesh: Mesh,
+    feed: Feed,
+    init: InitFn | None,
+    hooks: Sequence[Hook],
+    stack: contextlib.ExitStack,
+) -> tuple[Parts, Start]:
+    """Everything the loop drives; what must be closed is closed by `stack`."""
+    model, data, run = settings.model, settings.data, settings.run
+    optimizer = optimizer_lib.make(
+        settings.optimizer, base.abstract_params(model), base.param_axes(model)
+    )
+    spec = state_lib.specify(model, optimizer, mesh)
+    start = _start(settings, spec, optimizer, feed, init)
+    recipe = Recipe(
+        model=model,
+        loss=settings.loss,
+        optimizer=optimizer,
+        num_microbatches=run.num_microbatches,
+        seed=run.seed,
+        num_sources=len(feed.source_names),
+        first_step=start.at.first_step,
+    )
+    checkpoints = CheckpointManager(
+        Path(run.model_dir) / layout.SUBDIRECTORY,
+        keep_last=run.keep_checkpoints,
+        keep_period_steps=run.keep_checkpoint_period_steps,
+    )
+    stack.enter_context(contextlib.closing(checkpoints))
+    writer, line = None, None
+    if jax.process_index() == 0:
+        writer = MetricsWriter(run.model_dir, step=start.at.step, tensorboard=run.tensorboard)
+        stack.enter_context(contextlib.closing(writer))
+        line = LiveLine(start.at.last_step)
+        stack.callback(line.end)
+    overview = summary.Overview(
+        spec=spec,
+        optimizer=optimizer,
+        mesh=mesh,
+        data=data,
+        run=run,
+        steps=(start.at.step, start.at.last_step),
+        source_names=feed.source_names,
+    )
+    parts = Parts(
+        config=run,
+        model=model,
+        mesh=mesh,
+        batch_size=data.batch_size,
+        feed=feed,
+        train_step=CompiledStep(recipe, spec),
+        validate=_validation(settings, recipe, feed, mesh),
+        hooks=hooks,
+        checkpoints=checkpoints,
+        description=settings.describe(feed.fingerprints),
+        writer=writer,
+        line=line,
+        describe=lambda step: summary.text(overview, step),
+    )
+    return parts, start
+
+
+def _start(
+    settings: Settings,
+    spec: state_lib.StateSpec,
+    optimizer: optimizer_lib.Optimizer,
+    feed: Feed,
+    init: InitFn | None,
+) -> Start:
+    """Restores or initialises; the numbers are the priorities promised by :func:`train`."""
+    run, window = settings.run, Window(feed.source_names)
+    directory = Path(run.model_dir) / layout.SUBDIRECTORY
+    current = settings.describe(feed.fingerprints)
+
+    def accept(meta: Mapping[str, Any], where: str) -> None:
+        for change in drift.check(
+            meta["config"], current, allow=run.allow_config_change, where=where
+        ):
+            log.warning("Resuming with another configuration: %s", change)
+
+    # 1. The newest sound checkpoint of this run.
+    restored = restore_latest(directory, spec.saved, accept)
+    if restored is not None:
+        state, frozen = state_lib.split(restored.state, spec)
+        window.restore(restored.meta["window"])
+        feed.set_state(streams.select(restored.meta["streams"], feed.rows))
+        clock, step = restored.meta["clock"], restored.step
+        log.info("Resuming from step %d of %s.", step, directory)
+    else:
+        # 2. The initial checkpoint, else 3. fresh parameters. Not every InitFn knows a step.
+        step = getattr(init, "first_step", 0)
+        state, frozen = state_lib.create(spec, settings.model, optimizer, run.seed, init, step)
+        clock = {"first_step": step, "train_secs": 0.0}
+    at = Position(
+        first_step=clock["first_step"],
+        step=step,
+        last_step=run.last_step(clock["first_step"]),
+        saved_step=None if restored is None else step,
+        window=window,
+        watch=Stopwatch(clock["train_secs"]),
+        rate=_rate(settings),
+    )
+    return Start(state=state, frozen=frozen, at=at)
+
+
+def _rate(settings: Settings) -> Rate:
+    data = settings.data
+    per_row = flops.train_flops_per_row(settings.model, data.inputs_length, data.targets_length)
+    peak = flops.peak_flops(jax.devices()[0])
+    return Rate(
+        tokens_per_step=data.batch_size * sum(data.row_lengths),
+        flops_per_step=per_row * data.batch_size,
+        peak_flops=None if peak is None else peak * jax.device_count(),
+    )
+
+
+def _validation(settings: Settings, recipe: Recipe, feed: Feed, mesh: Mesh) -> Validation | None:
+    if settings.run.eval_period_steps is None:
+        return None
+    ...

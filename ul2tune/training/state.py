@@ -1,0 +1,117 @@
+"""The training state: created sharded in one jitted call; taken apart for checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from ul2tune import sharding, tree
+from ul2tune.models import base
+from ul2tune.optim.optimizer import Optimizer
+from ul2tune.optim.state_sharding import state_shardings
+from ul2tune.training.step import init_key
+from ul2tune.types import InitFn, Tree
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateSpec:
+    """Shapes, dtypes and shardings of everything, before anything is computed.
+
+    Attributes:
+      state: ``{"step", "params", "opt_state"}`` of `jax.ShapeDtypeStruct`; trainable parameters
+        only.
+      frozen: the other parameters.
+    """
+
+    state: dict[str, Any]
+    frozen: dict[str, Any]
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """All parameters."""
+        return tree.merge(self.state["params"], self.frozen)
+
+    @property
+    def saved(self) -> dict[str, Any]:
+        """The structure of a checkpoint: parameters whole, whatever is frozen."""
+        return join(self.state, self.frozen)
+
+
+def join(state: Tree, frozen: Tree) -> dict[str, Any]:
+    """State + frozen parameters -> what is saved."""
+    return {**state, "params": tree.merge(state["params"], frozen)}
+
+
+def split(saved: Tree, spec: StateSpec) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The inverse of :func:`join`."""
+    params, trainable = tree.flatten(saved["params"]), tree.flatten(spec.state["params"])
+    parts = [{p: x for p, x in params.items() if (p in trainable) is on} for on in (True, False)]
+    return {**saved, "params": tree.unflatten(parts[0])}, tree.unflatten(parts[1])
+
+
+def specify(model: Any, optimizer: Optimizer, mesh: Mesh) -> StateSpec:
+    """Lays the state out over the mesh.
+
+    Raises:
+      ValueError: if a parameter does not divide by its mesh axes.
+    """
+    params = base.abstract_params(model)
+    shardings = sharding.param_shardings(params, base.param_axes(model), mesh)
+    trainable, frozen = tree.partition(params, optimizer.trainable)
+    trainable_shardings, frozen_shardings = tree.partition(shardings, optimizer.trainable)
+    opt_state = jax.eval_shape(optimizer.tx.init, trainable)
+    opt_shardings = state_shardings(opt_state, trainable, trainable_shardings, mesh)
+    step = jax.ShapeDtypeStruct((), jnp.int32, sharding=sharding.replicated(mesh))
+    return StateSpec(
+        state={
+            "step": step,
+            "params": _with_shardings(trainable, trainable_shardings),
+            "opt_state": _with_shardings(opt_state, opt_shardings),
+        },
+        frozen=_with_shardings(frozen, frozen_shardings),
+    )
+
+
+def create(
+    spec: StateSpec,
+    model: Any,
+    optimizer: Optimizer,
+    seed: int,
+    init: InitFn | None,
+    first_step: int,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the first state and the frozen parameters, on their devices.
+
+    Parameters come from `init`, or are drawn from `seed`; in either case one jitted function with
+    output shardings builds everything, so no device ever holds more than its share.
+    """
+
+    def build(params: Tree) -> tuple[dict[str, Any], Tree]:
+        trainable, frozen = tree.partition(params, optimizer.trainable)
+        opt_state = optimizer.tx.init(trainable)
+        return {"step": jnp.int32(first_step), "params": trainable, "opt_state": opt_state}, frozen
+
+    out_shardings = jax.tree.map(lambda x: x.sharding, (spec.state, spec.frozen))
+    if init is None:
+        fresh = jax.jit(
+            lambda key: build(base.init_params(model, key)), out_shardings=out_shardings
+        )
+        return fresh(init_key(seed))
+    return jax.jit(build, out_shardings=out_shardings)(init(spec.params))
+
+
+def bytes_per_device(abstract: Tree) -> int:
+    """Bytes of one device's shards."""
+    leaves = jax.tree.leaves(abstract)
+    shards = [(leaf.sharding.shard_shape(leaf.shape), leaf.dtype) for leaf in leaves]
+    return tree.num_bytes([jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shards])
+
+
+def _with_shardings(abstract: Tree, shardings: Tree) -> Any:
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings
+    )

@@ -1,0 +1,79 @@
+"""The files a run leaves behind its checkpoints.
+
+MODEL_DIR/metrics.jsonl   what was computed: identical to the last bit after any restarts
+MODEL_DIR/timing.jsonl    how fast it was: wall-clock values, different in every run
+MODEL_DIR/tensorboard     both, for looking at
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+from tensorboardX import SummaryWriter
+
+METRICS, TIMING, TENSORBOARD = "metrics.jsonl", "timing.jsonl", "tensorboard"
+
+
+class MetricsWriter:
+    """Appends lines ``{"step": n, name: value, …}``; only process 0 has one."""
+
+    def __init__(self, model_dir: str | Path, *, step: int, tensorboard: bool):
+        """Opens the files and drops what was written after `step`, which is going to be computed
+        again."""
+        self._dir = Path(model_dir)
+        self._dir.mkdir(parents=True, exist_ok=True)
+        self._files: dict[str, IO[str]] = {}
+        for name in (METRICS, TIMING):
+            truncate(self._dir / name, step)
+            self._files[name] = open(self._dir / name, "a", encoding="utf-8")  # noqa: SIM115
+        # Events of steps after `step` stay in their files; purge_step hides them.
+        self._board = (
+            SummaryWriter(str(self._dir / TENSORBOARD), purge_step=step + 1)
+            if tensorboard
+            else None
+        )
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Values that depend on the computation alone."""
+        self._write(METRICS, step, values)
+
+    def timing(self, step: int, values: Mapping[str, float]) -> None:
+        """Values that depend on the clock."""
+        self._write(TIMING, step, {"unix_secs": time.time(), **values})
+
+    def _write(self, name: str, step: int, values: Mapping[str, float]) -> None:
+        line = {"step": step, **{key: float(value) for key, value in sorted(values.items())}}
+        self._files[name].write(json.dumps(line) + "\n")
+        self._files[name].flush()
+        if self._board is not None:
+            for key, value in values.items():
+                self._board.add_scalar(key, value, step)
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def truncate(path: Path, step: int) -> None:
+    """Keeps the lines up to `step`, atomically; a line cut off by a kill ends the file."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        try:
+            complete = line.endswith("\n") and json.loads(line)["step"] <= step
+        except (ValueError, KeyError):
+            complete = False
+        if not complete:
+            break
+        kept.append(line)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    os.replace(temporary, path)
