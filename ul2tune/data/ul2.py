@@ -160,20 +160,17 @@ class UL2Noise:
           ValueError: if not even one token fits, or such a segment needs too many sentinels.
         """
         raw_N = np.arange(inputs_length + targets_length + 1)
-        denoiser_N = np.full_like(raw_N, denoiser)
-        least, most, spans_N = self._extremes(denoiser, raw_N)
-        frame = self._frame(denoiser_N)
-        inputs_N, _ = frame.lengths(raw_N, least, spans_N)
-        _, targets_N = frame.lengths(raw_N, most, spans_N)
-        fits = (inputs_N <= inputs_length) & (targets_N <= targets_length)
+        most = self.largest(denoiser, raw_N)
+        fits = (most.inputs <= inputs_length) & (most.targets <= targets_length)
         longest = int(np.argmin(fits)) - 1 if not fits.all() else int(raw_N[-1])
         if longest < 1:
             raise ValueError(
                 f"Denoiser {self.names[denoiser]!r} cannot fit one token into {inputs_length} "
                 f"inputs and {targets_length} targets: lengthen the task feature lengths."
             )
-        fitting = slice(longest + 1)
-        self._check_sentinels(denoiser_N[fitting], raw_N[fitting], spans_N[fitting])
+        fitting_N = raw_N[: longest + 1]
+        _, _, spans_N = self._extremes(denoiser, fitting_N)
+        self._check_sentinels(np.full_like(fitting_N, denoiser), fitting_N, spans_N)
         return longest
 
     def largest(self, denoiser: int, raw_N: ArrayLike) -> Largest:
