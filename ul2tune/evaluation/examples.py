@@ -1,0 +1,198 @@
+"""The finite set of examples an evaluation runs over, read from prepared data without TensorFlow.
+
+Everything comes from the manifests and shards that `ul2tune prepare` wrote: token ids of the
+prompts, raw references, answer choices and names (`ul2tune.data.records.FIELD_NAMES`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ul2tune.data import manifest, vocab
+from ul2tune.data.codec import Example
+from ul2tune.data.superni import split_hash
+from ul2tune.data.vocab import Vocabulary
+from ul2tune.feed.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalExample:
+    """One prompt with what its prediction is compared to.
+
+    Attributes:
+      task, id: its name; together unique in the set.
+      category: the task's, or empty.
+      inputs_S: int32 ids of the prompt, end of sequence included where the task has one.
+      inputs_text: the prompt in words.
+      references: acceptable answers, at least one.
+      answer_choices: what rank classification ranks; empty = nothing.
+      choice_ids: their int32 ids, ended as the task's targets are.
+      demo_ids: demos in the prompt.
+      baselines: predictions that need no model, by name.
+      truncated: the prompt was cut to the feature length.
+    """
+
+    task: str
+    id: str
+    category: str
+    inputs_S: np.ndarray
+    inputs_text: str
+    references: tuple[str, ...]
+    answer_choices: tuple[str, ...] = ()
+    choice_ids: tuple[np.ndarray, ...] = ()
+    demo_ids: tuple[str, ...] = ()
+    baselines: Mapping[str, str] | None = None
+    truncated: bool = False
+
+    @property
+    def name(self) -> str:
+        """Keys the randomness of this example's generation."""
+        return f"{self.task}/{self.id}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalSet:
+    """All examples of a mixture's split, in the order of the manifests.
+
+    Attributes:
+      examples: tasks one after the other.
+      vocabulary: of the prepared data.
+      metric_functions: dotted names by task, from the manifests.
+      fingerprints: of each task's prepared data.
+      split_hash: of the names of all examples, in order.
+    """
+
+    examples: tuple[EvalExample, ...]
+    vocabulary: Vocabulary
+    metric_functions: Mapping[str, tuple[str, ...]]
+    fingerprints: Mapping[str, str]
+    split_hash: str
+
+
+def load(
+    mixture: str,
+    data_dir: str,
+    *,
+    split: str,
+    inputs_length: int,
+    max_examples_per_task: int | None = None,
+) -> EvalSet:
+    """Reads the examples of a prepared mixture or task.
+
+    Args:
+      mixture: its name.
+      data_dir: where `ul2tune prepare` wrote it.
+      split: SeqIO split.
+      inputs_length: longer prompts are cut from the right; the end of sequence is kept.
+      max_examples_per_task: the first so many of each task; None = all.
+
+    Raises:
+      FileNotFoundError: if the mixture or a split of it is not prepared.
+      ValueError: if tasks disagree on the vocabulary, hold raw text for denoising instead of
+        prompts, two examples have one name, or there is no example at all.
+    """
+    tasks = manifest.read_mixture(data_dir, mixture).tasks
+    manifests = {task: manifest.read_task(data_dir, task, split) for task in tasks}
+    examples: list[EvalExample] = []
+    for entry in manifests.values():
+        _check_prompts(entry)
+        vocabulary = vocab.load(entry.vocabulary, root=data_dir)
+        store = Store(data_dir, entry)
+        try:
+            count = min(len(store), max_examples_per_task or len(store))
+            rows = store.read(np.arange(count))
+        finally:
+            store.close()
+        examples += [
+            _example(row, index, entry, vocabulary, inputs_length) for index, row in enumerate(rows)
+        ]
+    names = [example.name for example in examples]
+    _check_names(names, mixture, split)
+    return EvalSet(
+        examples=tuple(examples),
+        vocabulary=_one_vocabulary(list(manifests.values()), data_dir),
+        metric_functions={task: entry.metrics for task, entry in manifests.items()},
+        fingerprints={task: entry.fingerprint for task, entry in manifests.items()},
+        split_hash=split_hash(names),
+    )
+
+
+def vocabulary_of(mixture: str, data_dir: str, split: str = "train") -> Vocabulary:
+    """The vocabulary a mixture was prepared with, for whoever has prompts and no examples.
+
+    Raises:
+      FileNotFoundError: if the mixture is not prepared.
+      ValueError: if its tasks have several vocabularies.
+    """
+    tasks = manifest.read_mixture(data_dir, mixture).tasks
+    return _one_vocabulary([manifest.read_task(data_dir, t, split) for t in tasks], data_dir)
+
+
+def _example(
+    row: Example,
+    index: int,
+    entry: manifest.TaskManifest,
+    vocabulary: Vocabulary,
+    inputs_length: int,
+) -> EvalExample:
+    fields: Mapping[str, Any] = row.fields
+    eos = [vocabulary.info.eos_id]
+
+    def ending(feature: str) -> list[int]:
+        # Prepared ids end with EOS (the task appended it), or the feed is asked to append it.
+        ended = row.arrays[feature].tolist()[-1:] == eos
+        return eos if ended or entry.features[feature].get("add_eos") else []
+
+    ids = row.arrays["inputs"].tolist()
+    body = ids[:-1] if ids[-1:] == eos else ids
+    kept = body[: inputs_length - len(ending("inputs"))]
+    choices = tuple(fields.get("answer_choices") or ())
+    references = fields.get("targets_text") or vocabulary.decode(row.arrays["targets"])
+    baselines = {name: fields[name] for name in ("copy_input", "copy_demo") if name in fields}
+    return EvalExample(
+        task=entry.task,
+        id=str(fields.get("id", index)),
+        category=fields.get("category", ""),
+        inputs_S=np.array(kept + ending("inputs"), np.int32),
+        inputs_text=fields.get("inputs_text") or vocabulary.decode(body),
+        references=(references,) if isinstance(references, str) else tuple(references),
+        answer_choices=choices,
+        choice_ids=tuple(
+            np.array(vocabulary.encode(choice) + ending("targets"), np.int32) for choice in choices
+        ),
+        demo_ids=tuple(fields.get("demo_ids") or ()),
+        baselines=baselines or None,
+        truncated=len(kept) < len(body),
+    )
+
+
+def _check_prompts(entry: manifest.TaskManifest) -> None:
+    if entry.online is not None or "inputs" not in entry.features:
+        raise ValueError(
+            f"Task {entry.task!r} holds raw text for denoising, not prompts with references; it "
+            f"can be trained on but not evaluated by generation. Name an instruction mixture."
+        )
+
+
+def _one_vocabulary(entries: Sequence[manifest.TaskManifest], data_dir: str) -> Vocabulary:
+    prints = {entry.vocabulary["fingerprint"]: entry.task for entry in entries}
+    if len(prints) > 1:
+        raise ValueError(
+            f"Tasks {sorted(prints.values())} were prepared with different vocabularies; a model "
+            f"has one. Prepare them again with the same."
+        )
+    return vocab.load(entries[0].vocabulary, root=data_dir)
+
+
+def _check_names(names: Sequence[str], mixture: str, split: str) -> None:
+    if not names:
+        raise ValueError(f"Split {split!r} of {mixture!r} has no examples to evaluate.")
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ValueError(f"Two examples of {mixture!r} are called {name!r}; ids must differ.")
+        seen.add(name)

@@ -1,0 +1,216 @@
+"""`infer`: prompts in, generations out, one JSON line each, in the order of the prompts.
+
+Resumable: finished lines are on disk after every chunk, a rerun checks that they belong to the same
+prompts and settings and goes on after the last whole one. A line is never lost, repeated or torn.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ul2tune import sharding
+from ul2tune.checkpoints import initialize
+from ul2tune.data.vocab import Vocabulary
+from ul2tune.decoding.sampling import SamplingConfig
+from ul2tune.evaluation import prompts
+from ul2tune.evaluation.predictor import (
+    Predictor,
+    abstract_sharded_params,
+    length_buckets,
+)
+from ul2tune.evaluation.progress import Progress
+from ul2tune.evaluation.prompts import Prompt
+from ul2tune.evaluation.report import write_atomically
+
+# Batches between two writes: a kill repeats at most this much work.
+CHUNK_BATCHES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferConfig:
+    """How prompts are answered.
+
+    Attributes:
+      sampling: how to generate.
+      inputs_length: longer prompts are cut from the right, and marked.
+      batch_size: prompts per step; changes speed, never results.
+      append_eos: end prompts with the end of sequence, as tasks do by default.
+      special_tokens: ``<extra_id_0>`` and ``[S]`` in a prompt mean the reserved ids; off, they are
+        text.
+      input_format: "jsonl", "text", or None to go by the file's name (text for standard input).
+    """
+
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    inputs_length: int = 512
+    batch_size: int = 32
+    append_eos: bool = True
+    special_tokens: bool = False
+    input_format: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("inputs_length", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"InferConfig.{name} must be positive, got {getattr(self, name)}.")
+
+
+def infer(
+    model: Any,
+    vocabulary: Vocabulary,
+    checkpoint_path: str,
+    mesh: sharding.MeshConfig,
+    input_path: str,
+    output_path: str,
+    infer: InferConfig,
+) -> int:
+    """Answers prompts with a checkpoint.
+
+    Args:
+      model: configuration of the model.
+      vocabulary: the one the model was trained with: `ul2tune.data.vocab.load(…)`, or
+        `ul2tune.evaluation.examples.vocabulary_of(mixture, data_dir)`.
+      checkpoint_path: MODEL_DIR (its newest checkpoint) or one step's folder.
+      mesh: devices.
+      input_path: prompts, see `prompts.read`; ``"-"`` = standard input.
+      output_path: JSON lines; continued if it exists. ``<output_path>.settings.json`` beside it
+        holds what determined them.
+      infer: how.
+
+    Returns:
+      Number of answers written by this call.
+
+    Raises:
+      ValueError: on a malformed prompt (with file and line), or if the output that exists was made
+        from other prompts or settings.
+    """
+    format = prompts.format_of(input_path, infer.input_format)
+    total = None
+    if input_path != prompts.STDIN:
+        # A mistake on the last line should not cost a night of work before it.
+        total = sum(1 for _ in prompts.read(input_path, format))
+    elif jax.process_count() > 1:
+        raise ValueError("Standard input reaches one process only; use a file of prompts.")
+    device_mesh = sharding.make_mesh(mesh)
+    step_dir = initialize.resolve(checkpoint_path)
+    settings = _settings(model, vocabulary, f"{checkpoint_path}@{step_dir.name}", infer)
+    asked = prompts.read(input_path, format)
+    num_done = _resume(Path(output_path), settings, asked)
+    progress = Progress("infer", total, "prompts", enabled=jax.process_index() == 0)
+    progress.advance(num_done)
+    params = initialize.load_params(step_dir, abstract_sharded_params(model, device_mesh))
+    predictor = Predictor(
+        model,
+        params,
+        device_mesh,
+        info=vocabulary.info,
+        num_ids=vocabulary.size,
+        batch_size=infer.batch_size,
+        length_buckets=length_buckets(infer.inputs_length),
+    )
+    written = 0
+    for chunk in _chunks(asked, predictor.batch_size * CHUNK_BATCHES):
+        lines = answer(predictor, vocabulary, chunk, infer, progress)
+        if jax.process_index() == 0:
+            _append(Path(output_path), lines)
+        written += len(lines)
+    progress.close()
+    return written
+
+
+def answer(
+    predictor: Predictor,
+    vocabulary: Vocabulary,
+    chunk: Sequence[Prompt],
+    infer: InferConfig,
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    """The output lines of some prompts."""
+    end = [vocabulary.info.eos_id] if infer.append_eos else []
+    bodies = [vocabulary.encode(p.text, specials=infer.special_tokens) for p in chunk]
+    room = infer.inputs_length - len(end)
+    tokens = predictor.generate(
+        [np.array(body[:room] + end, np.int32) for body in bodies],
+        [prompt.id for prompt in chunk],
+        infer.sampling,
+        progress.advance,
+    )
+    return [
+        {
+            "line": prompt.line,
+            "id": prompt.id,
+            "prompt": prompt.text,
+            "truncated": len(body) > room,
+            "prediction": vocabulary.decode(ids).strip(),
+        }
+        for prompt, body, ids in zip(chunk, bodies, tokens)
+    ]
+
+
+def _settings(
+    model: Any, vocabulary: Vocabulary, checkpoint: str, infer: InferConfig
+) -> dict[str, Any]:
+    """What an answer depends on, beside its prompt; the batch size is not among it."""
+    values = dataclasses.asdict(infer)
+    del values["batch_size"]
+    described = hashlib.sha256(repr(model).encode()).hexdigest()[:16]
+    facts = {"checkpoint": checkpoint, "model": described, "vocabulary": vocabulary.fingerprint}
+    return facts | values
+
+
+def _resume(output: Path, settings: dict[str, Any], asked: Iterator[Prompt]) -> int:
+    """Checks what is there, cuts off a torn last line, and skips the prompts that are done."""
+    beside = output.with_name(output.name + ".settings.json")
+    if not output.exists():
+        if jax.process_index() == 0:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(beside, json.dumps(settings, indent=1, sort_keys=True) + "\n")
+        return 0
+    found = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
+    other = sorted(name for name in settings if found.get(name) != settings[name])
+    again = f"Delete {output} to start over, or choose another output."
+    if other:
+        name = other[0]
+        raise ValueError(
+            f"{output} was made with {name} = {found.get(name)!r}, now it is {settings[name]!r}. "
+            + again
+        )
+    data = output.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    done = whole.splitlines()
+    for number, line in enumerate(done, start=1):
+        prompt = next(asked, None)
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{output}:{number}: not valid JSON ({error.msg}). {again}") from error
+        if prompt is None or (row["line"], row["prompt"]) != (prompt.line, prompt.text):
+            raise ValueError(
+                f"{output}:{number} answers another prompt than the input has. {again}"
+            )
+    if len(whole) < len(data) and jax.process_index() == 0:
+        with open(output, "r+b") as file:
+            file.truncate(len(whole))
+    return len(done)
+
+
+def _append(output: Path, lines: Sequence[dict[str, Any]]) -> None:
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    with open(output, "ab") as file:
+        file.write(text.encode("utf-8"))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _chunks(asked: Iterator[Prompt], size: int) -> Iterator[list[Prompt]]:
+    while chunk := list(itertools.islice(asked, size)):
+        yield chunk

@@ -1,0 +1,226 @@
+"""A model on a mesh that answers prompts: batching, padding and compiling around `decoding`.
+
+Rows are independent of each other: a prompt is padded to a length that depends on its own length
+alone, and its randomness is keyed by its name. So the answers do not depend on what else is asked,
+on the batch size or on the number of devices.
+
+Axis legend: B batch, S input length, L target length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from ul2tune import sharding
+from ul2tune.data.records import stable_hash
+from ul2tune.data.vocab_info import VocabInfo
+from ul2tune.decoding.generate import generate
+from ul2tune.decoding.sampling import SamplingConfig
+from ul2tune.decoding.score import score
+from ul2tune.models import base
+from ul2tune.types import Tree
+
+# Called with a number of finished examples.
+OnDone = Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogLikelihood:
+    """Of one target given its prompt: summed over tokens, in nats, and how many tokens."""
+
+    sum: float
+    num_tokens: int
+
+    @property
+    def mean(self) -> float:
+        """Per token: the length-normalised score."""
+        return self.sum / max(self.num_tokens, 1)
+
+
+class Predictor:
+    """Generates and scores in sharded batches.
+
+    Args:
+      model: configuration of the model.
+      params: its parameters, on the mesh; may be replaced between calls by those of a later step.
+      mesh: the batch is split over its data and fsdp axes.
+      info: reserved ids of the vocabulary.
+      num_ids: size of the vocabulary; must not exceed the model's rows.
+      batch_size: rows per step; rounded up to a multiple of the mesh's data-parallel size.
+      length_buckets: padded input lengths, ascending; the last is the longest allowed.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        params: Tree,
+        mesh: jax.sharding.Mesh,
+        *,
+        info: VocabInfo,
+        num_ids: int,
+        batch_size: int,
+        length_buckets: Sequence[int],
+    ):
+        if num_ids > model.vocab_size:
+            raise ValueError(
+                f"The data's vocabulary has {num_ids} ids but the model {model.vocab_size} rows: "
+                f"they do not belong together. Set the model's vocab_size to at least {num_ids}."
+            )
+        self._model, self._mesh, self._info, self._num_ids = model, mesh, info, num_ids
+        ways = mesh.shape["data"] * mesh.shape["fsdp"]
+        self.batch_size = -(-batch_size // ways) * ways
+        self._buckets = tuple(length_buckets)
+        self.params = params
+        self._generate = jax.jit(
+            self._generate_batch,
+            static_argnames="sampling",
+            out_shardings=sharding.replicated(mesh),
+        )
+        self._score = jax.jit(self._score_batch, out_shardings=sharding.replicated(mesh))
+
+    def generate(
+        self,
+        inputs: Sequence[np.ndarray],
+        names: Sequence[str],
+        sampling: SamplingConfig,
+        on_done: OnDone = lambda count: None,
+    ) -> list[np.ndarray]:
+        """Continues every prompt.
+
+        Args:
+          inputs: int32 ids per prompt.
+          names: of the prompts; different names draw differently.
+          sampling: how.
+          on_done: told about finished prompts.
+
+        Returns:
+          int32 ids per prompt, end of sequence and padding included.
+        """
+        results: list[Any] = [None] * len(inputs)
+        halves = _halves([stable_hash(name) for name in names])
+        for length, chosen in self._batches([self._bucket(len(ids)) for ids in inputs]):
+            batch = {
+                "encoder_input_tokens": self._rows([inputs[i] for i in chosen], length),
+                "names": self._rows(list(halves[chosen]), 2, np.uint32),
+            }
+            with jax.set_mesh(self._mesh):
+                tokens_BL = self._generate(self.params, self._place(batch), sampling=sampling)
+            for row, index in enumerate(chosen):
+                results[index] = np.asarray(tokens_BL[row])
+            on_done(len(chosen))
+        return results
+
+    def score(
+        self,
+        inputs: Sequence[np.ndarray],
+        targets: Sequence[np.ndarray],
+        on_done: OnDone = lambda count: None,
+    ) -> list[LogLikelihood]:
+        """Log-likelihood of every target given its prompt."""
+        results: list[Any] = [None] * len(inputs)
+        sizes = [
+            (self._bucket(len(source)), _round_up(len(target)))
+            for source, target in zip(inputs, targets, strict=True)
+        ]
+        for (source_length, target_length), chosen in self._batches(sizes):
+            targets_BL = self._rows([targets[i] for i in chosen], target_length)
+            weights_BL = self._rows([np.ones_like(targets[i]) for i in chosen], target_length)
+            batch = {
+                "encoder_input_tokens": self._rows([inputs[i] for i in chosen], source_length),
+                "decoder_target_tokens": targets_BL,
+                "decoder_input_tokens": np.pad(targets_BL, ((0, 0), (1, 0)))[:, :-1],
+                "decoder_loss_weights": weights_BL,
+            }
+            with jax.set_mesh(self._mesh):
+                scores = jax.device_get(self._score(self.params, self._place(batch)))
+            for row, index in enumerate(chosen):
+                results[index] = LogLikelihood(
+                    sum=float(scores.sum_B[row]), num_tokens=int(scores.length_B[row])
+                )
+            on_done(len(chosen))
+        return results
+
+    @property
+    def num_compiled(self) -> int:
+        """Programs compiled so far: one per pair of input and target length met."""
+        return self._generate._cache_size() + self._score._cache_size()
+
+    def _generate_batch(
+        self, params: Tree, batch: Mapping[str, jax.Array], sampling: SamplingConfig
+    ) -> jax.Array:
+        return generate(
+            base.bind(self._model, params),
+            {"encoder_input_tokens": batch["encoder_input_tokens"]},
+            sampling,
+            batch["names"],
+            num_ids=self._num_ids,
+            eos_id=self._info.eos_id,
+            pad_id=self._info.pad_id,
+        )
+
+    def _score_batch(self, params: Tree, batch: Mapping[str, jax.Array]):
+        return score(base.bind(self._model, params), batch)
+
+    def _bucket(self, length: int) -> int:
+        for bucket in self._buckets:
+            if length <= bucket:
+                return bucket
+        raise ValueError(
+            f"A prompt has {length} tokens, more than the longest bucket {self._buckets[-1]}. "
+            f"Raise the inputs length or shorten the prompt."
+        )
+
+    def _batches(self, sizes: Sequence[Any]) -> Iterator[tuple[Any, list[int]]]:
+        """Indices of equal size, at most a batch at a time, in their order."""
+        for size in sorted(set(sizes)):
+            indices = [i for i, other in enumerate(sizes) if other == size]
+            for start in range(0, len(indices), self.batch_size):
+                yield size, indices[start : start + self.batch_size]
+
+    def _rows(self, rows: list[np.ndarray], length: int, dtype: Any = np.int32) -> np.ndarray:
+        padded = np.full((self.batch_size, length), self._info.pad_id, dtype)
+        for row, values in enumerate(rows):
+            padded[row, : len(values)] = values
+        return padded
+
+    def _place(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        # Every process holds the whole batch and hands its devices their rows.
+        rows = list(sharding.local_rows(self._mesh, self.batch_size))
+        local = {name: value[rows] for name, value in batch.items()}
+        return sharding.to_global(local, self._mesh, self.batch_size)
+
+
+def length_buckets(longest: int, shortest: int = 64) -> tuple[int, ...]:
+    """Powers of two from `shortest`, up to and including `longest`: few programs to compile."""
+    buckets, length = [], shortest
+    while length < longest:
+        buckets.append(length)
+        length *= 2
+    return (*buckets, longest)
+
+
+def abstract_sharded_params(model: Any, mesh: jax.sharding.Mesh) -> Tree:
+    """The abstract parameters of a model, sharded over a mesh: what a checkpoint restores into."""
+    abstract = base.abstract_params(model)
+    shardings = sharding.param_shardings(abstract, base.param_axes(model), mesh)
+    return jax.tree.map(
+        lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s),
+        abstract,
+        shardings,
+    )
+
+
+def _round_up(length: int) -> int:
+    """Target lengths 4, 8, 16, …"""
+    return max(4, 1 << (length - 1).bit_length())
+
+
+def _halves(hashes: Sequence[int]) -> np.ndarray:
+    """uint32 [N, 2]: high and low half of 64-bit hashes."""
+    values = np.array(hashes, np.uint64)
+    return np.stack([values >> np.uint64(32), values & np.uint64(0xFFFFFFFF)], 1).astype(np.uint32)

@@ -1,0 +1,190 @@
+"""`evaluate`: the root function of the command, and the same for a training run's hook."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+from ul2tune import sharding
+from ul2tune.checkpoints import initialize
+from ul2tune.data import metrics
+from ul2tune.decoding.sampling import SamplingConfig
+from ul2tune.evaluation import examples, report
+from ul2tune.evaluation.examples import EvalSet
+from ul2tune.evaluation.predictor import (
+    Predictor,
+    abstract_sharded_params,
+    length_buckets,
+)
+from ul2tune.evaluation.progress import Progress
+from ul2tune.types import Tree
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """What is asked and how it is judged.
+
+    Attributes:
+      split: SeqIO split.
+      inputs_length: longer prompts are cut from the right, and counted.
+      batch_size: prompts per step; changes speed, never results.
+      sampling: how answers are generated.
+      metrics: keys of `ul2tune.data.metrics.SCORES`; a task's own metric functions come on top.
+      rank_choices: also rank the answer choices by log-likelihood, where an example has some.
+      max_examples_per_task: the first so many; None = all.
+      length_buckets: padded prompt lengths; empty = powers of two up to `inputs_length`.
+
+    Raises:
+      ValueError: on an unknown metric or on buckets that do not reach `inputs_length`.
+    """
+
+    split: str = "validation"
+    inputs_length: int = 512
+    batch_size: int = 32
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    metrics: tuple[str, ...] = ("exact_match", "token_f1", "rouge_l")
+    rank_choices: bool = True
+    max_examples_per_task: int | None = None
+    length_buckets: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in self.metrics:
+            if name not in metrics.SCORES:
+                raise ValueError(f"Unknown metric {name!r}; known are {sorted(metrics.SCORES)}.")
+        for name in ("inputs_length", "batch_size", "max_examples_per_task"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"EvalConfig.{name} must be positive, got {value}.")
+        if list(self.length_buckets) != sorted(set(self.length_buckets)):
+            raise ValueError(f"length_buckets must ascend, got {self.length_buckets}.")
+        if self.length_buckets and self.length_buckets[-1] < self.inputs_length:
+            raise ValueError(
+                f"The last of length_buckets {self.length_buckets} is less than inputs_length = "
+                f"{self.inputs_length}. Add a bucket or lower inputs_length."
+            )
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """The padded lengths in use."""
+        return tuple(self.length_buckets) or length_buckets(self.inputs_length)
+
+
+def evaluate(
+    model: Any,
+    mixture: str,
+    data_dir: str,
+    checkpoint_path: str,
+    mesh: sharding.MeshConfig,
+    output_dir: str,
+    eval: EvalConfig,
+) -> dict[str, Any]:
+    """Evaluates a checkpoint on a prepared mixture; writes `predictions.jsonl` and `metrics.json`.
+
+    Needs no TensorFlow: prompts and references come from prepared data.
+
+    Args:
+      model: configuration of the model.
+      mixture: prepared mixture or task.
+      data_dir: where it was prepared.
+      checkpoint_path: MODEL_DIR (its newest checkpoint) or one step's folder.
+      mesh: devices.
+      output_dir: where to write.
+      eval: what and how.
+
+    Returns:
+      The content of `metrics.json`.
+
+    Raises:
+      FileNotFoundError: if the mixture is not prepared.
+      ValueError: if data, model and checkpoint do not fit each other.
+    """
+    device_mesh = sharding.make_mesh(mesh)
+    eval_set = load_set(mixture, data_dir, eval)
+    step_dir = initialize.resolve(checkpoint_path)
+    params = initialize.load_params(step_dir, abstract_sharded_params(model, device_mesh))
+    predictor = make_predictor(model, params, device_mesh, eval_set, eval)
+    facts = {"mixture": mixture, "checkpoint": str(checkpoint_path), "step": int(step_dir.name)}
+    return evaluate_set(predictor, eval_set, eval, output_dir, facts)
+
+
+def load_set(mixture: str, data_dir: str, eval: EvalConfig) -> EvalSet:
+    """The examples that `eval` asks for."""
+    return examples.load(
+        mixture,
+        data_dir,
+        split=eval.split,
+        inputs_length=eval.inputs_length,
+        max_examples_per_task=eval.max_examples_per_task,
+    )
+
+
+def make_predictor(
+    model: Any, params: Tree, mesh: jax.sharding.Mesh, eval_set: EvalSet, eval: EvalConfig
+) -> Predictor:
+    """A predictor for the vocabulary of the examples."""
+    return Predictor(
+        model,
+        params,
+        mesh,
+        info=eval_set.vocabulary.info,
+        num_ids=eval_set.vocabulary.size,
+        batch_size=eval.batch_size,
+        length_buckets=eval.buckets,
+    )
+
+
+def evaluate_set(
+    predictor: Predictor,
+    eval_set: EvalSet,
+    eval: EvalConfig,
+    output_dir: str,
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Answers, judges and writes. Collective; only the first process writes.
+
+    `facts` are added to `metrics.json`: what else determines the numbers.
+    """
+    answers = answer_all(predictor, eval_set, eval)
+    table = report.summarize(answers, eval_set, eval.metrics)
+    table |= {**facts, "split": eval.split, "sampling": dataclasses.asdict(eval.sampling)}
+    if jax.process_index() == 0:
+        report.write(output_dir, answers, table)
+    return table
+
+
+def answer_all(predictor: Predictor, eval_set: EvalSet, eval: EvalConfig) -> list[report.Answer]:
+    """Generates an answer to every example and scores its answer choices."""
+    asked = eval_set.examples
+    ranked = [
+        (index, choice)
+        for index, example in enumerate(asked)
+        for choice in range(len(example.choice_ids))
+        if eval.rank_choices
+    ]
+    progress = Progress(
+        "evaluate", len(asked) + len(ranked), "sequences", enabled=jax.process_index() == 0
+    )
+    tokens = predictor.generate(
+        [example.inputs_S for example in asked],
+        [example.name for example in asked],
+        eval.sampling,
+        progress.advance,
+    )
+    scores = predictor.score(
+        [asked[index].inputs_S for index, _ in ranked],
+        [asked[index].choice_ids[choice] for index, choice in ranked],
+        progress.advance,
+    )
+    progress.close()
+    choices: list[list[Any]] = [[] for _ in asked]
+    for (index, _), log_likelihood in zip(ranked, scores):
+        choices[index].append(log_likelihood)
+    texts = [eval_set.vocabulary.decode(ids).strip() for ids in tokens]
+    return [
+        report.judge(example, text, ranking, eval.metrics)
+        for example, text, ranking in zip(asked, texts, choices)
+    ]
