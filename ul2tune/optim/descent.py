@@ -47,11 +47,8 @@ class DescentState(NamedTuple):
     momentum: Any
 
 
-def descend(config: Descent) -> optax.GradientTransformationExtraArgs:
+def descend(config: Descent) -> optax.GradientTransformation:
     """Turns update directions into what `optax.apply_updates` adds to the parameters.
-
-    `update` accepts the run's step as ``step=`` for the schedule; the default is the count of
-    updates of this state.
 
     NUMERICS: float32 throughout; the result has the parameter's type.
     """
@@ -60,10 +57,9 @@ def descend(config: Descent) -> optax.GradientTransformationExtraArgs:
         momentum = () if config.momentum is None else jax.tree.map(_zeros, params)
         return DescentState(jnp.zeros((), jnp.int32), momentum)
 
-    def update(updates, state, params=None, *, step=None, **extra):
-        del extra
+    def update(updates, state, params=None):
         assert params is not None
-        rate = config.schedule(state.count if step is None else step)
+        rate = config.schedule(state.count)
         steps = tree.map_with_path(lambda path, u: rate * config.lr_multiplier[path] * u, updates)
         momentum = state.momentum
         if config.momentum is not None:
@@ -80,7 +76,7 @@ def descend(config: Descent) -> optax.GradientTransformationExtraArgs:
 
         return tree.map_with_path(move, steps, params), DescentState(state.count + 1, momentum)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return optax.GradientTransformation(init, update)
 
 
 def _zeros(param: jax.Array) -> jax.Array:

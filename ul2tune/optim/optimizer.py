@@ -122,22 +122,24 @@ class Optimizer:
     """What the training step needs.
 
     Attributes:
-      tx: the transformation; its trees hold the trainable parameters only. `update` takes the
-        run's step as ``step=``, which drives the schedule; without it the schedule follows the
-        number of updates of this optimiser state (different if a run starts at a later step).
-      schedule: step -> learning rate, before the groups' multipliers.
+      tx: the transformation; its trees hold the trainable parameters only.
+      schedule: updates done -> learning rate, before the groups' multipliers.
       trainable: tree of bools like the parameters. Gradients of the others need not exist:
         differentiate with respect to `tree.partition(params, trainable)[0]` alone.
       rows: what :meth:`describe` returns.
     """
 
-    tx: optax.GradientTransformationExtraArgs
+    tx: optax.GradientTransformation
     schedule: ScheduleConfig
     trainable: Mapping[str, Any]
     rows: tuple[GroupRow, ...]
 
     def learning_rate(self, step: jax.typing.ArrayLike) -> jax.Array:
-        """The rate `tx.update(..., step=step)` uses, before the groups' multipliers."""
+        """The rate of the update after `step` updates of this optimiser state.
+
+        A run that starts at step s (that of its initial checkpoint) with a new state is at `step`
+        0 then.
+        """
         return self.schedule(step)
 
     def describe(self) -> tuple[GroupRow, ...]:

@@ -20,7 +20,7 @@ _OPTIONAL = ("timescale_steps", "total_steps", "final_learning_rate", "decay_ste
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """The learning rate of a run's ``step`` (the number of updates before it), by `name`.
+    """The learning rate after ``step`` updates of an optimiser state, by `name`.
 
     With ``t = max(0, step - step_offset)``, ``W = warmup_steps``, ``T = total_steps``,
     ``d = decay_steps``, ``r = learning_rate``, ``f = final_learning_rate`` (default 0) and
@@ -44,8 +44,9 @@ class ScheduleConfig:
       total_steps: the step the decay ends at; "linear", "cosine" and "wsd" need it.
       decay_steps: "wsd" needs it: the decay covers the last `decay_steps` of `total_steps`.
       final_learning_rate: where "linear", "cosine" and "wsd" end and stay.
-      step_offset: as in T5X, the step that counts as the schedule's 0, for a run that goes on
-        counting where its initial checkpoint stopped.
+      step_offset: the step that counts as the schedule's 0. DIVERGES: T5X counts the steps of the
+        initial checkpoint too and needs a positive offset to start a schedule anew there; our steps
+        are this run's own, and -1_000_000 goes on with the schedule of a million steps before.
 
     References: T5X `utils.create_learning_rate_scheduler`; Loshchilov & Hutter 2017
     (arXiv:1608.03983, cosine); Hu et al. 2024 (arXiv:2404.06395, section 4, WSD).
@@ -83,8 +84,8 @@ class ScheduleConfig:
     def _check_lengths(self):
         if self.learning_rate < 0 or (self.final_learning_rate or 0) < 0:
             raise ValueError(f"{self}: learning rates must not be negative.")
-        if self.warmup_steps < 0 or self.step_offset < 0:
-            raise ValueError(f"{self}: warmup_steps and step_offset must not be negative.")
+        if self.warmup_steps < 0:
+            raise ValueError(f"{self}: warmup_steps must not be negative.")
         if self.timescale_steps is not None and self.timescale_steps < 1:
             raise ValueError(f"{self}: timescale_steps must be at least 1.")
         if self.decay_steps is not None and self.decay_steps < 1:
@@ -98,7 +99,7 @@ class ScheduleConfig:
                 )
 
     def __call__(self, step: jax.typing.ArrayLike) -> jax.Array:
-        """Returns the learning rate of the update that starts at `step`, a float32 scalar."""
+        """Returns the learning rate of the update after `step` updates, a float32 scalar."""
         t = jnp.maximum(jnp.asarray(step, jnp.float32) - self.step_offset, 0)
         ramp = jnp.minimum(1.0, t / self.warmup_steps) if self.warmup_steps else 1.0
         return jnp.float32(ramp * self._after_warmup(t))

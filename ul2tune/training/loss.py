@@ -191,9 +191,8 @@ def cross_entropy(
     groups = _data_parallel_groups(batch_size)
     num_chunks = min(length, math.ceil(batch_size * length / (groups * config.chunk_tokens)))
     chunking = _Chunking(length=length, num_chunks=num_chunks, groups=groups)
-    loss_BL, z_loss_BL, correct_BL = _cross_entropy(
-        hidden_BLD, head_VD, targets_BL, terms, chunking
-    )
+    outputs: Any = _cross_entropy(hidden_BLD, head_VD, targets_BL, terms, chunking)
+    loss_BL, z_loss_BL, correct_BL = outputs
     weights_BL = (
         jnp.ones_like(loss_BL) if weights_BL is None else jnp.asarray(weights_BL, jnp.float32)
     )
