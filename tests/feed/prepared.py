@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,9 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from ul2tune.data import codec, manifest, vocab
 from ul2tune.data.ul2 import UL2Config
 
-VOCABULARY = vocab.load({"kind": "pass_through", "base_size": 1000, "extra_ids": 200, "modes": ["R", "S", "X"]})
+VOCABULARY = vocab.load(
+    {"kind": "pass_through", "base_size": 1000, "extra_ids": 200, "modes": ["R", "S", "X"]}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +36,8 @@ def documents(count: int, seed: int = 0, low: int = 50, high: int = 900) -> list
     random = np.random.default_rng(seed)
     lengths = random.integers(low, high, count)
     return [
-        {"targets": (i * 7919 + np.arange(n) * 31) % 990 + 3} for i, n in enumerate(lengths.tolist())
+        {"targets": (i * 7919 + np.arange(n) * 31) % 990 + 3}
+        for i, n in enumerate(lengths.tolist())
     ]
 
 
@@ -70,7 +74,7 @@ def _write_task(data_dir: Path, task: Task, split: str) -> None:
     names = sorted({name for example in task.examples for name in example})
     shards = []
     cuts = np.linspace(0, len(task.examples), task.num_shards + 1).astype(int).tolist()
-    for i, (start, stop) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
+    for i, (start, stop) in enumerate(itertools.pairwise(cuts)):
         path = folder / f"data-{i:05d}-of-{task.num_shards:05d}.arrayrecord"
         writer = ArrayRecordWriter(str(path), "group_size:1")
         for example in task.examples[start:stop]:
@@ -116,3 +120,42 @@ def _write_task(data_dir: Path, task: Task, split: str) -> None:
 
 def _tokens(examples, names) -> dict[str, int]:
     return {name: sum(len(example[name]) for example in examples) for name in names}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """One segment read back out of a batch."""
+
+    row: int
+    source: str
+    inputs: np.ndarray
+    targets: np.ndarray
+
+
+def unpack(batch: Mapping[str, np.ndarray], names: Sequence[str]) -> list[Segment]:
+    """The segments of a packed encoder-decoder batch, row by row in order.
+
+    Reads nothing but segment ids, positions and sources, so it fails if any of them is wrong.
+    """
+    segments = []
+    for row in range(len(batch["decoder_target_tokens"])):
+        sides = {
+            "inputs": (batch["encoder_input_tokens"][row], "encoder"),
+            "targets": (batch["decoder_target_tokens"][row], "decoder"),
+        }
+        for segment in range(1, batch["decoder_segment_ids"][row].max() + 1):
+            found = {}
+            for side, (tokens, prefix) in sides.items():
+                places = np.flatnonzero(batch[f"{prefix}_segment_ids"][row] == segment)
+                np.testing.assert_array_equal(np.diff(places), 1)
+                np.testing.assert_array_equal(
+                    batch[f"{prefix}_positions"][row, places], np.arange(places.size)
+                )
+                found[side] = tokens[places]
+            places = batch["decoder_segment_ids"][row] == segment
+            (source,) = set(batch["decoder_source_ids"][row, places].tolist())
+            assert np.all(batch["decoder_loss_weights"][row, places] == 1)
+            shifted = [0, *found["targets"][:-1]]
+            np.testing.assert_array_equal(batch["decoder_input_tokens"][row, places], shifted)
+            segments.append(Segment(row=row, source=names[source - 1], **found))
+    return segments

@@ -121,7 +121,9 @@ class Documents:
     def _ensure(self, rows: np.ndarray, tasks: np.ndarray, needed: int) -> list[_Cursor]:
         """Loads until `needed` tokens are at hand, or all there are."""
         cursors = [self._cursor(r, t) for r, t in zip(rows.tolist(), tasks.tolist(), strict=True)]
-        short = np.array([i for i, c in enumerate(cursors) if c.available < needed], np.int64)
+        # Several draws of a row may wait for the same text: each cursor once.
+        first = {cursor: i for i, cursor in reversed(list(enumerate(cursors)))}
+        short = np.array(sorted(i for c, i in first.items() if c.available < needed), np.int64)
         attempts = 0
         while short.size:
             more = self._load([cursors[i] for i in short], rows[short], tasks[short], needed)
