@@ -100,7 +100,7 @@ def load(
         program.read_file(name)
     for name, value in flags:
         program.read_flag(name, value)
-    program.bindings = [_without_alias(binding) for binding in program.bindings]
+    program.bindings = _keep_defined([_without_alias(b) for b in program.bindings])
     gin_check.check_bindings(program)
     bound = {id(b.symbol.value) for b in program.bindings if b.symbol}
     missing = [root for root in roots if id(root) not in bound]
@@ -123,6 +123,21 @@ def load(
         if not any(isinstance(leaf, (Macro, Reference)) for leaf in leaves(binding.value))
     }
     return Config(_flatten(program, reachable), tuple(notes), literal, tuple(roots))
+
+
+def _keep_defined(bindings: Sequence[Binding]) -> list[Binding]:
+    """Drops `X = %gin.REQUIRED` where X is already set: run files may come first or last.
+
+    DIVERGES: in gin the last binding wins even if it is REQUIRED.
+    """
+    defined, kept = set(), []
+    for binding in bindings:
+        if binding.symbol is None:
+            if binding.value == gin_check.REQUIRED and binding.parameter in defined:
+                continue
+            defined.add(binding.parameter)
+        kept.append(binding)
+    return kept
 
 
 def _without_alias(binding: Binding) -> Binding:

@@ -28,7 +28,7 @@ def prepare_missing(
       modules: modules that register it; imported by the child only.
       data_dir: where prepared data lives; shared by all processes.
       splits: splits the run reads.
-      num_workers: processes that prepare (0: as many as there are CPUs).
+      num_workers: processes that prepare; 0 chooses.
       process_index: which process of the run this is.
 
     Raises:
