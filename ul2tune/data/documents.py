@@ -12,17 +12,15 @@ A damaged archive is an error: nobody knows what is lost with the rest of it.
 
 from __future__ import annotations
 
-import contextlib
-import glob as local_glob
-import gzip
 import hashlib
 import json
 import os
-import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import IO, Any, Literal, Protocol, cast
+from typing import Any, BinaryIO, Literal, Protocol
+
+from ul2tune.data import files
 
 Format = Literal["text", "documents", "jsonl"]
 FORMATS = ("text", "documents", "jsonl")
@@ -30,8 +28,6 @@ FORMATS = ("text", "documents", "jsonl")
 # change.
 MAX_HASHED_BYTES = 2**30
 MAX_REMEMBERED = 20
-_ZSTANDARD = (".zst", ".zstd")
-_COMPRESSED = (".gz", *_ZSTANDARD)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,12 +129,11 @@ class FileCorpus:
         """As :class:`Corpus`. With fewer files than shards, every shard reads all files and parses
         its own records.
         """
-        files = expand(self.files)
-        by_file = len(files) >= num_shards
-        if by_file:
-            files, shard, num_shards = files[shard::num_shards], 0, 1
+        found = files.expand(self.files)
+        if len(found) >= num_shards:
+            found, shard, num_shards = found[shard::num_shards], 0, 1
         index = 0
-        for file in files:
+        for file in found:
             for line, record in _records(file, self.format):
                 if index % num_shards == shard:
                     rejections.num_records += 1
@@ -149,19 +144,18 @@ class FileCorpus:
                 index += 1
 
     def fingerprint(self) -> str:
-        files = expand(self.files)
         digest = hashlib.sha256(f"{self.format}\0{self.text_key}".encode())
         by_content = self.num_bytes() <= MAX_HASHED_BYTES
-        for file in files:
+        for file in files.expand(self.files):
             digest.update(os.path.basename(file).encode() + b"\0")
-            digest.update(_hash_file(file) if by_content else str(_stamp(file)).encode())
+            digest.update(files.sha256(file) if by_content else str(files.stamp(file)).encode())
         return digest.hexdigest()[:16]
 
     def num_bytes(self) -> int:
-        return sum(_stamp(file)[0] for file in expand(self.files))
+        return sum(files.stamp(file)[0] for file in files.expand(self.files))
 
     def text_bytes(self) -> int | None:
-        compressed = any(file.endswith(_COMPRESSED) for file in expand(self.files))
+        compressed = any(map(files.is_compressed, files.expand(self.files)))
         return None if compressed else self.num_bytes()
 
     def _parse(self, record: bytes, file: str, line: int, log: Rejections) -> str | None:
@@ -170,12 +164,13 @@ class FileCorpus:
             if self.format == "jsonl" and text.strip():
                 text = _text_of(json.loads(text), self.text_key)
                 text.encode("utf-8")  # JSON can escape lone surrogates, which no tokenizer takes
-        except UnicodeError as error:
+        except (UnicodeDecodeError, UnicodeEncodeError) as error:
             # A block may span lines: point at the one that holds the bad byte.
             inner = record.count(b"\n", 0, error.start) if isinstance(error.object, bytes) else 0
             log.add(file, line + inner, "invalid UTF-8", error.reason)
         except json.JSONDecodeError as error:
-            log.add(file, line, "bad JSON", f"{error.msg} at column {error.colno}")
+            what = error.msg.removesuffix(" at")
+            log.add(file, line, "bad JSON", f"{what} at column {error.colno}")
         except RecursionError:
             log.add(file, line, "bad JSON", "nested too deeply")
         except TypeError as error:
@@ -207,110 +202,21 @@ def split_of(text: str, validation_fraction: float) -> str:
     return "validation" if int.from_bytes(digest) < validation_fraction * 2**64 else "train"
 
 
-def expand(files: str | Sequence[str]) -> list[str]:
-    """Paths and globs -> existing files, sorted within each pattern, each once.
-
-    Raises:
-      ValueError: if a pattern matches nothing.
-    """
-    found: dict[str, None] = {}
-    for pattern in [files] if isinstance(files, str) else files:
-        matches = _remote_glob(pattern) if "://" in pattern else _local_glob(pattern)
-        if not matches:
-            raise ValueError(f"No file matches {pattern!r} (working directory {os.getcwd()}).")
-        found.update(dict.fromkeys(matches))
-    return list(found)
-
-
-def _local_glob(pattern: str) -> list[str]:
-    pattern = os.path.expanduser(pattern)
-    if os.path.isfile(pattern):  # also names that hold glob characters
-        return [pattern]
-    return sorted(path for path in local_glob.glob(pattern, recursive=True) if os.path.isfile(path))
-
-
-def _remote_glob(pattern: str) -> list[str]:
-    with contextlib.suppress(ImportError):
-        import fsspec
-
-        filesystem, path = fsspec.core.url_to_fs(pattern)
-        return sorted(filesystem.unstrip_protocol(match) for match in filesystem.glob(path))
-    from etils import epath
-
-    path = epath.Path(pattern)
-    return sorted(str(match) for match in path.parent.glob(path.name))
-
-
-def open_binary(file: str) -> IO[bytes]:
-    """Opens a local or remote file for reading, decompressing ``.gz`` and ``.zst``."""
-    raw = _open_raw(file)
-    if file.endswith(".gz"):
-        return cast(IO[bytes], gzip.GzipFile(fileobj=raw, mode="rb"))
-    if file.endswith(_ZSTANDARD):
-        import zstandard
-
-        return zstandard.open(raw, "rb")
-    return raw
-
-
-def _open_raw(file: str) -> IO[bytes]:
-    if "://" not in file:
-        return open(file, "rb")
-    with contextlib.suppress(ImportError):
-        import fsspec
-
-        return cast(IO[bytes], fsspec.open(file, "rb").open())
-    from etils import epath
-
-    return cast(IO[bytes], epath.Path(file).open("rb"))
-
-
-def _stamp(file: str) -> tuple[int, str]:
-    """(bytes, time of change) of a file as stored."""
-    if "://" not in file:
-        status = os.stat(file)
-        return status.st_size, str(status.st_mtime_ns)
-    with contextlib.suppress(ImportError):
-        import fsspec
-
-        filesystem, path = fsspec.core.url_to_fs(file)
-        facts = filesystem.info(path)
-        changed = facts.get("mtime") or facts.get("LastModified") or facts.get("created")
-        return int(facts["size"]), str(changed)
-    from etils import epath
-
-    status = epath.Path(file).stat()
-    return int(status.length), str(status.mtime)
-
-
-def _hash_file(file: str) -> bytes:
-    with _open_raw(file) as stream:
-        return hashlib.file_digest(stream, "sha256").digest()
-
-
 def _records(file: str, format: Format) -> Iterator[tuple[int, bytes]]:
     """(first line number, bytes) of each record of a file."""
-    errors: tuple[type[Exception], ...] = (EOFError, gzip.BadGzipFile, zlib.error)
-    if file.endswith(_ZSTANDARD):
-        import zstandard
-
-        errors = (*errors, zstandard.ZstdError)
-    try:
-        with open_binary(file) as stream:
-            first = stream.read(3)
-            start = b"" if first == b"\xef\xbb\xbf" else first  # byte order mark
-            lines = _lines(start, stream)
-            if format == "text":
-                yield 1, b"".join(lines)
-            elif format == "jsonl":
-                yield from enumerate(lines, start=1)
-            else:
-                yield from _blocks(lines)
-    except errors as error:
-        raise ValueError(f"{file} is damaged or not what its name says: {error}.") from error
+    with files.open_binary(file) as stream:
+        first = stream.read(3)
+        start = b"" if first == b"\xef\xbb\xbf" else first  # byte order mark
+        lines = _lines(start, stream)
+        if format == "text":
+            yield 1, b"".join(lines)
+        elif format == "jsonl":
+            yield from ((number, line.rstrip(b"\r\n")) for number, line in enumerate(lines, 1))
+        else:
+            yield from _blocks(lines)
 
 
-def _lines(start: bytes, stream: IO[bytes]) -> Iterator[bytes]:
+def _lines(start: bytes, stream: BinaryIO) -> Iterator[bytes]:
     """The stream's lines; `start` was read from it already and may hold line ends itself."""
     *whole, rest = start.split(b"\n")
     yield from (line + b"\n" for line in whole)

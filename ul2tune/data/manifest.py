@@ -131,6 +131,8 @@ def _read(path: Path, parse):
         raise FileNotFoundError(f"{path} does not exist. Run `ul2tune prepare` for this mixture.")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(data, dict):
+            raise ValueError(f"a {type(data).__name__}, expected an object")
         if data.get("format_version") != FORMAT_VERSION:
             raise ValueError(
                 f"format_version {data.get('format_version')}, expected {FORMAT_VERSION}"

@@ -7,7 +7,7 @@ Training does not run this (the feed calls the same NumPy code without TensorFlo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import seqio
@@ -79,13 +79,16 @@ class UL2Preprocessor:
                 corrupt, [rows.flat_values, seed], [tf.int32, tf.int64] * 2, stateful=False
             )
             flat = [tf.ensure_shape(side, [None]) for side in sides]
-            inputs = tf.RaggedTensor.from_row_lengths(*flat[:2])
-            targets = tf.RaggedTensor.from_row_lengths(*flat[2:])
-            both = {"inputs": inputs, "targets": targets}
+            ragged: Any = tf.RaggedTensor
+            both = {
+                "inputs": ragged.from_row_lengths(*flat[:2]),
+                "targets": ragged.from_row_lengths(*flat[2:]),
+            }
             return {name: both[name] for name in names}
 
         dataset = dataset.map(lambda element: tf.cast(element[self.feature], tf.int32))
-        return denoise(dataset.ragged_batch(self.window)).unbatch()
+        # SeqIO passes the seeds.
+        return cast(Any, denoise)(dataset.ragged_batch(self.window)).unbatch()
 
     def _lengths(self, lengths: Mapping[str, int] | None) -> tuple[tuple[str, ...], int, int]:
         """(features to make, room for inputs, room for targets)."""

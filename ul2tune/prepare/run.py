@@ -71,7 +71,8 @@ def prepare(
                     receipts = _run(plan, tuple(modules), data_dir, num_workers, runner)
                     _finish(plan, receipts, data_dir, max_rejected_fraction)
         num_examples = {task.name: _num_training_examples(task.name, data_dir) for task in tasks}
-        if not any(num_examples.values()) and "train" in splits:
+        trainable = any("train" in task.splits for task in tasks)
+        if trainable and "train" in splits and not any(num_examples.values()):
             raise ValueError(f"{mixture!r} has no training examples.")
         rates = effective_rates(mixture, num_examples)
         manifest.write(

@@ -169,14 +169,14 @@ def run_on_beam(items: Sequence[Work], flags: str, progress: Progress) -> list[R
       ValueError: if apache_beam is not installed.
     """
     try:
-        import apache_beam as beam
-        from apache_beam.options.pipeline_options import PipelineOptions
+        beam = importlib.import_module("apache_beam")  # an extra that pyright need not have
+        module = importlib.import_module("apache_beam.options.pipeline_options")
     except ImportError as error:
         raise ValueError(
             'runner="beam" needs apache_beam: `pip install "ul2tune[prepare,beam]"`, in an '
             'environment of its own, or use runner="processes".'
         ) from error
-    options = PipelineOptions(shlex.split(flags), save_main_session=False)
+    options = module.PipelineOptions(shlex.split(flags), save_main_session=False)
     with beam.Pipeline(options=options) as pipeline:
         _ = (
             pipeline

@@ -192,14 +192,14 @@ def elements(plan: Plan, shard: int = 0) -> Iterator[dict[str, Any]]:
     try:
         yield from dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
     except tf.errors.OpError as error:
-        failure = source.failure if isinstance(source, DocumentSource) else None
+        failure = getattr(source, "failure", None)
         if failure is None:
             raise
         raise failure from error
 
 
 def _check_features(plan: Plan, dataset: tf.data.Dataset) -> None:
-    spec = dataset.element_spec
+    spec: Any = dataset.element_spec
     for name in plan.features:
         if name not in spec:
             if plan.pipeline.online is None and not plan.task.output_features[name].required:

@@ -88,16 +88,17 @@ def register_corpus_task(
       validation_fraction: share of the documents held out as split ``"validation"``.
     """
     config = preset(objective) if isinstance(objective, str) else objective
-    target = seqio.Feature(vocabulary=seqio_vocabulary(vocabulary, corpus), add_eos=True)
+    wrapped = seqio_vocabulary(vocabulary, corpus)
+    target = seqio.Feature(vocabulary=wrapped, add_eos=True)
     features = {"targets": target}
     online: Callable = seqio.preprocessors.append_eos_after_trim
     if config is not None:
         online = UL2Preprocessor(config)
         features["inputs"] = dataclasses.replace(target, required=not online.is_causal)
-    tokenize = functools.partial(tokenize_documents, vocabulary=target.vocabulary)
+    tokenize = functools.partial(tokenize_documents, vocabulary=wrapped)
     return seqio.TaskRegistry.add(
         name,
-        source=DocumentSource(corpus, validation_fraction),
+        source=DocumentSource(corpus, validation_fraction),  # type: ignore[arg-type]
         preprocessors=[tokenize, seqio.CacheDatasetPlaceholder(), online],
         output_features=features,
     )
@@ -123,9 +124,9 @@ def seqio_vocabulary(vocabulary: VocabularyLike, corpus: Corpus | None = None) -
         return SeqioVocabulary(vocabulary)
     if vocabulary == "stdlib":
         return SeqioVocabulary(functools.partial(trained_vocabulary, StdlibCorpus()))
-    if vocabulary == "trained" or isinstance(vocabulary, VocabularyConfig):
+    config = VocabularyConfig() if vocabulary == "trained" else vocabulary
+    if isinstance(config, VocabularyConfig):
         if corpus is None:
             raise ValueError("A trained vocabulary needs a corpus to learn from.")
-        config = None if isinstance(vocabulary, str) else vocabulary
         return SeqioVocabulary(functools.partial(trained_vocabulary, corpus, config))
-    return SeqioVocabulary(functools.partial(vocab.load, vocabulary))
+    return SeqioVocabulary(functools.partial(vocab.load, config))
