@@ -159,6 +159,8 @@ FIELD_NAMES = (
     "answer_choices",
     "demo_ids",
     "metric_names",
+    "copy_input",
+    "copy_demo",
 )
 
 
@@ -179,6 +181,22 @@ def move_space(rendered: Rendered) -> Rendered:
     )
 
 
+def copy_input(record: Record) -> str:
+    """Model-free baseline (Wang et al. 2022, §5): answer with the instance's input."""
+    return record.input
+
+
+def copy_demo(record: Record) -> str:
+    """Model-free baseline (Wang et al. 2022, §5): answer with the first positive demo's target.
+
+    Empty if there is none.
+    """
+    return next((demo.target for demo in record.demos if not demo.negative), "")
+
+
+_NL = "\n"
+
+
 def evaluation_fields(record: Record, rendered: Rendered) -> dict[str, Any]:
     """The fields of :data:`FIELD_NAMES`: strings, or lists of strings where there may be many."""
     return {
@@ -190,6 +208,8 @@ def evaluation_fields(record: Record, rendered: Rendered) -> dict[str, Any]:
         "answer_choices": list(rendered.answer_choices),
         "demo_ids": list(rendered.demo_ids),
         "metric_names": list(record.metric_names),
+        "copy_input": copy_input(record),
+        "copy_demo": copy_demo(record),
     }
 
 

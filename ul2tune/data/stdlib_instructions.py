@@ -25,13 +25,15 @@ from pathlib import Path
 from typing import Any
 
 from ul2tune.data import stdlib_corpus
-from ul2tune.data.records import stable_hash
+from ul2tune.data.records import Record, stable_hash
+from ul2tune.data.superni import TaskFile
+from ul2tune.data.vocab_training import cache_dir
 
 # Changes when the same sources would give other files.
 VERSION = 1
 PREFIX = "stdlib_"
 EVAL_INSTANCES = 32
-MAX_INSTANCES = 1000
+MAX_INSTANCES = 600
 _POSITIVE, _NEGATIVE = 3, 1
 
 Pair = tuple[str, str]
@@ -74,6 +76,37 @@ def task_names(*, held_out: bool) -> tuple[str, ...]:
     """Full task names of the held-out or of the trained types."""
     table = task_types()
     return tuple(PREFIX + n for n in table if table[n].get("held_out", False) == held_out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StdlibTask:
+    """One task type as a corpus of records; its file is written when first read.
+
+    Attributes:
+      name: a full task name.
+    """
+
+    name: str
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """SeqIO splits."""
+        return self._file("").splits
+
+    def read(self, split: str) -> Iterator[Record]:
+        """The records of one split, phrasings drawn per example."""
+        folder = write_tasks(cache_dir() / "stdlib_instructions" / fingerprint())
+        return self._file(str(folder / "tasks" / f"{self.name}.json")).read(split)
+
+    def fingerprint(self) -> str:
+        """Changes whenever the records do; writes nothing."""
+        return f"{fingerprint()}/{self._file('')}"
+
+    def _file(self, path: str) -> TaskFile:
+        held_out = self.name in task_names(held_out=True)
+        return TaskFile(
+            path=path, held_out=held_out, eval_instances=EVAL_INSTANCES, any_definition=True
+        )
 
 
 def write_tasks(folder: str | Path) -> Path:

@@ -18,7 +18,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from ul2tune.data.records import Demo, Record, stable_hash
 
 # Tk-Instruct evaluates the first 100 instances of a task: balanced by label, in the file's order.
 EVAL_INSTANCES = 100
+SplitLevel = Literal["train", "supervised", "partial", "held_out"]
 DEFAULT_METRICS = ("exact_match", "token_f1", "rouge_l")
 
 
@@ -131,7 +132,7 @@ def records(
     task: Task,
     instances: Sequence[Instance] | None = None,
     *,
-    split_level: Literal["train", "supervised", "partial", "held_out"] = "train",
+    split_level: SplitLevel = "train",
     any_definition: bool = False,
     seed: int = 0,
 ) -> Iterator[Record]:
@@ -155,6 +156,71 @@ def records(
             demos=task.demos,
             metric_names=DEFAULT_METRICS,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskFile:
+    """A task file as a corpus of records with a training and a validation split.
+
+    As in Tk-Instruct, the first `eval_instances` are for evaluation. A task held out from training
+    has only those; of a trained task they are its held-out examples (DIVERGES: Tk-Instruct trains
+    on all instances of its training tasks).
+
+    Attributes:
+      path: the file.
+      held_out: whether the whole task is held out: no training split.
+      eval_instances: size of the validation split; 0 = none.
+      train_limit: at most so many training instances, drawn by `seed`; None = all.
+      any_definition: draw the phrasing where there are several.
+      infer_choices: derive answer choices where the file declares none.
+      seed: of these draws.
+    """
+
+    path: str
+    held_out: bool = False
+    eval_instances: int = EVAL_INSTANCES
+    train_limit: int | None = None
+    any_definition: bool = False
+    infer_choices: bool = False
+    seed: int = 0
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """SeqIO splits."""
+        train = () if self.held_out else ("train",)
+        return (*train, "validation") if self.eval_instances else train
+
+    def read(self, split: str) -> Iterator[Record]:
+        """The records of one split.
+
+        Raises:
+          ValueError: if the file is malformed.
+        """
+        task = load_task(self.path)
+        if self.infer_choices and task.answer_choices is None:
+            task = replace(task, answer_choices=infer_answer_choices(task))
+        level: SplitLevel = "held_out" if self.held_out else "supervised"
+        instances = task.instances[: self.eval_instances]
+        if split == "train":
+            level = "train"
+            rest = task.instances[self.eval_instances :]
+            instances = select(rest, self.train_limit, seed=self.seed)
+        return records(
+            task,
+            instances,
+            split_level=level,
+            any_definition=self.any_definition,
+            seed=self.seed,
+        )
+
+    def fingerprint(self) -> str:
+        """Of the file's bytes and the options."""
+        options = replace(self, path="")
+        try:
+            data = Path(self.path).read_bytes()
+        except FileNotFoundError as error:
+            raise ValueError(f"Task file {self.path} does not exist.") from error
+        return hashlib.sha256(repr(options).encode() + data).hexdigest()[:16]
 
 
 def infer_answer_choices(task: Task, maximum: int = 6) -> tuple[str, ...] | None:

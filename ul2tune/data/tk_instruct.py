@@ -1,7 +1,7 @@
 """Tk-Instruct's prompts: definition, positive and negative examples, query, within a token budget.
 
 Source: Wang et al. 2022 (arXiv:2204.07705) and the collator of the Tk-Instruct repository; byte
-for byte its text. Also its two baselines without a model.
+for byte its text.
 """
 
 from __future__ import annotations
@@ -88,9 +88,7 @@ def render(
     """
     draw = stable_hash(seed, "encoding", record.task, record.id)
     encoding = encodings[draw % len(encodings)]
-    query = (
-        f"{_closed(f'Now complete the following example -{_NL}Input: ', record.input)}\nOutput: "
-    )
+    query = _closed("Now complete the following example -\nInput: ", record.input) + "\nOutput: "
     name = f"{record.task}. " if encoding.task_name else ""
     definition = _closed("Definition: ", record.instruction) + "\n\n" if encoding.definition else ""
     shown: list[str] = []
@@ -119,26 +117,6 @@ def render(
         demo_ids=tuple(demo_ids),
         truncated=truncated,
     )
-
-
-def copy_input(record: Record) -> str:
-    """Tk-Instruct's model-free baseline: answer with the instance's input."""
-    return record.input
-
-
-def copy_demo(record: Record) -> str:
-    """Tk-Instruct's model-free baseline: answer with the first positive example's output.
-
-    Raises:
-      ValueError: if the record has no positive demo.
-    """
-    for demo in record.demos:
-        if not demo.negative:
-            return demo.target
-    raise ValueError(f"Record {record.id!r} of {record.task} has no positive example to copy.")
-
-
-_NL = "\n"
 
 
 def _closed(prefix: str, text: str) -> str:

@@ -1,0 +1,172 @@
+"""Instruction collections as SeqIO tasks: the one way from records to prepared examples.
+
+    register_record_task("my_task", corpus, functools.partial(tk_instruct.render, encodings=…))
+
+Every collection is registered like this: a corpus of records (`ul2tune.data.records`) and a
+renderer. The elements hold `inputs` and `targets` (tokenized, with end of sequence) and what
+evaluation needs beside them (`records.FIELD_NAMES`); `prepare` carries it into `Example.fields`,
+and in plain SeqIO the task's postprocessor and metric functions use it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import seqio
+
+from ul2tune.data import metrics
+from ul2tune.data.records import Record, Renderer, evaluation_fields, move_space
+from ul2tune.data.tk_instruct import Tokenizer
+from ul2tune.prepare.identity import identity
+from ul2tune.prepare.runtime import tf
+from ul2tune.prepare.seqio_vocab import SeqioVocabulary
+from ul2tune.prepare.tasks import VocabularyLike, seqio_vocabulary
+
+_TEXT, _TEXTS = tf.TensorSpec([], tf.string), tf.TensorSpec([None], tf.string)
+_LISTS = ("targets_text", "answer_choices", "demo_ids", "metric_names")
+_TEXTS_ONLY = ("inputs", "targets", "id", "task", "category", "copy_input", "copy_demo")
+
+
+class RecordCorpus(Protocol):
+    """Records by split."""
+
+    @property
+    def splits(self) -> Sequence[str]: ...
+
+    def read(self, split: str) -> Iterator[Record]: ...
+
+    def fingerprint(self) -> str:
+        """Changes whenever the records do."""
+        ...
+
+
+class RecordSource(seqio.DataSource):
+    """Rendered records as elements of strings.
+
+    Args:
+      corpus: the records.
+      make_renderer: called once with the tokenizer when the source is first read.
+      vocabulary: its tokenizer counts prompts' tokens.
+      seed: of the rendering.
+
+    Attributes:
+      failure: what stopped the last reading; TensorFlow hides it in a long message of its own.
+    """
+
+    def __init__(
+        self,
+        corpus: RecordCorpus,
+        make_renderer: Callable[[Tokenizer], Renderer],
+        vocabulary: SeqioVocabulary,
+        seed: int,
+    ):
+        super().__init__(splits=tuple(corpus.splits))
+        self._corpus, self._make_renderer = corpus, make_renderer
+        self._vocabulary, self._seed = vocabulary, seed
+        self.failure: Exception | None = None
+
+    @property
+    def supports_arbitrary_sharding(self) -> bool:
+        return True
+
+    def list_shards(self, split: str) -> list[str]:
+        return [split]
+
+    def fingerprint(self) -> list[Any]:
+        """Changes whenever an element could: records, renderer, seed."""
+        return [self._corpus.fingerprint(), identity(self._make_renderer), self._seed]
+
+    def read(self, split: str, shard: int = 0, num_shards: int = 1) -> Iterator[dict[str, Any]]:
+        """The elements without TensorFlow.
+
+        Raises:
+          ValueError: if the collection's files are malformed.
+        """
+        try:
+            yield from self._elements(split, shard, num_shards)
+        except ValueError as error:
+            self.failure = error
+            raise
+
+    def _elements(self, split: str, shard: int, num_shards: int) -> Iterator[dict[str, Any]]:
+        vocabulary = self._vocabulary.vocabulary
+        render = self._make_renderer(vocabulary)
+        # Where a space is part of the next piece, it belongs to the answer.
+        keeps_spaces = vocabulary.encode("a") != vocabulary.encode(" a")
+        for index, record in enumerate(self._corpus.read(split)):
+            if index % num_shards != shard:
+                continue
+            rendered = render(record, self._seed)
+            rendered = move_space(rendered) if keeps_spaces else rendered
+            fields = evaluation_fields(record, rendered)
+            del fields["inputs_text"]  # SeqIO keeps it as `inputs_pretokenized`
+            yield {"inputs": rendered.inputs, "targets": rendered.targets, **fields}
+
+    def get_dataset(
+        self,
+        split: str = "train",
+        shuffle: bool = True,
+        seed: int | None = None,
+        shard_info: seqio.ShardInfo | None = None,
+        **unused,
+    ) -> tf.data.Dataset:
+        """One pass in order; `shuffle` is left to the task's shuffle buffer."""
+        if split not in self.splits:
+            raise ValueError(f"No split {split!r}; there are {tuple(self.splits)}.")
+        shard, num_shards = (shard_info.index, shard_info.num_shards) if shard_info else (0, 1)
+        signature = dict.fromkeys(_TEXTS_ONLY, _TEXT) | dict.fromkeys(_LISTS, _TEXTS)
+        return tf.data.Dataset.from_generator(
+            lambda: self.read(split, shard, num_shards), output_signature=signature
+        )
+
+
+def register_record_task(
+    name: str,
+    corpus: RecordCorpus,
+    make_renderer: Callable[[Tokenizer], Renderer],
+    *,
+    vocabulary: VocabularyLike = "stdlib",
+    seed: int = 0,
+) -> seqio.Task:
+    """Registers a task over records. Nothing is read until the task is used.
+
+    Args:
+      name: the task's name.
+      corpus: the records.
+      make_renderer: tokenizer -> renderer; the tokenizer is for token budgets.
+      vocabulary: as for `ul2tune.prepare.tasks.seqio_vocabulary`.
+      seed: of everything random in the rendering.
+
+    Returns:
+      the registered task.
+    """
+    wrapped = seqio_vocabulary(vocabulary)
+    feature = seqio.Feature(vocabulary=wrapped, add_eos=True)
+    return seqio.TaskRegistry.add(
+        name,
+        source=RecordSource(corpus, make_renderer, wrapped, seed),
+        preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos_after_trim],
+        output_features={"inputs": feature, "targets": feature},
+        postprocess_fn=references,
+        metric_fns=[metrics.exact_match, metrics.token_f1, metrics.rouge_l],
+    )
+
+
+def references(
+    output: str, example: Mapping[str, Any] | None = None, is_target: bool = False
+) -> str | list[str]:
+    """SeqIO postprocessor: all references as the target, and a prediction without outer spaces."""
+    if is_target and example is not None:
+        return [text.decode("utf-8") for text in example["targets_text"].tolist()]
+    return output.strip()
+
+
+def tk_instruct_renderer(render: Callable[..., Any], **options) -> Callable[[Tokenizer], Renderer]:
+    """Binds a renderer with a token budget, such as `tk_instruct.render`, to its options."""
+    return functools.partial(_bind, render, options)
+
+
+def _bind(render: Callable[..., Any], options: Mapping[str, Any], tokenizer: Tokenizer) -> Renderer:
+    return functools.partial(render, tokenizer=tokenizer, **options)

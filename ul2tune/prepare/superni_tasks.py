@@ -1,0 +1,97 @@
+"""Registering Super-NaturalInstructions from a folder in the layout of its repository.
+
+folder/tasks/task001_….json   folder/splits/default/train_tasks.txt, test_tasks.txt
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import seqio
+
+from ul2tune.data import superni, tk_instruct
+from ul2tune.data.superni import TaskFile
+from ul2tune.data.tk_instruct import TkInstruct
+from ul2tune.prepare.record_tasks import register_record_task, tk_instruct_renderer
+from ul2tune.prepare.tasks import VocabularyLike
+
+
+def register_superni(
+    folder: str | Path,
+    *,
+    name: str = "superni",
+    track: str = "default",
+    encodings: Sequence[TkInstruct] = (TkInstruct(),),
+    vocabulary: VocabularyLike = "stdlib",
+    train_limit: int | None = 100,
+    infer_choices: bool = True,
+    seed: int = 0,
+) -> tuple[str, str]:
+    """Registers a task per file, the mixture `name` of the training tasks and `<name>_eval`.
+
+    Listed tasks whose file is absent are left out with a note: the whole repository has 3 GB.
+
+    Args:
+      folder: your copy.
+      name: of the training mixture, and prefix of the tasks' names.
+      track: folder under `splits`: ``"default"`` (English) or ``"xlingual"``.
+      encodings: what prompts consist of; one is drawn per example where there are several.
+      vocabulary: as for `ul2tune.prepare.tasks.seqio_vocabulary`.
+      train_limit: instances per training task (Tk-Instruct: 100), drawn by `seed`.
+      infer_choices: rank answer choices of tasks whose outputs are a closed set.
+      seed: of all draws.
+
+    Returns:
+      The names of the two mixtures.
+
+    Raises:
+      ValueError: if the folder has another layout, or no task of a split list is there.
+    """
+    folder = Path(folder)
+    render = tk_instruct_renderer(tk_instruct.render, encodings=tuple(encodings))
+    mixtures = {}
+    for split, held_out in (("train", False), ("test", True)):
+        names = []
+        for task in _present(folder, track, split):
+            corpus = TaskFile(
+                path=str(folder / "tasks" / f"{task}.json"),
+                held_out=held_out,
+                # As Tk-Instruct, training tasks give all their instances to training.
+                eval_instances=superni.EVAL_INSTANCES if held_out else 0,
+                train_limit=train_limit,
+                infer_choices=infer_choices,
+                seed=seed,
+            )
+            names.append(f"{name}_{_slug(task)}")
+            register_record_task(names[-1], corpus, render, vocabulary=vocabulary, seed=seed)
+        mixture = f"{name}_eval" if held_out else name
+        # Every task as often as another: they have equally many instances.
+        seqio.MixtureRegistry.add(mixture, names, default_rate=1.0)
+        mixtures[split] = mixture
+    return mixtures["train"], mixtures["test"]
+
+
+def _present(folder: Path, track: str, split: str) -> list[str]:
+    path = folder / "splits" / track / f"{split}_tasks.txt"
+    if not path.is_file():
+        raise ValueError(
+            f"{path} does not exist. Give the folder that has tasks/ and splits/{track}/ in it."
+        )
+    listed = superni.read_split(path)
+    present = [task for task in listed if (folder / "tasks" / f"{task}.json").is_file()]
+    if not present:
+        raise ValueError(f"{folder / 'tasks'} has none of the {len(listed)} tasks of {path}.")
+    if len(present) < len(listed):
+        print(
+            f"Note: {len(present)} of {len(listed)} tasks of {path} are in {folder / 'tasks'}; "
+            f"the others are left out.",
+            file=sys.stderr,
+        )
+    return present
+
+
+def _slug(task: str) -> str:
+    # SeqIO's task names allow no hyphen; some files' names have one.
+    return "".join(c if c.isalnum() or c in "_." else "_" for c in task)
