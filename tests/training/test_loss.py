@@ -1,0 +1,325 @@
+"""Axes: B batch, L length, D model, V vocabulary."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from ul2tune import sharding
+from ul2tune.training.loss import LossConfig, cross_entropy, loss_weights
+
+B, L, D, V = 4, 10, 8, 24
+
+
+def example(seed=0, dtype=jnp.float32, batch=B, length=L):
+    keys = jax.random.split(jax.random.key(seed), 4)
+    return (
+        jax.random.normal(keys[0], (batch, length, D), dtype),
+        jax.random.normal(keys[1], (V, D)),
+        jax.random.randint(keys[2], (batch, length), 0, V),
+        jnp.round(jax.random.uniform(keys[3], (batch, length), maxval=2), 1),
+    )
+
+
+def textbook(hidden_BLD, head_VD, targets_BL, weights_BL, config, softcap=None):
+    """The definition, in one piece, in float32, differentiated by JAX."""
+    logits_BLV = jnp.einsum("bld,vd->blv", hidden_BLD.astype(jnp.float32), head_VD)
+    if softcap is not None:
+        logits_BLV = softcap * jnp.tanh(logits_BLV / softcap)
+    smoothing = config.label_smoothing
+    soft_BLV = jax.nn.one_hot(targets_BL, V) * (1 - smoothing - smoothing / (V - 1))
+    soft_BLV += smoothing / (V - 1)
+    entropy = -jnp.sum(jax.scipy.special.xlogy(soft_BLV, soft_BLV), -1)
+    log_z_BL = jax.nn.logsumexp(logits_BLV, -1)
+    loss_BL = -jnp.sum(soft_BLV * jax.nn.log_softmax(logits_BLV), -1) - entropy
+    return (loss_BL + config.z_loss * log_z_BL**2) * weights_BL
+
+
+@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("chunk_tokens", [4, 12, 1000], ids=["10 chunks", "4, padded", "1 chunk"])
+def test_values_and_gradients_are_the_definitions(chunk_tokens, smoothing, softcap):
+    config = LossConfig(z_loss=1e-2, label_smoothing=smoothing, chunk_tokens=chunk_tokens)
+    hidden, head, targets, weights = example()
+
+    def ours(hidden, head):
+        output = cross_entropy(hidden, head, targets, weights, config, softcap)
+        return jnp.sum(output.loss_BL**2), output  # cotangents that differ by token
+
+    def theirs(hidden, head):
+        loss_BL = textbook(hidden, head, targets, weights, config, softcap)
+        return jnp.sum(loss_BL**2), loss_BL
+
+    @jax.jit
+    def both(*arguments):
+        return [jax.value_and_grad(f, (0, 1), has_aux=True)(*arguments) for f in (ours, theirs)]
+
+    ((_, output), grads), ((_, expected_BL), expected) = both(hidden, head)
+    np.testing.assert_allclose(output.loss_BL, expected_BL, rtol=1e-5, atol=1e-5)
+    for grad, want in zip(grads, expected):
+        np.testing.assert_allclose(grad, want, rtol=1e-4, atol=1e-4 * float(jnp.abs(want).max()))
+
+
+def test_goldens(shared):
+    """T5X's compute_weighted_cross_entropy; with D = V and an identity head, hidden = logits."""
+    golden = np.load(shared / "golden/ul2/losses.npz")
+    logits, targets = jnp.asarray(golden["logits"]), golden["targets"]
+    weights, eye = golden["weights"], jnp.eye(logits.shape[-1])
+    for smoothing in ("0", "0.1"):
+        for z_loss in ("0", "0.0001", "0.01"):
+            name = f"ls{smoothing}_z{z_loss}"
+            config = LossConfig(
+                z_loss=float(z_loss), label_smoothing=float(smoothing), chunk_tokens=3
+            )
+
+            def total(logits, config=config):
+                output = cross_entropy(logits, eye, targets, weights, config)
+                return jnp.sum(output.loss_BL), jnp.sum(output.z_loss_BL)
+
+            (loss, z), grad = jax.jit(jax.value_and_grad(total, has_aux=True))(logits)
+            np.testing.assert_allclose(loss, golden[f"{name}_loss"], rtol=1e-6)
+            np.testing.assert_allclose(z, golden[f"{name}_zloss"], rtol=1e-6)
+            np.testing.assert_allclose(grad, golden[f"{name}_grad"], rtol=0, atol=1e-6)
+            assert weights.sum() == golden[f"{name}_wsum"]
+
+
+def test_correct_predictions_count_the_first_of_equal_maxima():
+    head = jnp.eye(3)
+    hidden = jnp.array([[[0.0, 2, 1], [1, 1, 0], [1, 1, 0], [0, 0, 5]]])
+    targets = jnp.array([[1, 0, 1, 2]])
+    weights = jnp.array([[1.0, 1, 1, 0.5]])
+    output = jax.jit(cross_entropy)(hidden, head, targets, weights)
+    assert output.correct_BL.tolist() == [[1, 1, 0, 0.5]]
+
+
+def test_weights_default_to_one_and_scale_everything():
+    hidden, head, targets, _ = example()
+    plain = jax.jit(cross_entropy)(hidden, head, targets)
+    doubled = jax.jit(cross_entropy)(hidden, head, targets, jnp.full((B, L), 2.0))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(2 * a, b, rtol=1e-6), plain, doubled)
+
+
+def test_z_loss_is_part_of_the_loss_and_carries_no_gradient_of_its_own():
+    hidden, head, targets, weights = example()
+    run = jax.jit(cross_entropy, static_argnames="config")
+    with_z = run(hidden, head, targets, weights, config=LossConfig(z_loss=0.1))
+    without = run(hidden, head, targets, weights, config=LossConfig(z_loss=0.0))
+    np.testing.assert_allclose(with_z.loss_BL - with_z.z_loss_BL, without.loss_BL, atol=1e-5)
+    assert not without.z_loss_BL.any()
+    z_only = jax.jit(jax.grad(lambda h: jnp.sum(cross_entropy(h, head, targets).z_loss_BL)))
+    assert not z_only(hidden).any()
+
+
+def test_bfloat16_hidden_states_keep_a_float32_head_gradient():
+    config = LossConfig(chunk_tokens=8)
+    hidden, head, targets, weights = example(dtype=jnp.bfloat16)
+
+    def total(hidden, head):
+        return jnp.sum(cross_entropy(hidden, head, targets, weights, config).loss_BL)
+
+    def exact(hidden, head):
+        return jnp.sum(textbook(hidden, head, targets, weights, config))
+
+    loss, grads = jax.jit(jax.value_and_grad(total, (0, 1)))(hidden, head)
+    expected, wanted = jax.jit(jax.value_and_grad(exact, (0, 1)))(hidden, head)
+    assert loss.dtype == jnp.float32
+    assert [g.dtype for g in grads] == [jnp.bfloat16, jnp.float32]
+    np.testing.assert_allclose(loss, expected, rtol=1e-2)
+    np.testing.assert_allclose(grads[1], wanted[1], atol=2e-2 * float(jnp.abs(wanted[1]).max()))
+    # More than bfloat16's 8 bits of mantissa: the sum over chunks was not rounded.
+    assert (grads[1] != grads[1].astype(jnp.bfloat16).astype(jnp.float32)).any()
+
+
+def array_sizes(jaxpr) -> set[int]:
+    """Numbers of elements of all arrays in a jaxpr, loop bodies included."""
+    sizes = {math.prod(v.aval.shape) for v in (*jaxpr.invars, *jaxpr.constvars, *jaxpr.outvars)}
+    for equation in jaxpr.eqns:
+        sizes |= {math.prod(v.aval.shape) for v in equation.outvars}
+        for parameter in jax.tree.leaves(
+            equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")
+        ):
+            inner = getattr(parameter, "jaxpr", parameter)
+            if hasattr(inner, "eqns"):
+                sizes |= array_sizes(inner)
+    return sizes
+
+
+def hlo_array_sizes(text: str) -> set[int]:
+    shapes = re.findall(r"\b(?:f|bf|s|u|pred)\d*\[([\d,]+)\]", text)
+    return {math.prod(int(size) for size in shape.split(",")) for shape in shapes}
+
+
+def test_the_logits_of_a_batch_never_exist():
+    batch, length, vocab, chunk = 4, 64, 512, 32
+    hidden, targets = jnp.ones((batch, length, D)), jnp.ones((batch, length), jnp.int32)
+    head = jnp.ones((vocab, D))
+
+    def total(hidden, head, config):
+        return jnp.sum(cross_entropy(hidden, head, targets, None, config).loss_BL)
+
+    whole = batch * length * vocab
+    for function in (total, jax.grad(total, (0, 1))):
+        for chunk_tokens, largest in ((chunk, chunk * vocab), (batch * length, whole)):
+
+            def run(hidden, head, chunk_tokens=chunk_tokens, function=function):
+                return function(hidden, head, LossConfig(chunk_tokens=chunk_tokens))
+
+            # The second chunk size shows that the detector sees what it looks for.
+            assert max(array_sizes(jax.make_jaxpr(run)(hidden, head).jaxpr)) == largest
+            compiled = jax.jit(run).lower(hidden, head).compile().as_text()
+            assert max(hlo_array_sizes(compiled)) == largest
+
+
+def test_sharded_over_data_fsdp_and_tensor_it_equals_one_device():
+    batch, length = 8, 12
+    config = LossConfig(chunk_tokens=4)
+    hidden, head, targets, weights = example(batch=batch, length=length)
+
+    def total(hidden, head):
+        output = cross_entropy(hidden, head, targets, weights, config)
+        return jnp.sum(output.loss_BL), output
+
+    step = jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))
+    expected = step(hidden, head)
+    mesh = sharding.make_mesh(sharding.MeshConfig(data=2, fsdp=2, tensor=2))
+    rows = NamedSharding(mesh, sharding.spec(("batch",)))
+    split = NamedSharding(mesh, sharding.spec(("vocab", "embed")))
+    with jax.set_mesh(mesh):
+        sharded = jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True), out_shardings=None)
+        arguments = jax.device_put(hidden, rows), jax.device_put(head, split)
+        actual = sharded(*arguments)
+        text = sharded.lower(*arguments).compile().as_text()
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), actual, expected
+    )
+    # Per device: rows / 4, chunks of 4 tokens, half the vocabulary. Logits are never gathered.
+    assert f"[2,2,{V // 2}]" in text
+    assert not re.search(rf"f32\[\d+,\d+,{V}\]", text)
+    assert text.count("while(") == 2  # one loop forward, one backward
+
+
+def test_rows_that_do_not_divide_over_the_mesh_still_work():
+    hidden, head, targets, weights = example(batch=3)
+    expected = jax.jit(cross_entropy)(hidden, head, targets, weights)
+    mesh = sharding.make_mesh(sharding.MeshConfig(data=2, fsdp=2, tensor=2))
+    with jax.set_mesh(mesh):
+        whole = NamedSharding(mesh, PartitionSpec())
+        arguments = jax.device_put((hidden, head, targets, weights), whole)
+        actual = jax.jit(cross_entropy)(*arguments)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), actual, expected
+    )
+
+
+PACKED = {
+    "decoder_target_tokens": np.array([[5, 6, 1, 7, 1, 0, 0], [5, 1, 6, 6, 7, 7, 1]]),
+    "decoder_loss_weights": np.array([[1, 1, 1, 0.5, 1, 0, 0], [0, 0, 1, 1, 1, 1, 1]]),
+    "decoder_segment_ids": np.array([[1, 1, 1, 2, 2, 0, 0], [1, 1, 2, 2, 2, 2, 2]]),
+}
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        (None, 1.0),
+        ("sum", 1.0),
+        (7, 7.0),
+        ("num_real_target_tokens", 9.5),
+        ("NUM_REAL_TARGET_TOKENS", 9.5),
+        ("num_total_target_tokens", 14.0),
+    ],
+)
+def test_normalizers_that_leave_the_weights_alone(mode, expected):
+    weights_BL, normalizer = loss_weights(PACKED, LossConfig(normalizer=mode))
+    assert normalizer == expected
+    np.testing.assert_array_equal(weights_BL, PACKED["decoder_loss_weights"])
+
+
+def test_average_per_sequence_weighs_segments_equally():
+    config = LossConfig(normalizer="average_per_sequence")
+    weights_BL, normalizer = loss_weights(PACKED, config)
+    third, fifth = 1 / 3, 0.2
+    expected = [[third] * 3 + [third, 2 * third, 0, 0], [0, 0] + [fifth] * 5]
+    np.testing.assert_allclose(weights_BL, expected, rtol=1e-6)
+    np.testing.assert_allclose(normalizer, 3.0, rtol=1e-6)  # a segment without weight is none
+
+    rows = {k: v for k, v in PACKED.items() if k != "decoder_segment_ids"}
+    weights_BL, normalizer = loss_weights(rows, config)
+    np.testing.assert_allclose(jnp.sum(weights_BL, 1), [1, 1], rtol=1e-6)
+    np.testing.assert_allclose(normalizer, 2.0, rtol=1e-6)
+
+
+def test_normalizer_goldens(shared):
+    golden = np.load(shared / "golden/ul2/losses.npz")
+    # The batch behind them, read off the results: segments of 3 and 2, of 4 and 3 targets.
+    segments = np.array([[1, 1, 1, 2, 2, 0, 0, 0], [1, 1, 1, 1, 2, 2, 2, 0]])
+    batch = {"decoder_target_tokens": segments, "decoder_segment_ids": segments}
+    for mode in ("NUM_REAL_TARGET_TOKENS", "NUM_TOTAL_TARGET_TOKENS", "AVERAGE_PER_SEQUENCE"):
+        weights_BL, normalizer = loss_weights(batch, LossConfig(normalizer=mode))
+        np.testing.assert_allclose(normalizer, golden[f"lnf_{mode}"], rtol=1e-6)
+        np.testing.assert_allclose(weights_BL, golden[f"lnf_w_{mode}"], rtol=1e-6)
+
+
+def test_a_batch_without_weights_counts_targets_and_one_without_targets_has_loss_zero():
+    targets = {"decoder_target_tokens": PACKED["decoder_target_tokens"]}
+    weights_BL, normalizer = loss_weights(targets, LossConfig())
+    assert normalizer == 12
+    np.testing.assert_array_equal(weights_BL, PACKED["decoder_target_tokens"] > 0)
+    for mode in ("num_real_target_tokens", "average_per_sequence"):
+        empty = {"decoder_target_tokens": np.zeros((2, 7), np.int32)}
+        weights_BL, normalizer = loss_weights(empty, LossConfig(normalizer=mode))
+        assert jnp.sum(weights_BL) / normalizer == 0
+
+
+PERTURBED = {
+    "z_loss": 1e-2,
+    "label_smoothing": 0.2,
+    "normalizer": "sum",
+    "chunk_tokens": 4,
+}
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(LossConfig)])
+def test_every_field_changes_something(field):
+    hidden, head, targets, _ = example()
+    batch = {"decoder_target_tokens": targets}
+
+    def program(config):
+        def objective(hidden):
+            weights_BL, normalizer = loss_weights(batch, config)
+            return jnp.sum(cross_entropy(hidden, head, targets, weights_BL, config).loss_BL) / (
+                normalizer
+            )
+
+        # The chunk size changes the computation only, all else its value.
+        return jax.jit(objective)(hidden), str(jax.make_jaxpr(objective)(hidden))
+
+    default = program(LossConfig())
+    changed = program(LossConfig(**{field: PERTURBED[field]}))
+    assert default[1] != changed[1]
+    if field == "chunk_tokens":
+        np.testing.assert_allclose(default[0], changed[0], rtol=1e-6)
+    else:
+        assert abs(default[0] - changed[0]) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"normalizer": "mean"}, "'mean' is unknown; use a number, None .* num_real_target_tokens"),
+        ({"normalizer": 0}, "normalizer = 0 must be positive"),
+        ({"z_loss": -1.0}, "z_loss = -1.0 is negative"),
+        ({"label_smoothing": 1.0}, "label_smoothing = 1.0 is not in"),
+        ({"chunk_tokens": 0}, "chunk_tokens = 0 must be at least 1"),
+    ],
+)
+def test_wrong_configurations_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        LossConfig(**values)
