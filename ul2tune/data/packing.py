@@ -291,7 +291,7 @@ class Placement:
         """int64 [N] column of each segment's first token; rows are filled from the left."""
         offsets = offsets_of(lengths_N)[:-1]
         first = np.flatnonzero(self.segment == 1)
-        return offsets - np.repeat(offsets[first], np.diff([*first, len(self.row)]))
+        return offsets - np.repeat(offsets[first], np.diff(first, append=len(self.row)))
 
 
 def place(row_N: np.ndarray, num_rows: int) -> Placement:
@@ -306,7 +306,7 @@ def place(row_N: np.ndarray, num_rows: int) -> Placement:
     starts = np.flatnonzero(np.diff(row, prepend=-1))
     return Placement(
         row=row,
-        segment=index - np.repeat(starts, np.diff([*starts, row.size])) + 1,
+        segment=index - np.repeat(starts, np.diff(starts, append=row.size)) + 1,
         num_rows=num_rows,
     )
 

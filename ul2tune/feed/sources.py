@@ -243,8 +243,13 @@ def _check_room(task: str, noise: UL2Noise, config: FeedConfig) -> None:
                     f"(FeedConfig.min_segment_tokens) can take {need.inputs[0]} inputs and "
                     f"{need.targets[0]} targets. Raise the lengths or lower min_segment_tokens."
                 )
-        # Raises where the longest segment needs more sentinels than there are.
-        noise.lengths(number, longest, rng.fold_in(0, 0))
+        try:
+            noise.lengths(number, longest, rng.fold_in(0, 0))
+        except ValueError as error:
+            raise ValueError(
+                f"Task {task!r}: {error} Segments are as long as FeedConfig.max_segment_tokens="
+                f"{config.max_segment_tokens} allows."
+            ) from error
 
 
 def longest_in_row(noise: UL2Noise, number: int, config: FeedConfig) -> int:

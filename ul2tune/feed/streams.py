@@ -108,7 +108,8 @@ class RowStreams:
             for task in text.tolist():
                 position = int(state["ordinal"][row, task]), int(state["offset"][row, task])
                 self._documents.set_position(row, task, *position)
-        waiting = np.nonzero(np.asarray(state["pending_counter"]) != EMPTY)
+        rows, slots = np.nonzero(np.asarray(state["pending_counter"]) != EMPTY)
+        waiting = (rows, slots)
         self._pending.admit(
             waiting,
             np.asarray(state["pending_counter"])[waiting],
@@ -190,6 +191,7 @@ class RowStreams:
 
     def _live(self, rows: np.ndarray) -> np.ndarray:
         """bool [N, T]: which tasks of a finite pass have something left in these rows."""
+        assert self._limit is not None
         next_ordinal = self.rows[rows, None] + self._ordinal[rows] * self._stride
         fixed = self.sources.noise_of < 0
         return np.where(fixed, next_ordinal < self._limit, self._text_live[rows])
