@@ -141,12 +141,12 @@ def check_unused(program: Program, used: Reachable, well_known: Collection[str])
         leaf.name for b in program.bindings for leaf in leaves(b.value) if type(leaf) is Macro
     }
     notes = []
-    for name, binding in used.definitions.items():
-        if name in used.macros:
-            continue
+    for name in [name for name in used.definitions if name not in used.macros]:
+        binding = used.definitions[name]
         in_file = binding.location.line is not None
         if in_file and name in well_known:
             notes.append(f"{binding.location}: {name} is not used by this command.")
+            used.follow(binding.value, (name,), binding)  # nor is what only it refers to
         elif not (in_file and name in wanted):
             candidates = wanted | set(well_known) - {name}
             raise ValueError(
