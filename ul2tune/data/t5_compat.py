@@ -6,7 +6,7 @@ or "roll".
 
 Reference: `t5/data/preprocessors.py` of the text-to-text-transfer-transformer repository
 (`random_spans_helper`, `random_spans_noise_mask`, `random_prefix_noise_mask`,
-`single_example_denoise`, `span_corruption`).
+`single_example_denoise`). Whole pipelines: `data/t5_pipelines.py`.
 """
 
 from __future__ import annotations
@@ -15,17 +15,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ul2tune.data import chunks, spans
+from ul2tune.data import spans
 from ul2tune.data.denoise import Frame, corrupt
 from ul2tune.data.pivots import prefix_bounds
 from ul2tune.data.ragged import Ragged
-from ul2tune.data.tf_rng import (
-    Seed,
-    dataset_seeds,
-    stateless_shuffle,
-    stateless_split,
-    stateless_uniform,
-)
+from ul2tune.data.tf_rng import Seed, stateless_shuffle, stateless_split, stateless_uniform
 from ul2tune.data.vocab_info import VocabInfo
 
 
@@ -134,9 +128,8 @@ def span_corrupt(
       vocab: the reserved ids.
       random_roll: whether to rotate the mask by a random offset.
     """
-    mask = random_spans_mask(
-        len(tokens), rate, mean_span, stateless_split(seed, 6)[:2], random_roll
-    )
+    mask_seeds = stateless_split(seed, 6)[:2]  # the other four are for functions that draw too
+    mask = random_spans_mask(len(tokens), rate, mean_span, mask_seeds, random_roll)
     frame = Frame(
         prefixes=Ragged.from_rows([[]]),
         denoiser_N=np.zeros(1, np.int64),
@@ -149,43 +142,12 @@ def span_corrupt(
     return inputs.values, targets.values
 
 
-def span_corruption_rows(
-    documents: Ragged,
-    *,
-    seed: int,
-    vocab: VocabInfo,
-    inputs_length: int = 512,
-    rate: float = 0.15,
-    mean_span: float = 3.0,
-    max_rows: int | None = None,
-) -> tuple[Ragged, Ragged]:
-    """T5's `span_corruption` pipeline with EOS, as `seqio.map_seed_manager(seed)` orders its seeds.
-
-    Chunk of each document, concatenation by 128, split into rows, denoise.
-
-    Args:
-      documents: token ids, a row per document, in the order the pipeline reads them.
-      seed: the seed manager's initial seed.
-      vocab: the reserved ids.
-      inputs_length: feature length of the inputs, EOS included.
-      rate, mean_span: corruption rate and mean span length.
-      max_rows: stop after so many rows.
-
-    Returns:
-      (inputs, targets), a row per example.
-    """
-    raw, _ = random_spans_helper(inputs_length, rate, mean_span)
-    chunked = chunks.select_random_chunk(documents, 65536, seed=seed)
-    segments = chunks.split_tokens(chunks.concat_tokens(chunked, 128), raw)
-    segments = segments.take(np.arange(len(segments))[:max_rows])
-    pairs = [
-        span_corrupt(row, rate, mean_span, row_seed, vocab)
-        for row, row_seed in zip(segments, dataset_seeds(seed + 4, len(segments)), strict=True)
-    ]
-    inputs, targets = (
-        Ragged.from_rows([np.append(pair[side], vocab.eos_id) for pair in pairs]) for side in (0, 1)
-    )
-    return inputs, targets
+def prefix_split(tokens: np.ndarray, rate: float, seed: Seed) -> tuple[np.ndarray, np.ndarray]:
+    """T5's prefix-LM denoising of one segment: (inputs, targets) without EOS."""
+    if len(tokens) < 2:  # T5's empty range gives its lower end
+        return tokens[:0], tokens
+    cut = random_prefix_length(len(tokens), rate, stateless_split(seed, 6)[0])
+    return tokens[:cut], tokens[cut:]
 
 
 def _random_parts(total: int, parts: int, seed: Seed) -> np.ndarray:

@@ -74,13 +74,6 @@ def stateless_uniform(
     return (low + (words % np.uint32(maxval - low)).astype(np.int64)).astype(np.int32)
 
 
-def stateless_uniform_float64(seed: Seed, n: int) -> np.ndarray:
-    """float64 [n] in [0, 1) from two words each, low word first."""
-    words = stateless_bits(seed, 2 * n).astype(np.uint64)
-    mantissa = (words[1::2] & np.uint64(0xFFFFF)) << _SHIFT | words[0::2]
-    return (mantissa | np.uint64(1023 << 52)).view(np.float64) - 1.0
-
-
 def stateless_split(seed: Seed, num: int) -> np.ndarray:
     """`tf.random.split` of an int64 seed pair: int64 [num, 2]."""
     words = stateless_bits(seed, 4 * num).astype(np.uint64)
@@ -109,6 +102,26 @@ def dataset_seeds(seed: int, n: int) -> np.ndarray:
     seeded map takes ``(S, S + 1)``, the second ``(S + 2, S + 3)``, and so on.
     """
     return np.stack([dataset_random(seed, n), dataset_random(seed + 1, n)], axis=1)
+
+
+def dataset_choices(weights: Sequence[float] | np.ndarray, seed: int, n: int) -> np.ndarray:
+    """int64 [n]: which datasets `tf.data.Dataset.sample_from_datasets(…, weights, seed)` turns to.
+
+    It turns to an exhausted dataset too, and passes on.
+
+    >>> dataset_choices([1.0] * 7, 7, 6)
+    array([4, 0, 5, 1, 2, 4])
+
+    NUMERICS: weights go through float32 logarithms, as there.
+    """
+    with np.errstate(divide="ignore"):  # a weight of zero has an empty interval
+        logits = np.log(np.asarray(weights, np.float32)).astype(np.float64)
+    edges = np.cumsum(np.exp(logits - logits.max()))
+    pairs = dataset_random(seed, 2 * n).reshape(n, 2)
+    words = np.array([stateless_bits(pair, 2) for pair in pairs], np.uint64).reshape(n, 2)
+    mantissa = (words[:, 0] & np.uint64(0xFFFFF)) << _SHIFT | words[:, 1]  # high word first
+    draws = (mantissa | np.uint64(1023 << 52)).view(np.float64) - 1.0
+    return np.searchsorted(edges, draws * edges[-1], side="right")
 
 
 def _words(value: int) -> tuple[int, int]:
