@@ -61,7 +61,7 @@ def prepare(
         raise ValueError(f"data_dir must be a local or mounted folder, got {data_dir!r}.")
     if num_shards is not None and num_shards < 1:
         raise ValueError(f"num_shards must be at least 1 or None, got {num_shards}.")
-    _import_modules(modules)
+    import_modules(modules)
     tasks = find_tasks(mixture)
     with _lock(Path(data_dir)):
         for task in tasks:
@@ -70,10 +70,14 @@ def prepare(
                 if not _up_to_date(plan, data_dir):
                     receipts = _run(plan, tuple(modules), data_dir, num_workers, runner)
                     _finish(plan, receipts, data_dir, max_rejected_fraction)
-        num_examples = {task.name: _num_training_examples(task.name, data_dir) for task in tasks}
-        trainable = any("train" in task.splits for task in tasks)
-        if trainable and "train" in splits and not any(num_examples.values()):
-            raise ValueError(f"{mixture!r} has no training examples.")
+        counts = {
+            (task.name, split): _num_examples(task.name, split, data_dir)
+            for task in tasks
+            for split in {*splits, "train"}
+        }
+        if not any(counts.values()):
+            raise ValueError(f"{mixture!r} has no examples in splits {tuple(splits)}.")
+        num_examples = {task.name: counts[task.name, "train"] for task in tasks}
         rates = effective_rates(mixture, num_examples)
         manifest.write(
             MixtureManifest(
@@ -86,7 +90,8 @@ def prepare(
         )
 
 
-def _import_modules(modules: Sequence[str]) -> None:
+def import_modules(modules: Sequence[str]) -> None:
+    """Imports the modules that register tasks, also from the working directory."""
     if os.getcwd() not in sys.path:  # a project's own `tasks` package, from a console script
         sys.path.insert(0, os.getcwd())
     for module in modules:
@@ -100,9 +105,9 @@ def _import_modules(modules: Sequence[str]) -> None:
             ) from error
 
 
-def _num_training_examples(task: str, data_dir: str) -> int:
+def _num_examples(task: str, split: str, data_dir: str) -> int:
     try:
-        return manifest.read_task(data_dir, task, "train").num_examples
+        return manifest.read_task(data_dir, task, split).num_examples
     except FileNotFoundError:
         return 0  # only other splits were asked for
 

@@ -49,6 +49,7 @@ class DocumentSource(seqio.DataSource):
 
     def read(self, split: str, shard: int = 0, num_shards: int = 1) -> Iterator[dict[str, str]]:
         """The elements without TensorFlow; rejected records are added to `rejections`."""
+        self.failure = None
         try:
             for document in self.corpus.read(self.rejections, shard=shard, num_shards=num_shards):
                 if split_of(document.text, self.validation_fraction) == split:
