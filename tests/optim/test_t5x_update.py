@@ -1,0 +1,88 @@
+"""One training step of T5X, reproduced: from its checkpoint and batch to its parameters and moments."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tests.optim import t5x_reference
+from ul2tune import tree
+from ul2tune.models import base
+from ul2tune.models.t5 import T5Config
+from ul2tune.optim import optimizer as optimizers
+from ul2tune.optim.adafactor import AdafactorState
+from ul2tune.optim.optimizer import OptimizerConfig
+from ul2tune.optim.schedules import ScheduleConfig
+from ul2tune.training.loss import LossConfig, cross_entropy
+
+MODEL = T5Config(
+    vocab_size=384,
+    d_model=128,
+    d_kv=32,
+    d_ff=256,
+    num_heads=4,
+    num_encoder_layers=2,
+    num_decoder_layers=2,
+    dtype="float32",
+)
+
+
+def test_a_step_from_a_t5x_checkpoint_ends_where_t5x_ends(shared):
+    folder = shared / "golden/t5x"
+    if not (folder / "t511_tiny_ref.npz").exists():
+        pytest.skip("no T5X reference here")
+    reference = dict(np.load(folder / "t511_tiny_ref.npz"))
+    saved = t5x_reference.load(folder / "t511_tiny_legacy/checkpoint_20")
+    params = t5x_reference.convert(saved, base.abstract_params(MODEL), "target/")
+    config = OptimizerConfig(schedule=ScheduleConfig(learning_rate=0.01))
+    optimizer = optimizers.make(config, params, base.param_axes(MODEL))
+    adafactor, *rest = optimizer.tx.init(params)
+    moments = {
+        name: t5x_reference.convert(
+            saved, getattr(adafactor, name), "state/param_states/", f"/{name}"
+        )
+        for name in ("v_row", "v_col", "v")
+    }
+    state = (AdafactorState(count=jnp.int32(saved["state/step"]), **moments), *rest)
+    batch = {k.removeprefix("batch/"): v for k, v in reference.items() if k.startswith("batch/")}
+
+    def objective(params):
+        model = base.bind(MODEL, params)
+        output = cross_entropy(
+            model.hidden(batch),
+            model.head_kernel(),
+            batch["decoder_target_tokens"],
+            batch["decoder_loss_weights"],
+            LossConfig(z_loss=1e-4, chunk_tokens=32),
+            model.logit_softcap,
+        )
+        return jnp.sum(output.loss_BL), jnp.sum(output.z_loss_BL)
+
+    @jax.jit
+    def step(params, state):
+        (loss, z_loss), grads = jax.value_and_grad(objective, has_aux=True)(params)
+        updates, state = optimizer.tx.update(grads, state, params)
+        return loss, z_loss, tree.global_norm(grads), optax.apply_updates(params, updates), state
+
+    loss, z_loss, grad_norm, params, (adafactor, *_) = step(params, state)
+    np.testing.assert_allclose(loss, reference["loss"], rtol=1e-5)
+    np.testing.assert_allclose(z_loss, reference["z_loss"], rtol=1e-5)
+    np.testing.assert_allclose(grad_norm, reference["grad_norm"], rtol=1e-5)
+    assert adafactor.count == reference["update_state/step"] == 21
+
+    expected = t5x_reference.convert(reference, params, "update/")
+    for path, value in tree.flatten(params).items():
+        np.testing.assert_allclose(
+            value, tree.flatten(expected)[path], rtol=0, atol=1e-6, err_msg=path
+        )
+    for name in ("v_row", "v_col", "v"):
+        moment = getattr(adafactor, name)
+        expected = t5x_reference.convert(
+            reference, moment, "update_state/param_states/", f"/{name}"
+        )
+        for path, value in tree.flatten(moment).items():
+            want = tree.flatten(expected)[path]
+            np.testing.assert_allclose(value, want, rtol=1e-4, atol=1e-12, err_msg=f"{path} {name}")
