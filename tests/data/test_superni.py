@@ -1,0 +1,178 @@
+"""Super-NI files of every release -> records."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ul2tune.data import superni
+from ul2tune.data.superni import Instance, TaskFile
+
+NEW = {
+    "Contributors": ["us"],
+    "Categories": ["Word Analogy", "Other"],
+    "Definition": ["Say the colour.", "Which colour is it?"],
+    "Positive Examples": [{"input": "sky", "output": "blue", "explanation": "Look up"}],
+    "Negative Examples": [{"input": "grass", "output": "red", "explanation": "It is green"}],
+    "Instances": [
+        {"id": f"task1-{i}", "input": f"thing {i}", "output": ["red", "pink"]} for i in range(10)
+    ],
+    "Instance License": ["MIT", "CC0"],
+}
+OLD = {
+    "Definition": "Say the colour.",
+    "Categories": "Word Analogy",
+    "Examples": {
+        "Positive Examples": [{"input": "sky", "output": ["blue"], "reason": "Look up"}],
+        "Negative Examples": "-",
+    },
+    "Instances": [{"input": "rose", "output": "red"}, {"input": "sun", "output": "yellow"}],
+}
+
+
+def write(folder: Path, content, name: str = "task1_colour") -> Path:
+    path = folder / f"{name}.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def test_reads_the_current_schema(tmp_path):
+    task = superni.load_task(write(tmp_path, NEW))
+    assert (task.name, task.category, task.license) == ("task1_colour", "Word Analogy", "MIT, CC0")
+    assert task.definitions == ("Say the colour.", "Which colour is it?")
+    assert [demo.negative for demo in task.demos] == [False, True]
+    assert task.instances[0] == Instance(id="task1-0", input="thing 0", outputs=("red", "pink"))
+    assert task.answer_choices is None
+
+
+def test_reads_old_schemas(tmp_path):
+    task = superni.load_task(write(tmp_path, OLD))
+    assert task.definitions == ("Say the colour.",)
+    assert task.demos[0].target == "blue"
+    assert task.demos[0].explanation == "Look up"
+    assert len(task.demos) == 1
+    assert task.instances[1] == Instance(id="task1_colour-1", input="sun", outputs=("yellow",))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"Definition": None}, "'Definition' is missing"),
+        ({"Definition": [" "]}, "'Definition' is missing or empty"),
+        ({"Instances": []}, "'Instances' is missing or empty"),
+        ({"Instances": {}}, "'Instances' must be a list of objects, got dict"),
+        ({"Instances": [{"input": "a", "output": []}]}, r"Instances\[0\] has no 'output'"),
+        ({"Instances": [{"input": 3, "output": "b"}]}, r"Instances\[0\]\['input'\] must be"),
+        ({"Instances": [{"input": "a", "output": [1]}]}, r"Instances\[0\]\['output'\] must be"),
+        ({"Instances": [{"id": 1, "input": "a", "output": "b"}]}, r"Instances\[0\]\['id'\]"),
+        ({"Instances": [NEW["Instances"][0]] * 2}, "'task1-0' names 2 instances"),
+        ({"Positive Examples": ["x"]}, r"Positive Examples\[0\] must be an object, got str"),
+        ({"Negative Examples": [{"input": "a"}]}, r"Negative Examples\[0\] has no 'output'"),
+    ],
+)
+def test_a_malformed_file_is_named_with_the_reason(tmp_path, change, message):
+    path = write(tmp_path, {**NEW, **change})
+    with pytest.raises(ValueError, match=message) as error:
+        superni.load_task(path)
+    assert str(error.value).startswith(str(path))
+
+
+def test_broken_json_names_file_and_line(tmp_path):
+    path = write(tmp_path, '{\n"Definition": [,\n}')
+    with pytest.raises(ValueError, match=r"task1_colour\.json:2: not valid JSON"):
+        superni.load_task(path)
+    with pytest.raises(ValueError, match="does not exist"):
+        superni.load_task(tmp_path / "task2.json")
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="not valid UTF-8"):
+        superni.load_task(path)
+
+
+def test_split_lists(tmp_path):
+    path = tmp_path / "train_tasks.txt"
+    path.write_text("task1_a\n\ntask2_b \n")
+    assert superni.read_split(path) == ("task1_a", "task2_b")
+    path.write_text("task1_a\ntask2_b\ntask1_a\n")
+    with pytest.raises(ValueError, match=r"train_tasks\.txt:3: 'task1_a' is already listed on li"):
+        superni.read_split(path)
+    path.write_text("task1_a\n../b\n")
+    with pytest.raises(ValueError, match=r"txt:2: '\.\./b' is not the name"):
+        superni.read_split(path)
+    assert superni.split_hash(("a", "b")) != superni.split_hash(("b", "a"))
+
+
+def test_selection_depends_on_seed_and_ids_only():
+    instances = [Instance(id=f"i{n}", input="", outputs=("x",)) for n in range(50)]
+    ten = superni.select(instances, 10, seed=1)
+    assert len(ten) == 10
+    assert set(ten) < set(superni.select(instances, 20, seed=1))
+    assert set(ten) == set(superni.select(instances[::-1], 10, seed=1))
+    assert set(ten) != set(superni.select(instances, 10, seed=2))
+    assert list(ten) == sorted(ten, key=instances.index)
+    assert superni.select(instances, 3, seed=1, order="first") == tuple(instances[:3])
+    assert superni.select(instances, None, seed=1) == tuple(instances)
+
+
+def test_a_task_file_divides_into_splits(tmp_path):
+    path = str(write(tmp_path, NEW))
+    corpus = TaskFile(path=path, eval_instances=3, train_limit=4)
+    train, validation = list(corpus.read("train")), list(corpus.read("validation"))
+    assert [record.id for record in validation] == ["task1-0", "task1-1", "task1-2"]
+    assert {record.split_level for record in validation} == {"supervised"}
+    assert len(train) == 4
+    assert not {record.id for record in train} & {record.id for record in validation}
+    assert TaskFile(path=path, held_out=True).splits == ("validation",)
+    assert TaskFile(path=path, eval_instances=0).splits == ("train",)
+    (held_out, *_) = TaskFile(path=path, held_out=True, eval_instances=1).read("validation")
+    assert held_out.split_level == "held_out"
+
+
+def test_every_option_of_a_task_file_changes_its_fingerprint(tmp_path):
+    path = str(write(tmp_path, NEW))
+    prints = {
+        TaskFile(path=path, **change).fingerprint()
+        for change in (
+            {},
+            {"held_out": True},
+            {"eval_instances": 3},
+            {"train_limit": 4},
+            {"any_definition": True},
+            {"infer_choices": True},
+            {"seed": 1},
+        )
+    }
+    assert len(prints) == 7
+    before = TaskFile(path=path).fingerprint()
+    Path(path).write_text(json.dumps({**NEW, "Definition": ["Other."]}))
+    assert TaskFile(path=path).fingerprint() != before
+
+
+def test_any_definition_draws_all_phrasings(tmp_path):
+    task = superni.load_task(write(tmp_path, NEW))
+    assert {r.instruction for r in superni.records(task, any_definition=True)} == {
+        *task.definitions
+    }
+    assert {r.instruction for r in superni.records(task)} == {task.definitions[0]}
+
+
+def test_choices_are_declared_or_inferred(tmp_path):
+    outputs = ["yes", "no", "no"] * 3
+    rows = [{"id": f"{i}", "input": "a", "output": [o]} for i, o in enumerate(outputs)]
+    path = write(tmp_path, {**NEW, "Instances": rows})
+    assert superni.infer_answer_choices(superni.load_task(path)) == ("no", "yes")
+    assert next(TaskFile(path=str(path), infer_choices=True).read("validation")).answer_choices
+    assert superni.infer_answer_choices(superni.load_task(write(tmp_path, NEW))) is None
+    declared = {**NEW, "Answer Choices": ["red", "green"]}
+    task = superni.load_task(write(tmp_path, declared))
+    assert next(superni.records(task)).answer_choices == ("red", "green")
+
+
+def test_reads_all_files_and_lists_at_hand(shared):
+    root = shared / "data" / "natural_instructions"
+    tasks = [superni.load_task(path) for path in sorted(root.glob("tasks*/*.json"))]
+    assert len(tasks) == 108
+    assert all(task.instances and task.category for task in tasks)
+    assert len(superni.read_split(root / "splits/default/test_tasks.txt")) == 119
+    assert len(superni.read_split(root / "splits/default/train_tasks.txt")) == 756
