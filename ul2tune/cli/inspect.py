@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
+import importlib.util
 import textwrap
 from collections.abc import Iterable
 
@@ -12,10 +13,8 @@ from ul2tune.cli import launch, render
 from ul2tune.cli.prepared import prepare_missing
 from ul2tune.data import manifest
 from ul2tune.data.manifest import MixtureManifest, TaskManifest
-from ul2tune.data.roundtrip import audit
 from ul2tune.feed.config import FeedConfig
 from ul2tune.feed.feed import Feed
-from ul2tune.feed.store import Store
 
 AUDITED_TEXTS = 200
 
@@ -124,21 +123,17 @@ def print_audit(
         f"{vocabulary.kind}, {vocabulary.size:,} ids: {vocabulary.base_size:,} pieces, "
         f"{vocabulary.extra_ids} sentinels, modes {', '.join(vocabulary.modes) or 'none'}"
     )
-    reports = {}
-    for task in tasks:
-        store = Store(data.data_dir, task)
-        examples = store.read(range(min(AUDITED_TEXTS, len(store))))
-        texts = [e.fields["inputs_text"] for e in examples if "inputs_text" in e.fields]
-        store.close()
-        if texts:
-            reports[task.task] = audit(vocabulary, texts)
-    unread = [task.task for task in tasks if task.task not in reports]
-    if unread and mixture.modules:
-        reports |= importlib.import_module("ul2tune.cli.audit").audit_sources(
-            data.mixture, mixture.modules, data.split, vocabulary, AUDITED_TEXTS
+    if importlib.util.find_spec("seqio") is None:
+        print(
+            "The audit reads the tasks' sources, which needs SeqIO: pip install 'ul2tune[prepare]'."
         )
-    for name, report in reports.items():
-        print(f"{name}: {report.describe()}")
+        return
+    # Loaded only here: it brings TensorFlow, which no other part of this command needs.
+    prepare_audit = importlib.import_module("ul2tune.prepare.audit")
+    reports = prepare_audit.audit(data.mixture, mixture.modules, data.split, AUDITED_TEXTS)
+    for task in tasks:
+        if task.task in reports:
+            print(f"{task.task}: {reports[task.task].describe()}")
 
 
 def heading(title: str) -> None:

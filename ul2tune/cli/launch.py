@@ -20,6 +20,6 @@ def load(options: argparse.Namespace, roots: Sequence[Callable]) -> gin_config.C
     if options.print_config:
         print(config.text, end="")
         raise SystemExit(0)
-    for note in config.notes:
+    for note in config.notes if options.command != "inspect" else ():
         print(f"note: {note}", file=sys.stderr)
     return config

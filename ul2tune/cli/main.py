@@ -46,8 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _environment() -> None:
     """Settings needed before JAX or TensorFlow is imported; what the user has set stays."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ul2tune" / "jax"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cache = Path(os.environ.get("UL2TUNE_CACHE_DIR") or user_cache / "ul2tune")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / "jax"))
     # `tasks.…` is found in the working folder (as with `python -m`), else in the shipped project.
     if str(Path.cwd()) not in (os.path.abspath(path) for path in sys.path):
         sys.path.insert(0, str(Path.cwd()))
