@@ -120,6 +120,10 @@ def test_segments_up_to_max_raw_never_exceed_the_features(
         inputs, targets = noise.apply(text(raw), number, rng.fold_in(seed, raw))
         assert inputs.lengths.max() <= inputs_length
         assert targets.lengths.max() <= targets_length
+        most = noise.largest(number, raw)
+        assert np.all(inputs.lengths <= most.inputs)
+        assert np.all(targets.lengths <= most.targets)
+        assert np.all(inputs.lengths + targets.lengths <= most.both)
 
 
 @property_test
