@@ -1,0 +1,375 @@
+"""`prepare` end to end: shards, manifests, what a rerun does, what is refused."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import seqio
+
+from tests.prepare import reading
+from ul2tune.data import manifest, vocab
+from ul2tune.data.documents import FileCorpus
+from ul2tune.data.ul2 import UL2Config, preset
+from ul2tune.data.vocab import ByteVocabulary
+from ul2tune.data.vocab_training import VocabularyConfig
+from ul2tune.prepare import run as prepare_run
+from ul2tune.prepare import shards as shard_files
+from ul2tune.prepare.preprocessors import UL2Preprocessor
+from ul2tune.prepare.run import prepare
+from ul2tune.prepare.tasks import register_corpus_task, register_text_task
+
+VOCABULARY = ByteVocabulary()
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """(inode, content) of every file."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(p.relative_to(folder)): (p.stat().st_ino, p.read_bytes()) for p in files}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: content for name, (_, content) in snapshot(folder).items()}
+
+
+def run(name, data_dir, **kwargs):
+    prepare(name, [], str(data_dir), num_workers=1, **kwargs)
+
+
+@pytest.fixture
+def task(name, words):
+    return register_text_task(name, words, format="jsonl", vocabulary=VOCABULARY)
+
+
+def test_shards_hold_the_corpus_and_manifests_describe_them(task, name, words, tmp_path):
+    run(name, tmp_path / "data", num_shards=3)
+    train = reading.texts(tmp_path / "data", name)
+    validation = reading.texts(tmp_path / "data", name, "validation")
+    whole = [f"document {i} of the corpus" for i in range(200)]
+    assert sorted(train + validation) == sorted(whole)
+    assert 0 < len(validation) < 20
+    entry = manifest.read_task(tmp_path / "data", name, "train")
+    assert entry.num_examples == len(train) == sum(s.num_examples for s in entry.shards)
+    assert len(entry.shards) == 3
+    assert entry.features == {
+        "targets": {
+            "add_eos": False,  # the noise ends both sides itself
+            "max_tokens": max(map(len, train)),
+            "tokens": sum(map(len, train)),
+        }
+    }
+    assert UL2Config.from_json(entry.online["config"]) == preset("ul2")
+    assert vocab.load(entry.vocabulary).fingerprint == VOCABULARY.fingerprint
+    for shard in entry.shards:
+        path = tmp_path / "data" / name / "train" / shard.file
+        assert (path.stat().st_size, shard_files._sha256(path)) == (shard.num_bytes, shard.sha256)
+    example = reading.examples(tmp_path / "data", name)[0]
+    assert set(example.arrays) == {"targets"}  # raw: no noise, no end of sequence
+    assert 1 not in example.arrays["targets"]
+    assert example.fields["id"].startswith("words.jsonl:")
+    mixture = manifest.read_mixture(tmp_path / "data", name)
+    assert (mixture.tasks, mixture.rates) == ((name,), (1.0,))
+
+
+def test_a_rerun_touches_nothing_and_is_fast(task, name, words, tmp_path, monkeypatch):
+    run(name, tmp_path / "data", num_shards=2)
+    before = snapshot(tmp_path / "data" / name)
+    monkeypatch.setattr(prepare_run, "_run", None)  # any work would fail
+    started = time.monotonic()
+    run(name, tmp_path / "data", num_shards=2)
+    assert snapshot(tmp_path / "data" / name) == before
+    assert time.monotonic() - started < 2.0
+
+
+def test_the_number_of_shards_changes_files_not_examples(task, name, tmp_path):
+    run(name, tmp_path / "data", num_shards=3)
+    three = sorted(reading.texts(tmp_path / "data", name))
+    run(name, tmp_path / "data", num_shards=2)
+    assert sorted(reading.texts(tmp_path / "data", name)) == three
+    left = {path.name for path in (tmp_path / "data" / name / "train").iterdir()}
+    assert {n for n in left if n.endswith("arrayrecord")} == {
+        "data-00000-of-00002.arrayrecord",
+        "data-00001-of-00002.arrayrecord",
+    }
+    assert not any("of-00003" in n for n in left)
+
+
+def test_changed_input_is_prepared_again(task, name, words, tmp_path):
+    run(name, tmp_path / "data")
+    first = manifest.read_task(tmp_path / "data", name, "train")
+    with open(words, "a") as file:
+        file.write('{"text": "one more document"}\n')
+    run(name, tmp_path / "data")
+    second = manifest.read_task(tmp_path / "data", name, "train")
+    assert second.fingerprint != first.fingerprint
+    assert "one more document" in reading.texts(tmp_path / "data", name)
+
+
+def test_changed_noise_rewrites_the_manifest_only(name, words, tmp_path):
+    for objective in ("ul2", "ul2r"):
+        register_text_task(name, words, format="jsonl", vocabulary=VOCABULARY, objective=objective)
+        run(name, tmp_path / "data")
+        shards = {
+            k: v for k, v in snapshot(tmp_path / "data" / name).items() if "manifest" not in k
+        }
+        entry = manifest.read_task(tmp_path / "data", name, "train")
+        assert UL2Config.from_json(entry.online["config"]) == preset(objective)
+        if objective == "ul2":
+            before = shards
+            seqio.TaskRegistry.remove(name)
+    assert shards == before
+
+
+def test_a_damaged_shard_is_made_again(task, name, tmp_path):
+    run(name, tmp_path / "data", num_shards=2)
+    before = contents(tmp_path / "data" / name)
+    path = tmp_path / "data" / name / "train" / "data-00001-of-00002.arrayrecord"
+    path.write_bytes(path.read_bytes()[:-100])
+    run(name, tmp_path / "data", num_shards=2)
+    assert contents(tmp_path / "data" / name) == before
+    # A flipped bit keeps the size: the manifest is believed, but not the receipt.
+    flipped = bytearray(path.read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    path.write_bytes(flipped)
+    (path.parent / "manifest.json").unlink()
+    run(name, tmp_path / "data", num_shards=2)
+    assert contents(tmp_path / "data" / name) == before
+
+
+def test_malformed_records(name, tmp_path, capfd):
+    lines = [f'{{"text": "good {i}"}}' for i in range(50)]
+    lines[7], lines[31] = '{"text": "cut', '{"text": ["list"]}'
+    path = tmp_path / "x.jsonl"
+    path.write_text("\n".join(lines))
+    register_text_task(name, str(path), format="jsonl", vocabulary=VOCABULARY)
+    with pytest.raises(ValueError, match=r"2 of 50 records are malformed \(4\.00%\)"):
+        run(name, tmp_path / "data", num_shards=2)
+    with pytest.raises(FileNotFoundError):
+        manifest.read_task(tmp_path / "data", name, "train")
+    run(name, tmp_path / "data", num_shards=2, max_rejected_fraction=0.05)
+    entry = manifest.read_task(tmp_path / "data", name, "train")
+    assert entry.rejected == {"bad JSON": 1, "wrong type": 1}
+    assert f"{path}:8: bad JSON" in "".join(entry.rejected_examples)
+    assert f"{path}:32: wrong type ('text' is list, not a string)" in capfd.readouterr().err
+    assert len(reading.texts(tmp_path / "data", name)) <= 48
+
+
+def test_trained_vocabulary_travels_with_the_data(name, words, tmp_path, monkeypatch):
+    monkeypatch.setenv("UL2TUNE_CACHE_DIR", str(tmp_path / "cache"))
+    config = VocabularyConfig(pieces=300)
+    register_text_task(name, words, format="jsonl", vocabulary=config)
+    run(name, tmp_path / "data")
+    for file in (tmp_path / "cache").rglob("*.model"):
+        file.unlink()
+    (tmp_path / "data").rename(tmp_path / "moved")
+    assert "document 199 of the corpus" in reading.texts(tmp_path / "moved", name)
+
+
+def test_metrics_eos_and_text_of_a_supervised_task(name, tmp_path):
+    (tmp_path / "x.tsv").write_text("".join(f"question {i}\tanswer {i}\n" for i in range(9)))
+    seqio.TaskRegistry.add(
+        name,
+        source=seqio.TextLineDataSource({"train": str(tmp_path / "x.tsv")}),
+        preprocessors=[split_columns, seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
+        output_features={
+            "inputs": seqio.Feature(seqio.ByteVocabulary(), add_eos=False),
+            "targets": seqio.Feature(seqio.ByteVocabulary(), add_eos=True),
+        },
+        metric_fns=[seqio_like_metric],
+    )
+    run(name, tmp_path / "data")
+    entry = manifest.read_task(tmp_path / "data", name, "train")
+    assert entry.online is None
+    assert entry.features["inputs"]["add_eos"] is False
+    assert entry.features["targets"]["add_eos"] is True
+    assert entry.metrics == (f"{__name__}.seqio_like_metric",)
+    first = reading.examples(tmp_path / "data", name)[0]
+    assert first.fields == {"inputs_text": "question 0", "targets_text": ["answer 0"]}
+    assert bytes(first.arrays["targets"].astype(np.uint8) - 3) == b"answer 0"
+    # A split the task does not have is empty, as SeqIO leaves such a task out.
+    assert manifest.read_task(tmp_path / "data", name, "validation").shards == ()
+
+
+def split_columns(dataset):
+    import tensorflow as tf
+
+    def split(line):
+        columns = tf.strings.split(line, "\t")
+        return {"inputs": columns[0], "targets": columns[1]}
+
+    return dataset.map(split)
+
+
+def seqio_like_metric(targets, predictions):
+    return {"equal": float(targets == predictions)}
+
+
+def test_example_sharding_where_a_source_has_fewer_files(name, tmp_path):
+    (tmp_path / "x.tsv").write_text("".join(f"q{i}\ta{i}\n" for i in range(10)))
+    seqio.TaskRegistry.add(
+        name,
+        source=seqio.TextLineDataSource({"train": str(tmp_path / "x.tsv")}),
+        preprocessors=[split_columns, seqio.preprocessors.tokenize],
+        output_features={"targets": seqio.Feature(seqio.ByteVocabulary())},
+    )
+    run(name, tmp_path / "data", num_shards=4, splits=("train",))
+    assert sorted(reading.texts(tmp_path / "data", name)) == [f"a{i}" for i in range(10)]
+    entry = manifest.read_task(tmp_path / "data", name, "train")
+    assert [shard.num_examples for shard in entry.shards] == [3, 3, 2, 2]
+
+
+def test_mixture_of_tasks(name, words, tmp_path):
+    a = register_text_task(f"{name}_a", words, format="jsonl", vocabulary=VOCABULARY)
+    b = register_corpus_task(
+        f"{name}_b", FileCorpus(files=words, format="jsonl"), vocabulary=VOCABULARY
+    )
+    seqio.MixtureRegistry.add(name, [(a.name, 3.0), (b.name, 1)])
+    run(name, tmp_path / "data")
+    mixture = manifest.read_mixture(tmp_path / "data", name)
+    assert dict(zip(mixture.tasks, mixture.rates)) == {a.name: 0.75, b.name: 0.25}
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"mixture": "no_such_task"}, "No task or mixture 'no_such_task'"),
+        ({"modules": ["no_such_module"]}, "TASK_MODULES names 'no_such_module'"),
+        ({"data_dir": "gs://bucket/data"}, "local or mounted folder"),
+        ({"num_shards": 0}, "num_shards must be at least 1"),
+        ({"num_workers": -1}, "num_workers must not be negative"),
+        ({"runner": "threads"}, 'runner must be "processes" or'),
+        ({"splits": ("test",)}, r"no examples in splits \('test',\)"),
+    ],
+)
+def test_wrong_arguments(task, name, tmp_path, kwargs, message):
+    arguments = {"mixture": name, "modules": [], "data_dir": str(tmp_path / "data")} | kwargs
+    with pytest.raises(ValueError, match=message):
+        prepare(**arguments)
+
+
+def test_a_missing_file_is_a_readable_error(name, tmp_path):
+    register_text_task(name, str(tmp_path / "none*.txt"), vocabulary=VOCABULARY)
+    with pytest.raises(ValueError, match="No file matches"):
+        run(name, tmp_path / "data")
+
+
+def test_a_damaged_archive_is_a_readable_error(name, tmp_path):
+    (tmp_path / "x.txt.gz").write_bytes(b"no archive")
+    register_text_task(name, str(tmp_path / "x.txt.gz"), vocabulary=VOCABULARY)
+    with pytest.raises(ValueError, match="is damaged or not what its name says"):
+        run(name, tmp_path / "data")
+
+
+def test_an_unwritable_disk_is_an_os_error(task, name, tmp_path, monkeypatch):
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full on this system")
+    replace = shard_files.ArrayRecordWriter
+    monkeypatch.setattr(
+        shard_files, "ArrayRecordWriter", lambda path, options: replace("/dev/full", options)
+    )
+    with pytest.raises(OSError, match="Is the disk full"):
+        run(name, tmp_path / "data")
+
+
+TASK_MODULE = """
+import os, time
+from ul2tune.data.vocab import ByteVocabulary
+from ul2tune.prepare.tasks import register_text_task
+
+class Slow(ByteVocabulary):
+    def _encode(self, text):
+        time.sleep(float(os.environ.get("SLOW_SECS", "0")))
+        if os.environ.get("DIE_AT") == text:
+            os.kill(os.getpid(), 9)
+        return super()._encode(text)
+
+register_text_task("slow", {words!r}, format="jsonl", vocabulary=Slow())
+"""
+
+
+@pytest.fixture
+def child(tmp_path, words, monkeypatch):
+    """Starts `prepare` of a slow task in a process of its own."""
+    (tmp_path / "slow_task.py").write_text(TASK_MODULE.format(words=words))
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def start(data_dir, num_workers=1, **environment):
+        code = (
+            "from ul2tune.prepare.run import prepare\n"
+            "if __name__ == '__main__':\n"
+            f"    prepare('slow', ['slow_task'], {str(data_dir)!r}, num_shards=10,\n"
+            f"            num_workers={num_workers}, splits=('train',))\n"
+        )
+        script = tmp_path / "child.py"
+        script.write_text(code)
+        path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+        env = os.environ | {"PYTHONPATH": path} | environment
+        return subprocess.Popen(
+            [sys.executable, str(script)], env=env, stderr=subprocess.PIPE, text=True
+        )
+
+    return start
+
+
+@pytest.mark.slow
+def test_kill_and_go_on(child, tmp_path):
+    data_dir = tmp_path / "data"
+    folder = data_dir / "slow" / "train"
+    process = child(data_dir, SLOW_SECS="0.02")
+    deadline = time.monotonic() + 120
+    while len(list(folder.glob(".data-*.json"))) < 3 and time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert process.returncode == -9
+    killed = {n: v for n, v in snapshot(folder).items() if n.startswith("data-")}
+    receipts = list(folder.glob(".data-*.json"))
+    assert 3 <= len(receipts) < 10
+    assert not (folder / "manifest.json").exists()
+    # Go on here, and prepare somewhere else without interruption: the same bytes.
+    prepare("slow", ["slow_task"], str(data_dir), ("train",), num_shards=10, num_workers=1)
+    prepare("slow", ["slow_task"], str(tmp_path / "b"), ("train",), num_shards=10, num_workers=1)
+    assert contents(data_dir) == contents(tmp_path / "b")
+    after = snapshot(folder)
+    finished = [r.name.removeprefix(".").removesuffix(".json") + ".arrayrecord" for r in receipts]
+    assert all(after[file] == killed[file] for file in finished)  # not made again
+    assert not list(folder.glob("*.tmp"))
+
+
+@pytest.mark.slow
+def test_a_pool_makes_the_same_bytes_and_survives_the_death_of_a_worker(child, tmp_path):
+    process = child(tmp_path / "data", 2, DIE_AT="document 55 of the corpus")
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 1
+    assert "A process that prepared data was killed" in errors
+    process = child(tmp_path / "data", 2)
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    assert "10/10 shards" in errors
+    import_slow = prepare  # the single-process path, here
+    import_slow("slow", ["slow_task"], str(tmp_path / "b"), ("train",), num_shards=10)
+    assert contents(tmp_path / "data") == contents(tmp_path / "b")
+
+
+def test_one_prepare_per_folder_at_a_time(task, name, tmp_path, capfd):
+    import fcntl
+    import threading
+
+    (tmp_path / "data").mkdir()
+    with (tmp_path / "data" / ".prepare.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        thread = threading.Thread(target=run, args=(name, tmp_path / "data"))
+        thread.start()
+        thread.join(timeout=1.0)
+        assert thread.is_alive()
+        assert not (tmp_path / "data" / name).exists()
+    thread.join(timeout=60)
+    assert (tmp_path / "data" / name / "train" / "manifest.json").exists()
+    assert "Waiting for another process" in capfd.readouterr().err
+
+
+assert UL2Preprocessor
