@@ -49,6 +49,7 @@ class RowStreams:
     ):
         config = sources.config
         self.sources, self.rows = sources, np.asarray(rows, np.int64)
+        self._fingerprint = fingerprint(sources)
         shape = (len(self.rows), len(sources.tasks))
         self._documents = Documents(sources, self.rows)
         self._pending = Pending(sources, self.rows, self._documents)
@@ -82,7 +83,7 @@ class RowStreams:
                 ordinal[row, task], offset[row, task] = self._documents.position(row, task)
         return {
             "row": self.rows.copy(),
-            "fingerprint": np.full(len(self.rows), fingerprint(self.sources)),
+            "fingerprint": np.full(len(self.rows), self._fingerprint),
             "batch": self._batch.copy(),
             "counter": self._counter.copy(),
             "ordinal": ordinal,
@@ -93,7 +94,7 @@ class RowStreams:
         }
 
     def _restore(self, state: Mapping[str, np.ndarray]) -> None:
-        if np.any(state["fingerprint"] != fingerprint(self.sources)):
+        if np.any(state["fingerprint"] != self._fingerprint):
             raise ValueError(
                 "The saved data position belongs to other prepared data or another feed "
                 f"configuration (mixture {self.sources.config.mixture!r}, its rates, BATCH_SIZE, "
