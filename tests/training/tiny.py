@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from tests.feed import prepared
 from ul2tune import sharding
+from ul2tune.data.ul2 import PRESETS
+from ul2tune.feed.config import FeedConfig
 from ul2tune.models import base
 from ul2tune.models.t5 import T5Config
 from ul2tune.optim import optimizer as optimizer_lib
@@ -16,6 +21,7 @@ from ul2tune.optim.schedules import ScheduleConfig
 from ul2tune.sharding import MeshConfig
 from ul2tune.training import state as state_lib
 from ul2tune.training.compiled import CompiledStep
+from ul2tune.training.config import RunConfig
 from ul2tune.training.loss import LossConfig
 from ul2tune.training.step import Recipe
 
@@ -90,3 +96,59 @@ class Trainer:
 
 def one_device() -> tuple[MeshConfig, Any]:
     return MeshConfig(data=1, fsdp=1, tensor=1), jax.devices()[:1]
+
+
+SCHEDULE = ScheduleConfig(name="constant", learning_rate=0.02)
+RUN_MODEL = dataclasses.replace(MODEL, vocab_size=1280)
+
+
+def write_data(data_dir: Path) -> None:
+    """A mixture of running text with UL2 noise and fixed pairs, in both splits."""
+    for split, count in (("train", 60), ("validation", 6)):
+        tasks = [
+            prepared.Task(
+                name="text",
+                examples=prepared.documents(count, high=300),
+                noise=PRESETS["ul2r"],
+            ),
+            prepared.Task(name="pairs", examples=prepared.pairs(count)),
+        ]
+        prepared.write(data_dir, "mix", tasks, rates=[2.0, 1.0], split=split)
+
+
+def arguments(
+    model_dir: Any,
+    data_dir: Any,
+    *,
+    mesh: Any = None,
+    data: Any = None,
+    optimizer: Any = None,
+    **run: Any,
+) -> dict[str, Any]:
+    """Arguments of `train` for a run of a few seconds."""
+    values: dict[str, Any] = {
+        "mixture": "mix",
+        "data_dir": str(data_dir),
+        "feature_lengths": {"inputs": 64, "targets": 48},
+        "batch_size": BATCH,
+        "window": 4,
+        "min_segment_tokens": 16,
+        "max_segment_tokens": 48,
+    }
+    settings: dict[str, Any] = {
+        "model_dir": str(model_dir),
+        "checkpoint_period_steps": 4,
+        "log_period_steps": 3,
+        "eval_period_steps": 5,
+        "eval_steps": 1,
+    }
+    if "train_steps_relative" not in run:
+        settings["train_steps"] = 6
+    return {
+        "model": RUN_MODEL,
+        "data": FeedConfig(**{**values, **(data or {})}),
+        "optimizer": OptimizerConfig(**{"schedule": SCHEDULE, **(optimizer or {})}),
+        "mesh": MeshConfig(**(mesh or {})),
+        "run": RunConfig(**{**settings, **run}),
+        "loss": LossConfig(),
+    }

@@ -1,4 +1,4 @@
-"""The feed's row streams as JSON: gathered from all hosts, given back by row id on any topology.
+"""The feed's row streams as JSON: gathered from all hosts, given back on any topology.
 
 A feed's state is ``{name: int64 [rows, ...]}`` for the rows its process holds, with the row ids
 under ``"row"``.
@@ -6,7 +6,7 @@ under ``"row"``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -35,19 +35,6 @@ def _allgather(value: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(gathered).view(np.int64).reshape(-1, *value.shape[1:])
 
 
-def select(saved: Mapping[str, Any], rows: Sequence[int]) -> dict[str, np.ndarray]:
-    """The state of `rows` out of a gathered one.
-
-    Raises:
-      ValueError: if the checkpoint has no such row (another batch size).
-    """
-    arrays = {name: np.asarray(value, np.int64) for name, value in saved.items()}
-    index = {int(row): i for i, row in enumerate(arrays[ROW])}
-    missing = [row for row in rows if row not in index]
-    if missing:
-        raise ValueError(
-            f"The checkpoint holds the data streams of {len(index)} rows, this run asks for row "
-            f"{missing[0]}: BATCH_SIZE differs. Use BATCH_SIZE = {len(index)}, or start a new "
-            f"MODEL_DIR from this checkpoint."
-        )
-    return {name: value[[index[row] for row in rows]] for name, value in arrays.items()}
+def restore(saved: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The arrays of a gathered state, all rows; a feed takes those it holds."""
+    return {name: np.asarray(value, np.int64) for name, value in saved.items()}

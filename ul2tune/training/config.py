@@ -24,6 +24,7 @@ class RunConfig:
       keep_checkpoint_period_steps: keep checkpoints at multiples of this for good.
       log_period_steps: metrics are averaged over, and written at multiples of, this many steps.
       eval_period_steps: validation loss at multiples of this and at the end; None turns it off.
+      eval_split: the split of the mixture for the validation loss.
       eval_steps: validation batches per evaluation at most; None takes the whole split.
       allow_config_change: resume although model, data, loss or optimiser differ from the
         checkpoint's.
@@ -42,6 +43,7 @@ class RunConfig:
     keep_checkpoint_period_steps: int | None = None
     log_period_steps: int = 100
     eval_period_steps: int | None = 1000
+    eval_split: str = "validation"
     eval_steps: int | None = 20
     allow_config_change: bool = False
     tensorboard: bool = True

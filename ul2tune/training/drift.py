@@ -61,13 +61,11 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
     return flat
 
 
-def check(
-    saved: Mapping[str, Any], current: Mapping[str, Any], *, allow: bool, where: str
-) -> list[str]:
-    """Returns the differences if they are allowed.
+def check(saved: Mapping[str, Any], current: Mapping[str, Any], *, allow: bool, where: str) -> None:
+    """Raises unless the configurations agree or may differ.
 
     Raises:
-      ValueError: naming every difference, if they are not.
+      ValueError: naming every difference.
     """
     found = differences(saved, current)
     if found and not allow:
@@ -77,4 +75,3 @@ def check(
             + "\nUse the saved configuration, another MODEL_DIR, or allow it with "
             "RunConfig.allow_config_change = True."
         )
-    return found

@@ -18,7 +18,7 @@ from ul2tune.checkpoints import streams
 from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.training.compiled import CompiledStep
 from ul2tune.training.config import RunConfig
-from ul2tune.training.metrics import NonFiniteLossError, StepRecord, Window
+from ul2tune.training.metrics import MUST_BE_FINITE, NonFiniteLossError, StepRecord, Window
 from ul2tune.training.progress import LiveLine, Rate, Stopwatch
 from ul2tune.training.signals import StopSignal
 from ul2tune.training.state import join
@@ -244,7 +244,7 @@ def _settle(parts: Parts, at: Position, *, keep: int) -> None:
     if parts.line is not None:
         parts.line.end()
     parts.checkpoints.wait()
-    values = ", ".join(f"{name} = {at.window.latest[name]}" for name in ("loss", "grad_norm"))
+    values = ", ".join(f"{name} = {at.window.latest[name]}" for name in MUST_BE_FINITE)
     intact = f"step {at.saved_step}" if at.saved_step is not None else "none"
     raise NonFiniteLossError(
         f"Step {bad.step} is not finite: {values}. Newest checkpoint: {intact}, untouched. "

@@ -14,10 +14,12 @@ import numpy as np
 
 from ul2tune.training.step import BY_SOURCE, Metrics
 
+# The loss and gradient of a step, and the parameters after it, which a checkpoint would hold.
+MUST_BE_FINITE = ("loss", "grad_norm", "param_norm")
+
 
 class NonFiniteLossError(FloatingPointError):
-    """The loss or the gradient is NaN or infinite; training stops with the last checkpoint
-    intact."""
+    """Loss, gradient or parameters are NaN or infinite; the last checkpoint is intact."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +96,7 @@ class Window:
             record = self.pending.popleft()
             values = fetch(record.metrics, self.source_names)
             self.latest = means(values)
-            if not all(math.isfinite(self.latest.get(k, 0.0)) for k in ("loss", "grad_norm")):
+            if not all(math.isfinite(self.latest.get(name, 0.0)) for name in MUST_BE_FINITE):
                 return record
             add(self.sums, values)
             self._count_tokens(values)

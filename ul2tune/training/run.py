@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -230,18 +231,21 @@ def _start(
     current = settings.describe(feed.fingerprints)
 
     def accept(meta: Mapping[str, Any], where: str) -> None:
-        for change in drift.check(
-            meta["config"], current, allow=run.allow_config_change, where=where
-        ):
-            log.warning("Resuming with another configuration: %s", change)
+        drift.check(meta["config"], current, allow=run.allow_config_change, where=where)
 
     # 1. The newest sound checkpoint of this run.
     restored = restore_latest(directory, spec.saved, accept)
     if restored is not None:
         state, frozen = state_lib.split(restored.state, spec)
         window.restore(restored.meta["window"])
-        feed.set_state(streams.select(restored.meta["streams"], feed.rows))
         clock, step = restored.meta["clock"], restored.step
+        changes = drift.differences(restored.meta["config"], current)
+        for change in changes:
+            log.warning("Resuming with another configuration: %s", change)
+        if any(change.startswith(("data/", "prepared/")) for change in changes):
+            log.warning("The data is another: its streams start from the beginning.")
+        else:
+            feed.set_state(streams.restore(restored.meta["streams"]))
         log.info("Resuming from step %d of %s.", step, directory)
     else:
         # 2. The initial checkpoint, else 3. fresh parameters. Not every InitFn knows a step.
@@ -272,6 +276,23 @@ def _rate(settings: Settings) -> Rate:
 
 
 def _validation(settings: Settings, recipe: Recipe, feed: Feed, mesh: Mesh) -> Validation | None:
-    if settings.run.eval_period_steps is None:
+    """The validation loss, checked now: a missing split should not end a run at its first use."""
+    run = settings.run
+    if run.eval_period_steps is None:
         return None
-    ...
+    data = dataclasses.replace(settings.data, split=run.eval_split)
+    try:
+        with Feed(data, feed.rows.tolist()) as opened:
+            source_names = opened.source_names
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"The {run.eval_split!r} split of {data.mixture} is not prepared ({error}). Prepare "
+            f"it, or set RunConfig.eval_period_steps = None to train without validation."
+        ) from error
+    return Validation(
+        batches=lambda: eval_batches(data, feed.rows.tolist(), run.eval_steps),
+        recipe=dataclasses.replace(recipe, num_sources=len(source_names)),
+        source_names=source_names,
+        mesh=mesh,
+        batch_size=data.batch_size,
+    )

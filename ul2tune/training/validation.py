@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import jax
@@ -17,7 +16,7 @@ from ul2tune.types import Tree
 
 
 class Validation:
-    """Callable ``params -> {"validation/loss": …}`` over at most `num_batches` batches.
+    """Callable ``params -> {"validation/loss": …}`` over a fixed set of batches.
 
     Args:
       batches: starts a fresh pass and returns its batches (this process's rows); every process must
@@ -26,7 +25,6 @@ class Validation:
       source_names: names of `decoder_source_ids`.
       mesh: device mesh.
       batch_size: rows of the global batch.
-      num_batches: the limit; None takes all.
     """
 
     def __init__(
@@ -36,17 +34,15 @@ class Validation:
         source_names: Sequence[str],
         mesh: Mesh,
         batch_size: int,
-        num_batches: int | None,
     ):
         self._batches = batches
         self._source_names = source_names
         self._mesh, self._batch_size = mesh, batch_size
-        self._num_batches = num_batches
         self._step = jax.jit(functools.partial(eval_step, recipe=recipe))
 
     def __call__(self, params: Tree) -> dict[str, float]:
         total: dict[str, tuple[float, float]] = {}
-        for local in itertools.islice(self._batches(), self._num_batches):
+        for local in self._batches():
             batch = sharding.to_global(local, self._mesh, self._batch_size)
             add(total, fetch(self._step(params, batch), self._source_names))
         return {f"validation/{name}": value for name, value in means(total).items()}

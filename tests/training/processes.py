@@ -1,0 +1,93 @@
+"""Starting `tests.training.worker` processes and reading what they left."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def start(**orders: Any) -> subprocess.Popen[str]:
+    """Starts one worker; its compilations are shared with the other tests' through the cache."""
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    }
+    command = [sys.executable, "-m", "tests.training.worker", json.dumps(orders)]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+
+
+def finish(process: subprocess.Popen[str], expect: int = 0) -> str:
+    """Waits; returns stderr.
+
+    Raises:
+      AssertionError: if the exit status is not the expected one.
+    """
+    output, errors = process.communicate(timeout=240)
+    assert process.returncode == expect, f"exit {process.returncode}\n{output}\n{errors[-4000:]}"
+    return errors
+
+
+def run(expect: int = 0, **orders: Any) -> str:
+    return finish(start(**orders), expect)
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def batches(*paths: Path) -> dict[int, dict[str, str]]:
+    """Row hashes by batch number, merged over processes and restarts.
+
+    Raises:
+      AssertionError: if one batch was drawn twice and differed.
+    """
+    merged: dict[int, dict[str, str]] = {}
+    for path in paths:
+        for line in lines(path):
+            rows = merged.setdefault(line["batch"], {})
+            for row, digest in line["rows"].items():
+                assert rows.setdefault(row, digest) == digest, (line["batch"], row)
+    return merged
+
+
+def assert_same_metrics(found: Path, expected: Path, rtol: float) -> None:
+    """The same lines up to rounding."""
+    a, b = lines(found), lines(expected)
+    assert [line["step"] for line in a] == [line["step"] for line in b]
+    for x, y in zip(a, b):
+        assert x.keys() == y.keys()
+        for name in x:
+            np.testing.assert_allclose(
+                x[name], y[name], rtol=rtol, atol=1e-6, err_msg=f"{x['step']} {name}"
+            )
+
+
+def newest(model_dir: Path) -> tuple[int, dict[str, Any]]:
+    """Step and fingerprinted leaves of the newest checkpoint."""
+    steps = [int(p.name) for p in (model_dir / "checkpoints").iterdir() if p.name.isdigit()]
+    meta = json.loads((model_dir / "checkpoints" / str(max(steps)) / "meta/metadata").read_text())
+    return max(steps), meta
