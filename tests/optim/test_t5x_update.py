@@ -1,4 +1,4 @@
-"""One training step of T5X, reproduced: from its checkpoint and batch to its parameters and moments."""
+"""One training step of T5X, reproduced: from checkpoint and batch to parameters and moments."""
 
 from __future__ import annotations
 
