@@ -276,9 +276,26 @@ def test_a_task_without_text_is_named(tmp_path):
         Feed(config_of(tmp_path, "void")) as f,
     ):
         next(f)
-    prepared.write(tmp_path, "none", [prepared.Task(name="none", examples=[], num_shards=1)])
-    with pytest.raises(ValueError, match="'none' has no"):
-        Feed(config_of(tmp_path, "none"))
+
+
+def test_tasks_without_examples_in_a_split_are_left_out(tmp_path):
+    tasks = [
+        prepared.Task(name="none", examples=[], num_shards=1, noise=preset("span_corruption")),
+        prepared.Task(name="pairs", examples=prepared.pairs(7)),
+        prepared.Task(name="nothing", examples=[], num_shards=1),
+    ]
+    prepared.write(tmp_path, "holes", tasks, rates=[0.6, 0.1, 0.3])
+    for epochs, count in ((1, 7), (None, 20)):
+        with Feed(config_of(tmp_path, "holes", num_epochs=epochs, batch_size=1)) as feed:
+            assert feed.source_names[1] == "pairs"
+            found = [
+                s for _, b in zip(range(20), feed) for s in prepared.unpack(b, feed.source_names)
+            ]
+        assert {s.source for s in found} == {"pairs"}
+        assert len(found) >= count
+    prepared.write(tmp_path, "empty", tasks[::2])
+    with pytest.raises(ValueError, match="'empty' has no examples in split 'train'"):
+        Feed(config_of(tmp_path, "empty"))
 
 
 def test_a_position_of_another_run_is_refused(folder):

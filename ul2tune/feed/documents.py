@@ -180,5 +180,5 @@ class Documents:
         means = []
         for source in self._sources.tasks:
             facts = source.manifest.features.get(source.text_feature, {})
-            means.append(max(1.0, facts.get("tokens", 0) / source.manifest.num_examples))
+            means.append(max(1.0, facts.get("tokens", 0) / max(1, source.manifest.num_examples)))
         return means

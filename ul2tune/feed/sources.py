@@ -67,7 +67,6 @@ class Sources:
     def __init__(self, config: FeedConfig):
         self.config = config
         mixture = manifest.read_mixture(config.data_dir, config.mixture)
-        self.rates = mixture.rates
         self.manifests = tuple(
             manifest.read_task(config.data_dir, task, config.split) for task in mixture.tasks
         )
@@ -85,6 +84,16 @@ class Sources:
             else:
                 names += [f"{task.task}/{denoiser}" for denoiser in source.noise.names]
         self.names = tuple(names)
+        # A task without examples in this split is left out of the mixture, as in SeqIO; its source
+        # ids stay reserved, so that they mean the same in every split.
+        self.rates = tuple(
+            rate if task.size else 0.0 for rate, task in zip(mixture.rates, self.tasks, strict=True)
+        )
+        if not any(self.rates):
+            raise ValueError(
+                f"Mixture {config.mixture!r} has no examples in split {config.split!r}: prepare "
+                "other sources or another split."
+            )
         # Denoisers of all tasks with the same configuration are applied in one call.
         self.noises = tuple(noises.values())
 
@@ -158,13 +167,9 @@ class Sources:
         config, noise, feature = self.config, None, "targets"
         if task.online is not None:
             noise, feature = self._noise(task, noises)
-        _check_features(task, feature, config)
         size = min(task.num_examples, config.max_examples or task.num_examples)
-        if size < 1:
-            raise ValueError(
-                f"Task {task.task!r} has no examples in split {task.split!r}: prepare other "
-                "sources, or take it out of the mixture."
-            )
+        if size:
+            _check_features(task, feature, config)
         store = Store(config.data_dir, task, verify_checksums=config.verify_checksums)
         return Source(
             name=task.task,
