@@ -208,13 +208,22 @@ def test_sharded_over_data_fsdp_and_tensor_it_equals_one_device():
 
 
 def test_rows_that_do_not_divide_over_the_mesh_still_work():
+    config = LossConfig(chunk_tokens=8)
     hidden, head, targets, weights = example(batch=3)
-    expected = jax.jit(cross_entropy)(hidden, head, targets, weights)
+
+    @jax.jit
+    def gradients(hidden, head, targets, weights):
+        def total(hidden, head):
+            return jnp.sum(cross_entropy(hidden, head, targets, weights, config).loss_BL)
+
+        return jax.value_and_grad(total, (0, 1))(hidden, head)
+
+    expected = gradients(hidden, head, targets, weights)
     mesh = sharding.make_mesh(sharding.MeshConfig(data=2, fsdp=2, tensor=2))
     with jax.set_mesh(mesh):
         whole = NamedSharding(mesh, PartitionSpec())
         arguments = jax.device_put((hidden, head, targets, weights), whole)
-        actual = jax.jit(cross_entropy)(*arguments)
+        actual = gradients(*arguments)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), actual, expected
     )

@@ -109,13 +109,13 @@ def test_priority_1_the_run_itself_2_init_3_fresh(finished, copy, data_dir, tmp_
 
     run_lib.train(**tiny.arguments(copy, data_dir), init=no_init)
     # A second stage: the parameters of the first, frozen by a learning rate of next to nothing.
-    init = initialize.from_checkpoint(str(copy))
+    init = initialize.from_checkpoint(str(copy), keep_step=False)
     still = {"schedule": dataclasses.replace(tiny.SCHEDULE, learning_rate=1e-30)}
     arguments = tiny.arguments(tmp_path / "second", data_dir, train_steps=1, optimizer=still)
     assert _equal(run_lib.train(**arguments, init=init), finished[1])
     assert newest(tmp_path / "second")[0] == 1
-    # With T5X's counting TRAIN_STEPS includes the six earlier steps.
-    kept = initialize.from_checkpoint(str(copy), keep_step=True)
+    # As in T5X, TRAIN_STEPS includes the six earlier steps, TRAIN_STEPS_RELATIVE does not.
+    kept = initialize.from_checkpoint(str(copy))
     for name, steps in [("third", {"train_steps": 7}), ("fourth", {"train_steps_relative": 1})]:
         arguments = tiny.arguments(tmp_path / name, data_dir, optimizer=still, **steps)
         run_lib.train(**arguments, init=kept)

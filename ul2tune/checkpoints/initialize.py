@@ -18,17 +18,17 @@ PARAMS = "params"
 class InitialCheckpoint:
     """An `InitFn` that starts a run from the parameters of another one.
 
-    The optimiser state, its schedule, the data streams and the step counter start fresh.
-    DIVERGES: in T5X the counter goes on from the checkpoint's; `keep_step` does that.
+    The optimiser state, its schedule and the data streams start fresh. The step counter goes on
+    from the checkpoint's, as in T5X: `TRAIN_STEPS` includes the earlier steps,
+    `TRAIN_STEPS_RELATIVE` does not.
 
     Attributes:
       path: a MODEL_DIR (its newest checkpoint), its `checkpoints` folder, or one step's folder.
-      keep_step: count on from the checkpoint's step: `TRAIN_STEPS` then includes the earlier steps,
-        `TRAIN_STEPS_RELATIVE` does not. The learning-rate schedule starts at 0 in either case.
+      keep_step: False makes the counter start at 0 too.
     """
 
     path: str
-    keep_step: bool = False
+    keep_step: bool = True
 
     @property
     def first_step(self) -> int:
@@ -39,7 +39,7 @@ class InitialCheckpoint:
         return load_params(self.path, abstract)
 
 
-def from_checkpoint(path: str, keep_step: bool = False) -> InitialCheckpoint:
+def from_checkpoint(path: str, keep_step: bool = True) -> InitialCheckpoint:
     """For `INITIAL_CHECKPOINT_PATH`; see :class:`InitialCheckpoint`."""
     return InitialCheckpoint(path=path, keep_step=keep_step)
 

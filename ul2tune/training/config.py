@@ -12,8 +12,8 @@ class RunConfig:
     Attributes:
       model_dir: folder of the run: checkpoints, metrics.jsonl, timing.jsonl, tensorboard. If it
         holds checkpoints of this run, training resumes from the newest sound one.
-      train_steps: step to stop at. Includes the steps of an initial checkpoint only where that
-        keeps its step (`InitialCheckpoint.keep_step`, T5X's habit).
+      train_steps: step to stop at. As in T5X, the steps of an initial checkpoint count (unless
+        `InitialCheckpoint.keep_step` is off).
       train_steps_relative: instead of `train_steps`, the number of steps after the initial
         checkpoint.
       seed: of parameter initialisation and dropout. (The data has a seed of its own.)

@@ -252,10 +252,13 @@ def _start(
         step = getattr(init, "first_step", 0)
         state, frozen = state_lib.create(spec, settings.model, optimizer, run.seed, init, step)
         clock = {"first_step": step, "train_secs": 0.0}
+    last_step = run.last_step(clock["first_step"])
+    if step >= last_step:
+        log.warning("Nothing to train: the run is at step %d of %d.", step, last_step)
     at = Position(
         first_step=clock["first_step"],
         step=step,
-        last_step=run.last_step(clock["first_step"]),
+        last_step=last_step,
         saved_step=None if restored is None else step,
         window=window,
         watch=Stopwatch(clock["train_secs"]),

@@ -1,0 +1,106 @@
+"""Meshes, the rules table, and which process holds which rows."""
+
+from __future__ import annotations
+
+import gin
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from ul2tune import sharding
+from ul2tune.sharding import MeshConfig
+
+# What each preset makes of eight devices.
+PRESETS = {
+    "single": {"data": 1, "fsdp": 1, "tensor": 1},
+    "fsdp": {"data": 1, "fsdp": 8, "tensor": 1},
+    "tensor": {"data": 1, "fsdp": 1, "tensor": 8},
+    "fsdp_tensor": {"data": 1, "fsdp": 4, "tensor": 2},
+    "data_fsdp_tensor": {"data": 2, "fsdp": 2, "tensor": 2},
+}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets(preset, request):
+    gin.clear_config()
+    path = request.config.rootpath / "gin" / "mesh" / f"{preset}.gin"
+    gin.parse_config_file(str(path))
+    config = gin.query_parameter("%MESH").scoped_configurable_fn()
+    gin.clear_config()
+    assert isinstance(config, MeshConfig)
+    devices = jax.devices()[: np.prod(list(PRESETS[preset].values()))]
+    assert dict(sharding.make_mesh(config, devices).shape) == PRESETS[preset]
+
+
+def test_there_is_no_other_preset(request):
+    files = (request.config.rootpath / "gin" / "mesh").glob("*.gin")
+    assert {path.stem for path in files} == PRESETS.keys()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (MeshConfig(data=3, fsdp=1), "does not cover the 8 devices"),
+        (MeshConfig(data=3, fsdp=-1), "does not cover the 8 devices"),
+        (MeshConfig(data=-1, fsdp=-1), "at most one may be -1"),
+        (MeshConfig(fsdp=0), "must be positive"),
+    ],
+)
+def test_meshes_that_cannot_be(config, message):
+    with pytest.raises(ValueError, match=message):
+        sharding.make_mesh(config)
+
+
+@pytest.mark.parametrize(
+    ("axes", "expected"),
+    [
+        (("embed", "mlp"), P("fsdp", "tensor")),
+        (("layers", "embed", "heads", "kv"), P(None, "fsdp", "tensor", None)),
+        (("vocab", "embed"), P("tensor", "fsdp")),
+        (("batch", "length", None), P(("data", "fsdp"), None, None)),
+        # An axis that is taken is not used twice.
+        (("batch", "embed"), P(("data", "fsdp"), None)),
+        (("heads", "mlp"), P("tensor", None)),
+        ((), P()),
+    ],
+)
+def test_rules(axes, expected):
+    assert sharding.spec(axes) == expected
+
+
+def test_unknown_logical_axis():
+    with pytest.raises(ValueError, match="Unknown logical axis 'emebd'"):
+        sharding.spec(("emebd",))
+
+
+def test_parameters_that_do_not_divide():
+    mesh = sharding.make_mesh(MeshConfig(tensor=2))
+    params = {"head": jax.ShapeDtypeStruct((101, 8), np.float32)}
+    with pytest.raises(ValueError, match=r"'head' has size 101 along dimension 0 \(vocab\)"):
+        sharding.param_shardings(params, {"head": ("vocab", "embed")}, mesh)
+
+
+@pytest.mark.parametrize("config", [MeshConfig(), MeshConfig(tensor=4), MeshConfig(data=2)])
+def test_rows_go_to_devices_and_back(config):
+    mesh = sharding.make_mesh(config)
+    assert sharding.local_rows(mesh, 16) == tuple(range(16))
+    local = {"x": np.arange(48).reshape(16, 3)}
+    made = sharding.to_global(local, mesh, 16)["x"]
+    np.testing.assert_array_equal(np.asarray(made), local["x"])
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    assert made.addressable_shards[0].data.shape == (16 // ways, 3)
+
+
+def test_batches_that_do_not_divide():
+    with pytest.raises(ValueError, match=r"BATCH_SIZE = 12 .* Use a multiple of 8"):
+        sharding.local_rows(sharding.make_mesh(MeshConfig()), 12)
+
+
+def test_constrain_needs_no_mesh():
+    x = np.ones((2, 3))
+    assert sharding.constrain(x, "batch", "embed") is x
+    mesh = sharding.make_mesh(MeshConfig())
+    with jax.set_mesh(mesh):
+        y = jax.jit(lambda x: sharding.constrain(x, "batch", None))(np.ones((8, 3)))
+    assert y.sharding.is_equivalent_to(sharding.batch_sharding(mesh), y.ndim)

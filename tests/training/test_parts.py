@@ -1,0 +1,165 @@
+"""The parts of the loop by themselves: window, files, live line, drift, signals."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ul2tune.sharding import MeshConfig
+from ul2tune.training import drift, progress, writers
+from ul2tune.training.metrics import StepRecord, Window
+from ul2tune.training.signals import StopSignal
+
+
+def _record(step: int, loss: float, weight: float) -> StepRecord:
+    metrics = {
+        "loss": (jnp.float32(loss * weight), jnp.float32(weight)),
+        "grad_norm": (jnp.float32(1.0), jnp.float32(1.0)),
+        "decoder_fill": (jnp.float32(weight), jnp.float32(10)),
+        "loss_by_source": (jnp.array([loss * weight, 0.0]), jnp.array([weight, 0.0])),
+    }
+    return StepRecord(step=step, metrics=metrics, streams={}, sources=None)
+
+
+def test_window_is_a_mean_over_tokens_not_over_steps():
+    window = Window(("a", "b"))
+    window.push(_record(1, loss=2.0, weight=1))
+    window.push(_record(2, loss=4.0, weight=3))
+    assert window.settle() is None
+    assert window.latest["loss"] == 4.0
+    assert window.fill == pytest.approx(0.3)
+    # Source b had no token: it has no loss, rather than a loss of 0.
+    assert window.take() == {
+        "loss": 3.5,
+        "grad_norm": 1.0,
+        "decoder_fill": 0.2,
+        "loss/a": 3.5,
+        "tokens_seen": 4,
+    }
+    window.push(_record(3, loss=1.0, weight=2))
+    window.settle()
+    assert window.take()["loss"] == 1.0
+
+
+def test_window_lags_one_step_and_names_the_first_bad_one():
+    window = Window(())
+    for step, loss in ((1, 1.0), (2, float("nan")), (3, float("nan"))):
+        window.push(_record(step, loss, weight=1))
+    assert window.settle(keep=2) is None
+    assert len(window.pending) == 2
+    bad = window.settle()
+    assert bad is not None
+    assert bad.step == 2
+
+
+def test_window_survives_json_exactly():
+    window = Window(())
+    window.push(_record(1, loss=1 / 3, weight=7))
+    window.settle()
+    again = Window(())
+    again.restore(json.loads(json.dumps(window.to_json())))
+    for each in (window, again):
+        each.push(_record(2, loss=0.1, weight=3))
+        each.settle()
+    assert window.take() == again.take()
+
+
+def test_files_are_cut_back_to_the_restored_step(tmp_path):
+    writer = writers.MetricsWriter(tmp_path, step=0, tensorboard=False)
+    for step in (2, 4, 4, 6):
+        writer.metrics(step, {"loss": 0.1 * step})
+        writer.timing(step, {"secs": step})
+    writer.close()
+    path = tmp_path / writers.METRICS
+    whole = path.read_text()
+    path.write_text(whole + '{"step": 7, "lo')  # the line a kill cut off
+    writer = writers.MetricsWriter(tmp_path, step=6, tensorboard=False)
+    writer.close()
+    assert path.read_text() == whole
+    writer = writers.MetricsWriter(tmp_path, step=4, tensorboard=False)
+    writer.metrics(6, {"loss": 0.1 * 6})
+    writer.close()
+    assert path.read_text() == whole
+    assert len((tmp_path / writers.TIMING).read_text().splitlines()) == 3
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_live_line_rewrites_itself_on_a_terminal():
+    stream = Terminal()
+    live = progress.LiveLine(100, stream, live_secs=0.0)
+    rates = {"steps_per_sec": 0.5, "tokens_per_sec": 12345.0, "nonpadding_tokens_per_sec": 11000.0}
+    live.show(10, {"loss": 2.5}, {**rates, "mfu": 0.412})
+    live.show(11, {}, {})
+    live.note("a table")
+    expected = "step 10/100 (10 %)  loss 2.500  12.3k tokens/s (11k real)  MFU 41.2 %  ETA 0:03:00"
+    written = stream.getvalue()
+    assert written.startswith("\r" + expected)
+    # The shorter line covers the longer one, and what is printed next stands below it.
+    assert "\r" + "step 11/100 (11 %)".ljust(len(expected)) + "\na table\n" in written
+
+
+def test_live_line_is_sparse_where_nobody_watches():
+    stream = io.StringIO()
+    live = progress.LiveLine(1000, stream)
+    for step in range(1, 1001):
+        live.show(step, {}, {})
+    assert stream.getvalue().splitlines() == ["step 1/1000 (0 %)", "step 1000/1000 (100 %)"]
+
+
+def test_rates():
+    rate = progress.Rate(tokens_per_step=100, flops_per_step=1e9, peak_flops=1e12)
+    rate.restart(10, 5.0)
+    assert rate.measure(10, 6.0, 1.0) == {}
+    assert rate.measure(30, 7.0, 0.5) == pytest.approx(
+        {
+            "steps_per_sec": 10.0,
+            "tokens_per_sec": 1000.0,
+            "nonpadding_tokens_per_sec": 500.0,
+            "model_flops_per_sec": 1e10,
+            "mfu": 0.01,
+        }
+    )
+
+
+def test_stopwatch_counts_only_while_it_runs():
+    watch = progress.Stopwatch(3.0)
+    assert watch.now() == 3.0
+    watch.start()
+    watch.start()
+    assert watch.now() > 3.0
+    watch.stop()
+    assert watch.now() == watch.secs == watch.now()
+
+
+def test_drift_names_every_difference():
+    def config(**values: Any) -> dict[str, Any]:
+        return drift.describe({"mesh": MeshConfig(**values), "rates": (1, 2.5), "f": np.square})
+
+    saved = json.loads(json.dumps(config()))
+    assert saved["mesh"]["class"] == "MeshConfig"
+    assert drift.differences(saved, config()) == []
+    assert drift.differences(saved, config(data=2)) == ["mesh/data: 1 -> 2"]
+    assert drift.differences(saved, {**config(), "rates": [1]}) == ["rates/1: 2.5 -> (absent)"]
+    with pytest.raises(ValueError, match=r"(?s)checkpoint 5 was made.*mesh/data: 1 -> 2"):
+        drift.check(saved, config(data=2), allow=False, where="checkpoint 5")
+    drift.check(saved, config(data=2), allow=True, where="checkpoint 5")
+
+
+def test_sigterm_is_heard_inside_and_given_back_after():
+    before = signal.getsignal(signal.SIGTERM)
+    with StopSignal() as stop:
+        assert not stop.requested(0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested(1)
+    assert signal.getsignal(signal.SIGTERM) is before
