@@ -188,9 +188,7 @@ def cross_entropy(
     assert hidden_BLD.shape[2] == head_VD.shape[1], (hidden_BLD.shape, head_VD.shape)
     terms = _Terms(z_loss=config.z_loss, label_smoothing=config.label_smoothing, softcap=softcap)
     batch_size, length = targets_BL.shape
-    groups = _data_parallel_groups(batch_size)
-    num_chunks = min(length, math.ceil(batch_size * length / (groups * config.chunk_tokens)))
-    chunking = _Chunking(length=length, num_chunks=num_chunks, groups=groups)
+    chunking = _Chunking.of(batch_size, length, config.chunk_tokens)
     outputs: Any = _cross_entropy(hidden_BLD, head_VD, targets_BL, terms, chunking)
     loss_BL, z_loss_BL, correct_BL = outputs
     weights_BL = (
@@ -212,9 +210,7 @@ class _Terms:
     softcap: float | None
 
     def soft_targets(self, vocab_size: int) -> tuple[float, float, float]:
-        """Returns the target probability of the right token, of any other token, and the entropy of
-        the two.
-        """
+        """Target probability of the right token, of any other one, and the targets' entropy."""
         on = 1.0 - self.label_smoothing
         off = self.label_smoothing / max(vocab_size - 1, 1)
         entropy = -sum(n * p * math.log(p) for n, p in ((1, on), (vocab_size - 1, off)) if p > 0)
@@ -223,20 +219,24 @@ class _Terms:
 
 @dataclass(frozen=True, kw_only=True)
 class _Chunking:
-    """How [B, L, ...] arrays are cut into `num_chunks` chunks [B, C, ...] along the length (padded
-    at the end).
-    """
+    """How [B, L, ...] is cut along the length into chunks [B, C, ...] (the last one padded)."""
 
     length: int
-    num_chunks: int
+    size: int
     groups: int
 
+    @classmethod
+    def of(cls, batch_size: int, length: int, chunk_tokens: int) -> _Chunking:
+        """Chunks of equal size, of at most `chunk_tokens` per data-parallel group if C > 1."""
+        groups = _data_parallel_groups(batch_size)
+        num_chunks = min(length, math.ceil(batch_size * length / (groups * chunk_tokens)))
+        return cls(length=length, size=math.ceil(length / num_chunks), groups=groups)
+
     def split(self, x: jax.Array) -> jax.Array:
-        """[B, L, ...] -> [num_chunks, B, C, ...]"""
-        size = math.ceil(self.length / self.num_chunks)
-        padding = self.num_chunks * size - self.length
+        """[B, L, ...] -> [L / C, B, C, ...]"""
+        padding = -self.length % self.size
         x = jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2))
-        return jnp.moveaxis(x.reshape(x.shape[0], self.num_chunks, size, *x.shape[2:]), 1, 0)
+        return jnp.moveaxis(x.reshape(x.shape[0], -1, self.size, *x.shape[2:]), 1, 0)
 
     def join(self, chunks: jax.Array) -> jax.Array:
         """The inverse of :meth:`split`."""
@@ -273,9 +273,7 @@ def _is_target(targets_BC: jax.Array, vocab_size: int) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def _cross_entropy(hidden_BLD, head_VD, targets_BL, terms: _Terms, chunking: _Chunking):
-    """Returns loss [B, L], the z-loss in it [B, L], and whether the target is the arg max [B, L],
-    all float32.
-    """
+    """Returns the loss, the z-loss in it, and 1 where the target is the arg max, all [B, L]."""
     return _forward(hidden_BLD, head_VD, targets_BL, terms, chunking)[0]
 
 
@@ -292,8 +290,7 @@ def _forward(hidden_BLD, head_VD, targets_BL, terms: _Terms, chunking: _Chunking
         log_sum_BC = jnp.log(jnp.sum(jnp.exp(shifted_BCV), axis=-1))
         is_target_BCV = _is_target(targets_BC, vocab_size)
         target_BC = jnp.sum(jnp.where(is_target_BCV, shifted_BCV, 0), axis=-1)
-        # The soft targets sum to 1, so the maximum cancels: sum_v q_v (l_v - max) replaces sum_v
-        # q_v l_v.
+        # The soft targets sum to 1, so the maximum cancels against log Z's.
         loss_BC = log_sum_BC - (on - off) * target_BC - entropy
         if off > 0:
             loss_BC -= off * jnp.sum(shifted_BCV, axis=-1)
@@ -353,9 +350,7 @@ def _group(x_BC: jax.Array, groups: int) -> jax.Array:
 
 
 def _scan(body: Any, carry: Any, inputs: Any):
-    """`jax.lax.scan`, without the loop where there is one chunk (XLA then fuses it with its
-    surroundings).
-    """
+    """`jax.lax.scan`, but no loop around a single chunk: XLA then fuses it with what is around."""
     if jax.tree.leaves(inputs)[0].shape[0] > 1:
         return jax.lax.scan(body, carry, inputs)
     carry, outputs = body(carry, jax.tree.map(lambda x: x[0], inputs))
