@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -121,15 +122,24 @@ def load(
     )
 
 
-def vocabulary_of(mixture: str, data_dir: str, split: str = "train") -> Vocabulary:
+def vocabulary_of(mixture: str, data_dir: str) -> Vocabulary:
     """The vocabulary a mixture was prepared with, for whoever has prompts and no examples.
 
     Raises:
       FileNotFoundError: if the mixture is not prepared.
       ValueError: if its tasks have several vocabularies.
     """
-    tasks = manifest.read_mixture(data_dir, mixture).tasks
-    return _one_vocabulary([manifest.read_task(data_dir, t, split) for t in tasks], data_dir)
+    entries = [
+        manifest.read_task(data_dir, task, path.parent.name)
+        for task in manifest.read_mixture(data_dir, mixture).tasks
+        # Any split will do: all have the task's vocabulary.
+        for path in sorted((Path(data_dir) / task).glob("*/manifest.json"))
+    ]
+    if not entries:
+        raise FileNotFoundError(
+            f"No split of {mixture!r} is prepared in {data_dir}. Run `ul2tune prepare` for it."
+        )
+    return _one_vocabulary(entries, data_dir)
 
 
 def _example(

@@ -151,7 +151,9 @@ def _declared(answers: Sequence[Answer], functions: Sequence[str]) -> dict[str, 
     targets = [list(answer.example.references) for answer in answers]
     predictions = [answer.text for answer in answers]
     results: dict[str, float] = {}
-    for name in functions:
+    # The registry's own are `EvalConfig.metrics`, which the user chooses.
+    own = {f"{metrics.__name__}.{name}" for name in metrics.SCORES}
+    for name in (n for n in functions if n.replace(":", ".") not in own):
         results |= {k: float(v) for k, v in metrics.resolve(name)(targets, predictions).items()}
     return results
 

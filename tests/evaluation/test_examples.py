@@ -1,0 +1,92 @@
+"""Prepared data -> the set of examples."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.evaluation import prepared
+from ul2tune.data import manifest
+from ul2tune.evaluation import examples
+
+EOS = 1
+
+
+def load(folder, mixture="instructions", **options):
+    return examples.load(
+        mixture, str(folder), **{"split": "validation", "inputs_length": 64, **options}
+    )
+
+
+def test_everything_travels(tmp_path):
+    found = load(prepared.write(tmp_path))
+    assert len(found.examples) == 14
+    one = found.examples[8]
+    assert (one.task, one.id, one.category, one.name) == (
+        "is_long", "1", "Classification", "is_long/1"
+    )  # fmt: skip
+    assert one.inputs_text == "is_long word "
+    assert one.references == ("yes", "long")
+    assert one.inputs_S.tolist() == [*prepared.VOCABULARY.encode("is_long word "), EOS]
+    assert [ids.tolist() for ids in one.choice_ids] == [
+        [*prepared.VOCABULARY.encode(choice), EOS] for choice in ("yes", "no", "odd")
+    ]
+    assert one.baselines == {"copy_input": "is_long word ", "copy_demo": ""}
+    assert found.examples[0].choice_ids == ()
+    assert found.fingerprints == {"first": "print-first", "is_long": "print-is_long"}
+
+
+def test_long_prompts_are_cut_but_keep_their_end(tmp_path):
+    found = load(prepared.write(tmp_path), inputs_length=12)
+    cut = [example for example in found.examples if example.truncated]
+    assert cut
+    assert all(e.inputs_S.size == 12 and e.inputs_S[-1] == EOS for e in cut)
+
+
+def test_limits_and_split_hash(tmp_path):
+    folder = prepared.write(tmp_path)
+    two = load(folder, max_examples_per_task=2)
+    assert [example.name for example in two.examples] == [
+        "first/0", "first/1", "is_long/0", "is_long/1"
+    ]  # fmt: skip
+    assert two.split_hash == load(folder, max_examples_per_task=2).split_hash
+    assert two.split_hash != load(folder).split_hash
+
+
+def test_users_errors(tmp_path):
+    with pytest.raises(FileNotFoundError, match="ul2tune prepare"):
+        load(tmp_path)
+    folder = prepared.write(tmp_path / "data")
+    with pytest.raises(FileNotFoundError, match="ul2tune prepare"):
+        load(folder, split="test")
+    noisy = prepared.write(tmp_path / "noisy", online={"kind": "ul2"})
+    with pytest.raises(ValueError, match="'first' holds raw text for denoising"):
+        load(noisy)
+
+
+def test_the_vocabulary_alone(tmp_path):
+    folder = prepared.write(tmp_path)
+    found = examples.vocabulary_of("instructions", str(folder))
+    assert found.fingerprint == prepared.VOCABULARY.fingerprint
+    for path in folder.glob("*/validation/manifest.json"):
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match="No split of 'instructions' is prepared"):
+        examples.vocabulary_of("instructions", str(folder))
+
+
+def test_tasks_must_share_a_vocabulary(tmp_path):
+    folder = prepared.write(tmp_path)
+    other = prepared.vocab.ByteVocabulary(extra_ids=5, modes=()).to_json()
+    entry = manifest.read_task(folder, "first", "validation")
+    path = manifest.task_dir(folder, "first", "validation") / "manifest.json"
+    manifest.write(prepared.TaskManifest(**{**vars(entry), "vocabulary": other}), path)
+    with pytest.raises(ValueError, match="different vocabularies"):
+        load(folder)
+    with pytest.raises(ValueError, match="different vocabularies"):
+        examples.vocabulary_of("instructions", str(folder))
+
+
+def test_names_must_differ(tmp_path, monkeypatch):
+    first = {task: prepared.records(task)[0] for task in prepared.TASKS}
+    monkeypatch.setattr(prepared, "records", lambda task: [first[task]] * 2)
+    with pytest.raises(ValueError, match="Two examples of 'instructions' are called 'first/0'"):
+        load(prepared.write(tmp_path))

@@ -1,0 +1,135 @@
+"""`infer`: prompts in, lines out; a kill at any byte loses and repeats nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+import types
+
+import pytest
+
+from tests.decoding import tiny
+from tests.evaluation import prepared
+from ul2tune.checkpoints.manager import CheckpointManager
+from ul2tune.decoding.sampling import SamplingConfig
+from ul2tune.evaluation import infer as infer_lib
+from ul2tune.evaluation import prompts
+from ul2tune.evaluation.infer import InferConfig, infer
+from ul2tune.sharding import MeshConfig
+
+CONFIG = InferConfig(
+    sampling=SamplingConfig(max_decode_length=5, temperature=1.0), inputs_length=64, batch_size=8
+)
+PROMPTS = [{"prompt": f"say {'word ' * (i % 7)}{i}", "id": f"p{i}"} for i in range(21)]
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("model")
+    manager = CheckpointManager(folder / "checkpoints", keep_last=1)
+    manager.save(1, {"params": tiny.params()}, {})
+    manager.close()
+    return str(folder)
+
+
+@pytest.fixture
+def ask(model_dir, tmp_path, monkeypatch):
+    """Runs `infer` with chunks of one batch."""
+    monkeypatch.setattr(infer_lib, "CHUNK_BATCHES", 1)
+
+    def run(lines, config=CONFIG, name="prompts.jsonl", mesh=None):
+        source = tmp_path / name
+        source.write_text("".join(lines), encoding="utf-8")
+        output = tmp_path / "out.jsonl"
+        mesh = mesh or MeshConfig()
+        count = infer(
+            tiny.MODEL, prepared.VOCABULARY, model_dir, mesh, str(source), str(output), config
+        )
+        return count, output
+
+    return run
+
+
+LINES = [json.dumps(prompt) + "\n" for prompt in PROMPTS]
+
+
+def test_one_line_per_prompt_in_order_and_resumable_at_any_byte(ask, capsys):
+    count, output = ask(LINES)
+    assert count == 21
+    whole = output.read_bytes()
+    rows = [json.loads(line) for line in whole.splitlines()]
+    assert [(row["id"], row["prompt"]) for row in rows] == [(p["id"], p["prompt"]) for p in PROMPTS]
+    assert len({row["prediction"] for row in rows}) > 5
+    assert "infer: 21/21 prompts" in capsys.readouterr().err
+    assert ask(LINES)[0] == 0
+    assert output.read_bytes() == whole
+    # What a kill leaves: whole chunks and perhaps a torn line; the batch size may change.
+    for cut, batch_size in ((0, 8), (whole.index(b"\n") + 1, 16), (len(whole) // 2, 8)):
+        output.write_bytes(whole[:cut])
+        ask(LINES, InferConfig(**{**vars(CONFIG), "batch_size": batch_size}))
+        assert output.read_bytes() == whole
+
+
+def test_other_settings_or_prompts_are_not_mixed_in(ask, tmp_path):
+    _, output = ask(LINES[:3])
+    other = InferConfig(**{**vars(CONFIG), "sampling": SamplingConfig(max_decode_length=4)})
+    with pytest.raises(ValueError, match=r"was made with sampling = .*Delete"):
+        ask(LINES[:3], other)
+    with pytest.raises(ValueError, match=r"out\.jsonl:2 answers another prompt"):
+        ask([LINES[0], LINES[5]])
+    with pytest.raises(ValueError, match=r"out\.jsonl:3 answers another prompt"):
+        ask(LINES[:2])
+    (tmp_path / "out.jsonl.settings.json").unlink()
+    with pytest.raises(ValueError, match="was made with append_eos = None"):
+        ask(LINES[:3])
+    assert len(output.read_bytes().splitlines()) == 3
+
+
+def test_a_bad_line_stops_before_any_work(ask, tmp_path):
+    with pytest.raises(ValueError, match=r"prompts\.jsonl:2: not valid JSON"):
+        ask([LINES[0], "{\n"])
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"{", r":3: not valid JSON \(.* at column \d+\)"),
+        (b"[1]", ":3: expected a JSON object or string, got list"),
+        (b'{"text": "x"}', r":3: needs a string under one of .*keys are \['text'\]"),
+        (b'{"prompt": 5}', ":3: needs a string"),
+        (b'{"prompt": "a", "id": [1]}', ":3: 'id' must be"),
+        (b"\xff", ":3: .*utf-8"),
+    ],
+)
+def test_errors_name_the_line(tmp_path, line, message):
+    path = tmp_path / "p.jsonl"
+    path.write_bytes(b'"fine"\n\n' + line + b"\n")
+    with pytest.raises(ValueError, match=message):
+        list(prompts.read(str(path), "jsonl"))
+
+
+def test_formats(tmp_path, monkeypatch):
+    path = tmp_path / "p.txt"
+    path.write_text("first\n\n  second {\r\n", encoding="utf-8")
+    read = list(prompts.read(str(path), "text"))
+    assert [(p.line, p.id, p.text) for p in read] == [(1, "1", "first"), (3, "3", "  second {")]
+    stdin = types.SimpleNamespace(buffer=io.BytesIO(b'{"inputs": "a", "id": 4}\n"b"'))
+    monkeypatch.setattr("sys.stdin", stdin)
+    read = list(prompts.read("-", "jsonl"))
+    assert [(p.line, p.id, p.text) for p in read] == [(1, "4", "a"), (2, "2", "b")]
+    assert prompts.format_of("a.jsonl", None) == "jsonl"
+    assert prompts.format_of("-", None) == "text"
+    with pytest.raises(ValueError, match="input_format must be"):
+        prompts.format_of("a", "csv")
+    with pytest.raises(ValueError, match="does not exist"):
+        list(prompts.read(str(tmp_path / "none"), "text"))
+    with pytest.raises(ValueError, match="batch_size must be positive"):
+        InferConfig(batch_size=0)
+
+
+def test_long_prompts_are_marked(ask):
+    config = InferConfig(**{**vars(CONFIG), "inputs_length": 8})
+    _, output = ask(["12345678\n", "1234567\n"], config, name="p.txt")
+    rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert [row["truncated"] for row in rows] == [True, False]

@@ -1,0 +1,230 @@
+"""`evaluate` from checkpoint to files: the same on any mesh and with any batch size."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from tests.decoding import tiny
+from tests.evaluation import prepared
+from ul2tune import sharding
+from ul2tune.checkpoints.manager import CheckpointManager
+from ul2tune.data import metrics
+from ul2tune.decoding.sampling import SamplingConfig
+from ul2tune.evaluation import report, run
+from ul2tune.evaluation.hook import EvaluationHook
+from ul2tune.evaluation.predictor import LogLikelihood, length_buckets
+from ul2tune.evaluation.run import EvalConfig
+from ul2tune.models import base
+from ul2tune.sharding import MeshConfig
+from ul2tune.types import HookContext
+
+ONE = MeshConfig(data=1, fsdp=1, tensor=1)
+SAMPLING = SamplingConfig(max_decode_length=6, temperature=0.7, top_k=40, seed=3)
+EVAL = EvalConfig(
+    inputs_length=64,
+    batch_size=4,
+    sampling=SAMPLING,
+    length_buckets=(32, 64),
+    metrics=("token_f1",),
+)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory) -> str:
+    return str(prepared.write(tmp_path_factory.mktemp("prepared")))
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("model")
+    manager = CheckpointManager(folder / "checkpoints", keep_last=1)
+    manager.save(7, {"params": tiny.params()}, {})
+    manager.close()
+    return str(folder)
+
+
+def predictions(folder) -> list[dict]:
+    lines = (Path(folder) / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def on_mesh(mesh_config: MeshConfig, data_dir: str, output: Path, config: EvalConfig, devices=None):
+    """`evaluate` without the checkpoint, on some of the devices."""
+    mesh = sharding.make_mesh(mesh_config, devices)
+    shardings = sharding.param_shardings(
+        base.abstract_params(tiny.MODEL), base.param_axes(tiny.MODEL), mesh
+    )
+    params = jax.device_put(tiny.params(), shardings)
+    eval_set = run.load_set("instructions", data_dir, config)
+    predictor = run.make_predictor(tiny.MODEL, params, mesh, eval_set, config)
+    table = run.evaluate_set(predictor, eval_set, config, str(output), {})
+    return predictor, table
+
+
+@pytest.fixture(scope="module")
+def reference(data_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reference")
+    predictor, table = on_mesh(ONE, data_dir, folder, EVAL, jax.devices()[:1])
+    return folder, predictor, table
+
+
+def test_writes_all_that_made_a_score(reference):
+    folder, _, table = reference
+    rows = predictions(folder)
+    assert [(row["task"], row["id"]) for row in rows] == [
+        (task, str(i)) for task in prepared.TASKS for i in range(7)
+    ]
+    for row in rows:
+        assert row["prompt"].startswith(row["task"])
+        assert row["split_hash"] == table["split_hash"]
+        expected = metrics.score_token_f1(row["prediction"], row["references"])
+        assert row["scores"]["token_f1"] == expected
+    ranked = [row for row in rows if row["task"] == "is_long"]
+    assert all(len(row["log_likelihood_sum"]) == 3 for row in ranked)
+    for row in ranked:
+        for total, mean, choice in zip(
+            row["log_likelihood_sum"], row["log_likelihood_mean"], row["answer_choices"]
+        ):
+            assert mean == pytest.approx(total / (len(choice) + 1), abs=1e-4)
+    assert json.loads((folder / "metrics.json").read_text()) == json.loads(json.dumps(table))
+    assert sorted(path.name for path in folder.iterdir()) == ["metrics.json", "predictions.jsonl"]
+
+
+def test_compiles_one_program_per_length(reference):
+    _, predictor, _ = reference
+    # Generation and scoring, both at 32 and at 64 inputs; all choices have at most 4 tokens.
+    assert predictor.num_compiled == 4
+
+
+@pytest.mark.parametrize(
+    ("mesh", "batch_size"),
+    [
+        (MeshConfig(data=8, fsdp=1, tensor=1), 16),
+        (MeshConfig(data=1, fsdp=2, tensor=4), 3),
+    ],
+)
+def test_mesh_and_batch_size_change_nothing(reference, data_dir, tmp_path, mesh, batch_size):
+    folder, _, table = reference
+    config = EvalConfig(**{**vars(EVAL), "batch_size": batch_size})
+    _, other = on_mesh(mesh, data_dir, tmp_path, config)
+    for mine, theirs in zip(predictions(tmp_path), predictions(folder), strict=True):
+        for name in ("log_likelihood_sum", "log_likelihood_mean"):
+            assert mine.pop(name, []) == pytest.approx(theirs.pop(name, []), abs=2e-4)
+        assert mine == theirs
+    assert other == table
+
+
+def test_the_root_function_and_the_hook_agree(data_dir, model_dir, tmp_path):
+    config = EvalConfig(**{**vars(EVAL), "rank_choices": False, "length_buckets": (64,)})
+    mesh = MeshConfig()
+    table = run.evaluate(
+        tiny.MODEL, "instructions", data_dir, model_dir, mesh, str(tmp_path / "out"), config
+    )
+    assert table["step"] == 7
+    assert report.RANK_SUM not in table["overall"]
+    hook = EvaluationHook(10, ("instructions",), data_dir, config)
+    context = HookContext(
+        step=20,
+        params=tiny.params(),
+        model=tiny.MODEL,
+        mesh=sharding.make_mesh(mesh),
+        model_dir=str(tmp_path / "run"),
+    )
+    scalars = hook(context)
+    assert scalars == {"eval/instructions/token_f1": table["overall"]["token_f1"]}
+    folder = tmp_path / "run" / "evaluation" / "instructions" / "step_20"
+    assert predictions(folder) == predictions(tmp_path / "out")
+
+
+def answer(task, category, scores):
+    example = report.EvalExample(
+        task=task,
+        id="1",
+        category=category,
+        inputs_S=None,  # type: ignore[arg-type]
+        inputs_text="",
+        references=("a",),
+        baselines={"copy_input": "a"},
+    )
+    return report.Answer(example=example, text="xy", choices=(), scores=scores)
+
+
+def test_means_over_examples_tasks_and_categories_differ():
+    answers = [
+        answer("t1", "c1", {"exact_match": 1.0}),
+        answer("t1", "c1", {"exact_match": 1.0}),
+        answer("t2", "c1", {"exact_match": 0.0, "rank_accuracy_sum": 1.0}),
+        answer("t3", "c2", {"exact_match": 0.0}),
+    ]
+    eval_set = report.EvalSet(
+        examples=tuple(a.example for a in answers),
+        vocabulary=prepared.VOCABULARY,
+        metric_functions=dict.fromkeys(
+            ("t1", "t2", "t3"),
+            ("ul2tune.data.metrics.rouge_l", "tests.evaluation.prepared.mean_length"),
+        ),
+        fingerprints={},
+        split_hash="h",
+    )
+    table = report.summarize(answers, eval_set, ("exact_match",))
+    assert table["overall"] == {
+        "num_examples": 4, "exact_match": 50.0, "rank_accuracy_sum": 100.0
+    }  # fmt: skip
+    assert table["mean_over_tasks"]["exact_match"] == pytest.approx(100 / 3)
+    assert table["mean_over_categories"]["exact_match"] == pytest.approx(100 / 3)
+    assert table["categories"]["c1"]["exact_match"] == pytest.approx(200 / 3)
+    assert table["tasks"]["t1"] == {"num_examples": 2, "exact_match": 100.0, "mean_length": 2.0}
+    assert table["baselines"] == {"copy_input": {"num_examples": 4, "exact_match": 100.0}}
+
+
+def test_ranking_reports_sum_and_mean():
+    example = answer("t", "c", {}).example
+    example = report.EvalExample(
+        **{**vars(example), "references": ("long one",), "answer_choices": ("no", " long one ")}
+    )
+    choices = [LogLikelihood(sum=-4.0, num_tokens=2), LogLikelihood(sum=-6.0, num_tokens=6)]
+    scores = report.judge(example, "no", choices, ()).scores
+    assert scores == {report.RANK_SUM: 0.0, report.RANK_MEAN: 1.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metrics": ("bleu",)}, "Unknown metric 'bleu'; known are"),
+        ({"batch_size": 0}, "batch_size must be positive, got 0"),
+        ({"max_examples_per_task": 0}, "max_examples_per_task must be positive"),
+        ({"inputs_length": 100, "length_buckets": (64,)}, "is less than inputs_length = 100"),
+        ({"length_buckets": (64, 32)}, "must ascend"),
+    ],
+)
+def test_configuration_errors(options, message):
+    with pytest.raises(ValueError, match=message):
+        EvalConfig(**options)
+
+
+def test_a_model_that_is_too_small_for_the_vocabulary_is_refused(data_dir):
+    eval_set = run.load_set("instructions", data_dir, EVAL)
+    model = type(tiny.MODEL)(**{**vars(tiny.MODEL), "vocab_size": 256})
+    with pytest.raises(ValueError, match="has 259 ids but the model 256 rows"):
+        run.make_predictor(model, None, sharding.make_mesh(MeshConfig()), eval_set, EVAL)
+
+
+def test_buckets_double():
+    assert length_buckets(512) == (64, 128, 256, 512)
+    assert length_buckets(100) == (64, 100)
+    assert length_buckets(40) == (40,)
+
+
+def test_evaluation_imports_no_tensorflow():
+    code = (
+        "import sys; import ul2tune.evaluation.run, ul2tune.evaluation.infer\n"
+        "print(sorted({m.split('.')[0] for m in sys.modules} & {'tensorflow', 'seqio', 'gin'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
