@@ -14,6 +14,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 
+# The vocabulary that the embedded tasks train on first use; kept out of the user's home.
+os.environ.setdefault("UL2TUNE_CACHE_DIR", str(ROOT / ".cache" / "ul2tune"))
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))

@@ -1,5 +1,6 @@
 """`prepare` end to end: shards, manifests, what a rerun does, what is refused."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -17,8 +18,10 @@ from ul2tune.data.ul2 import UL2Config, preset
 from ul2tune.data.vocab import ByteVocabulary
 from ul2tune.data.vocab_training import VocabularyConfig
 from ul2tune.prepare import run as prepare_run
+from ul2tune.prepare import runners
 from ul2tune.prepare import shards as shard_files
-from ul2tune.prepare.preprocessors import UL2Preprocessor
+from ul2tune.prepare.plan import make_plan
+from ul2tune.prepare.progress import Progress
 from ul2tune.prepare.run import prepare
 from ul2tune.prepare.tasks import register_corpus_task, register_text_task
 
@@ -291,48 +294,44 @@ register_text_task("slow", {words!r}, format="jsonl", vocabulary=Slow())
 
 
 @pytest.fixture
-def child(tmp_path, words, monkeypatch):
-    """Starts `prepare` of a slow task in a process of its own."""
+def slow(tmp_path, words, monkeypatch) -> str:
+    """A module on the path that registers task `slow`."""
     (tmp_path / "slow_task.py").write_text(TASK_MODULE.format(words=words))
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "slow_task", raising=False)
+    return "slow_task"
 
-    def start(data_dir, num_workers=1, **environment):
-        code = (
-            "from ul2tune.prepare.run import prepare\n"
-            "if __name__ == '__main__':\n"
-            f"    prepare('slow', ['slow_task'], {str(data_dir)!r}, num_shards=10,\n"
-            f"            num_workers={num_workers}, splits=('train',))\n"
-        )
-        script = tmp_path / "child.py"
-        script.write_text(code)
-        path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
-        env = os.environ | {"PYTHONPATH": path} | environment
-        return subprocess.Popen(
-            [sys.executable, str(script)], env=env, stderr=subprocess.PIPE, text=True
-        )
 
-    return start
+def prepare_slow(data_dir, num_workers=1):
+    prepare("slow", ["slow_task"], str(data_dir), ("train",), 10, num_workers)
 
 
 @pytest.mark.slow
-def test_kill_and_go_on(child, tmp_path):
+def test_kill_and_go_on(slow, tmp_path):
     data_dir = tmp_path / "data"
     folder = data_dir / "slow" / "train"
-    process = child(data_dir, SLOW_SECS="0.02")
-    deadline = time.monotonic() + 120
-    while len(list(folder.glob(".data-*.json"))) < 3 and time.monotonic() < deadline:
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
+    code = (
+        "from ul2tune.prepare.run import prepare\n"
+        f"prepare('slow', ['slow_task'], {str(data_dir)!r}, ('train',), 10, 1)\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    environment = os.environ | {"PYTHONPATH": path, "SLOW_SECS": "0.02"}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 120
+        while len(list(folder.glob(".data-*.json"))) < 3 and time.monotonic() < deadline:
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.02)
+        process.kill()
     assert process.returncode == -9
     killed = {n: v for n, v in snapshot(folder).items() if n.startswith("data-")}
     receipts = list(folder.glob(".data-*.json"))
     assert 3 <= len(receipts) < 10
     assert not (folder / "manifest.json").exists()
     # Go on here, and prepare somewhere else without interruption: the same bytes.
-    prepare("slow", ["slow_task"], str(data_dir), ("train",), num_shards=10, num_workers=1)
-    prepare("slow", ["slow_task"], str(tmp_path / "b"), ("train",), num_shards=10, num_workers=1)
+    prepare_slow(data_dir)
+    prepare_slow(tmp_path / "b")
     assert contents(data_dir) == contents(tmp_path / "b")
     after = snapshot(folder)
     finished = [r.name.removeprefix(".").removesuffix(".json") + ".arrayrecord" for r in receipts]
@@ -341,17 +340,21 @@ def test_kill_and_go_on(child, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_pool_makes_the_same_bytes_and_survives_the_death_of_a_worker(child, tmp_path):
-    process = child(tmp_path / "data", 2, DIE_AT="document 55 of the corpus")
-    _, errors = process.communicate(timeout=200)
-    assert process.returncode == 1
-    assert "A process that prepared data was killed" in errors
-    process = child(tmp_path / "data", 2)
-    _, errors = process.communicate(timeout=200)
-    assert process.returncode == 0, errors
-    assert "10/10 shards" in errors
-    import_slow = prepare  # the single-process path, here
-    import_slow("slow", ["slow_task"], str(tmp_path / "b"), ("train",), num_shards=10)
+def test_a_pool_makes_the_same_bytes_and_survives_a_workers_death(
+    slow, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setenv("DIE_AT", "document 55 of the corpus")
+    importlib.import_module("slow_task")
+    plan = make_plan(seqio.TaskRegistry.get("slow"), "train", 10)
+    work = runners.works(plan, ["slow_task"], str(tmp_path / "data"))
+    progress = Progress(title="slow", num_shards=10)
+    with pytest.raises(ValueError, match="A process that prepared data was killed"):
+        runners.run_in_processes(work, 1, progress)
+    assert not (tmp_path / "data" / "slow" / "train" / "manifest.json").exists()
+    monkeypatch.delenv("DIE_AT")
+    prepare_slow(tmp_path / "data", num_workers=2)
+    assert "10/10 shards" in capfd.readouterr().err
+    prepare_slow(tmp_path / "b")
     assert contents(tmp_path / "data") == contents(tmp_path / "b")
 
 
@@ -370,6 +373,3 @@ def test_one_prepare_per_folder_at_a_time(task, name, tmp_path, capfd):
     thread.join(timeout=60)
     assert (tmp_path / "data" / name / "train" / "manifest.json").exists()
     assert "Waiting for another process" in capfd.readouterr().err
-
-
-assert UL2Preprocessor

@@ -70,7 +70,8 @@ class SeqioVocabulary(seqio.Vocabulary):
         return self.vocabulary.decode(ids)
 
     def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
-        def encode(text: bytes) -> np.ndarray:
+        def encode(text: bytes | np.ndarray) -> np.ndarray:
+            text = np.asarray(text).item()  # an array outside of graphs, bytes inside
             return np.asarray(self._encode(text), np.int32)
 
         ids = tf.numpy_function(encode, [s], tf.int32, stateful=False)

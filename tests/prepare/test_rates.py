@@ -1,0 +1,76 @@
+"""Effective rates of nested mixtures, function rates, and sizes."""
+
+import functools
+
+import pytest
+import seqio
+
+from ul2tune.data.vocab import ByteVocabulary
+from ul2tune.prepare.rates import effective_rates
+from ul2tune.prepare.seqio_vocab import SeqioVocabulary
+
+
+@pytest.fixture
+def tasks(name):
+    feature = seqio.Feature(SeqioVocabulary(ByteVocabulary()))
+    names = [f"{name}_{letter}" for letter in "abc"]
+    for task in names:
+        source = seqio.FunctionDataSource(lambda split, shuffle_files: None, splits=["train"])
+        seqio.TaskRegistry.add(task, source, output_features={"targets": feature})
+    return names
+
+
+def rates(name, sizes=None):
+    return list(effective_rates(name, sizes or {}).values())
+
+
+def test_a_task_is_a_mixture_of_itself(tasks):
+    assert effective_rates(tasks[0], {}) == {tasks[0]: 1.0}
+
+
+def test_numbers_functions_and_defaults(tasks, name):
+    a, b, c = tasks
+    seqio.MixtureRegistry.add(name, [(a, 1), (b, lambda task: 2.0), c], default_rate=5.0)
+    assert effective_rates(name, {}) == {a: 0.125, b: 0.25, c: 0.625}
+
+
+def test_nested_mixtures_share_their_rate_and_add_up(tasks, name):
+    a, b, c = tasks
+    seqio.MixtureRegistry.add(f"{name}_inner", [(a, 30.0), (b, 10.0)])
+    seqio.MixtureRegistry.add(name, [(f"{name}_inner", 1.0), (b, 0.5), (c, 0.5)])
+    assert effective_rates(name, {}) == {a: 0.375, b: 0.375, c: 0.25}
+
+
+def test_a_task_of_rate_zero_is_left_out(tasks, name):
+    a, b, _ = tasks
+    seqio.MixtureRegistry.add(name, [(a, 1.0), (b, 0.0)])
+    assert effective_rates(name, {}) == {a: 1.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [0.1, 0.2, 0.7]),
+        ({"maximum": 200}, [0.2, 0.4, 0.4]),
+        ({"temperature": 2.0}, [10 / 50.6, 14.142 / 50.6, 26.457 / 50.6]),
+    ],
+)
+def test_rates_by_prepared_size(tasks, name, options, expected):
+    rate = functools.partial(seqio.mixing_rate_num_examples, **options)
+    seqio.MixtureRegistry.add(name, tasks, default_rate=rate)
+    sizes = dict(zip(tasks, (100, 200, 700), strict=True))
+    before = list(seqio.get_global_cache_dirs())
+    assert rates(name, sizes) == pytest.approx(expected, rel=1e-3)
+    # Nothing of it stays: the next preparation may have other sizes.
+    assert list(seqio.get_global_cache_dirs()) == before
+    assert rates(name, dict.fromkeys(tasks, 5)) == pytest.approx([1 / 3] * 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [([-1.0, 2.0], "rate -1.0"), ([float("inf"), 1.0], "rate inf"), ([0.0, 0.0], "are zero")],
+)
+def test_impossible_rates(tasks, name, values, message):
+    seqio.MixtureRegistry.add(name, list(zip(tasks, values)))
+    with pytest.raises(ValueError, match=message):
+        effective_rates(name, {})
