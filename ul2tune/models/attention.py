@@ -1,65 +1,36 @@
-"""Attention with T5's conventions: no scaling, a learned bias by distance, masks from segment ids.
+"""Multi-head attention with T5's conventions: no scaling, a bias by distance, no bias terms.
 
-Who sees whom is given by segment ids (0 at padding) and a causal flag, never by a mask tensor, so that an
-implementation builds only the part it needs:
-
-    queries 1 1 2 2 0, keys 1 1 2 2 0        causal
-              k:  1 1 2 2 0                   k:  1 1 2 2 0
-        q 1       x x . . .             q 1       x . . . .
-        q 1       x x . . .             q 1       x x . . .
-        q 2       . . x x .             q 2       . . x . .
-        q 2       . . x x .             q 2       . . x x .
-        q 0       . . . . x             q 0       . . . . x     padding sees padding; nothing reads it
-
-Axes: B batch, L query length, S key length, H heads, A head size, W = L + S - 1 distances.
+Axes: B batch, L query length, S key length, D model, H heads, A head size, W = L + S - 1 distances.
 """
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
-from ul2tune.models import relative_bias
+from ul2tune.models import chunked_attention, relative_bias
+from ul2tune.models.layers import drop, keep_mask, linear, normal, param
+from ul2tune.models.visibility import MASKED, Visibility
+from ul2tune.sharding import constrain
 
-# NUMERICS: finite, so that a row that may see nothing (cross-attention of padding) averages its keys instead of being NaN.
-MASKED = -1e30
+IMPLEMENTATIONS = ("xla", "chunked", "cudnn")
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["query_BL", "key_BS"],
-    meta_fields=["causal", "packed"],
-)
 @dataclass(frozen=True, kw_only=True)
-class Visibility:
-    """Which keys a query sees: those of its own segment and, if causal, not to its right.
+class Implementation:
+    """How attention is computed; the result does not depend on it.
 
     Attributes:
-      query_BL: segment id of each query, 0 at padding.
-      key_BS: segment id of each key, 0 at padding.
-      causal: whether queries see only keys at or before their own index.
-      packed: False promises that ids are only 0 and 1 with all padding at the end.
+      name: "xla" builds all logits [B, H, L, S]; "chunked" never more than `chunk_tokens` keys of
+        them; "cudnn" is NVIDIA's fused kernel.
+      chunk_tokens: keys per step of "chunked".
     """
 
-    query_BL: jax.Array
-    key_BS: jax.Array
-    causal: bool
-    packed: bool
-
-    def mask(self, first_key: Any = 0, num_keys: int | None = None) -> jax.Array:
-        """Returns booleans [B, L, S] for keys ``first_key … first_key + num_keys`` (default: all)."""
-        num_keys = self.key_BS.shape[1] if num_keys is None else num_keys
-        key_BS = jax.lax.dynamic_slice_in_dim(self.key_BS, first_key, num_keys, axis=1)
-        mask_BLS = self.query_BL[:, :, None] == key_BS[:, None, :]
-        if self.causal:
-            query_L = jnp.arange(self.query_BL.shape[1])
-            key_S = first_key + jnp.arange(num_keys)
-            mask_BLS &= (query_L[:, None] >= key_S[None])[None]
-        return mask_BLS
+    name: str
+    chunk_tokens: int
 
 
 def attend(
@@ -68,28 +39,131 @@ def attend(
     value_BSHA: jax.Array,
     bias_HW: jax.Array | None,
     visibility: Visibility,
-    *,
-    implementation: str,
+    implementation: Implementation,
 ) -> jax.Array:
     """Returns ``softmax(q k^T + bias) v`` as [B, L, H, A].
 
-    Attention dropout is the caller's: T5 drops a key for all queries at once, which is the same as scaling `value_BSHA`.
+    Args:
+      query_BLHA: queries, unscaled.
+      key_BSHA: keys.
+      value_BSHA: values. Attention dropout is in them, see :class:`MultiHeadAttention`.
+      bias_HW: bias by distance, see `relative_bias.by_distance`.
+      visibility: who sees whom.
+      implementation: how to compute it.
 
     Raises:
-      ValueError: if `implementation` is unknown or does not support these inputs on this backend.
+      ValueError: if "cudnn" does not support these inputs on this machine.
     """
-    if implementation == "xla":
-        return _xla(query_BLHA, key_BSHA, value_BSHA, bias_HW, visibility)
-    raise ValueError(f"attention = {implementation!r} is not one of ('xla', 'chunked', 'cudnn').")
+    if implementation.name == "chunked":
+        return chunked_attention.attend(
+            query_BLHA, key_BSHA, value_BSHA, bias_HW, visibility, implementation.chunk_tokens
+        )
+    if bias_HW is not None:
+        bias_BHLS = relative_bias.toeplitz(bias_HW, query_BLHA.shape[1])[None]
+    else:
+        bias_BHLS = None
+    if implementation.name == "cudnn":
+        return _cudnn(query_BLHA, key_BSHA, value_BSHA, bias_BHLS, visibility)
+    return xla(query_BLHA, key_BSHA, value_BSHA, bias_BHLS, visibility.mask())
 
 
-def _xla(query_BLHA, key_BSHA, value_BSHA, bias_HW, visibility: Visibility) -> jax.Array:
+def xla(
+    query_BLHA: jax.Array,
+    key_BSHA: jax.Array,
+    value_BSHA: jax.Array,
+    bias_BHLS: jax.Array | None,
+    mask_BLS: jax.Array,
+) -> jax.Array:
+    """Attention with an explicit bias and mask; one query per row when decoding."""
     logits_BHLS = jnp.einsum(
         "BLHA,BSHA->BHLS", query_BLHA, key_BSHA, preferred_element_type=jnp.float32
     )
-    if bias_HW is not None:
-        logits_BHLS += relative_bias.toeplitz(bias_HW, query_BLHA.shape[1])[None]
-    logits_BHLS = jnp.where(visibility.mask()[:, None], logits_BHLS, MASKED)
-    # NUMERICS: softmax in float32; the weights go back to the compute dtype for the second product.
+    if bias_BHLS is not None:
+        logits_BHLS += bias_BHLS
+    logits_BHLS = jnp.where(mask_BLS[:, None], logits_BHLS, MASKED)
+    # NUMERICS: softmax in float32; its result is rounded to the compute dtype for the product.
     weights_BHLS = jax.nn.softmax(logits_BHLS, axis=-1).astype(value_BSHA.dtype)
     return jnp.einsum("BHLS,BSHA->BLHA", weights_BHLS, value_BSHA)
+
+
+def _cudnn(query_BLHA, key_BSHA, value_BSHA, bias_BHLS, visibility: Visibility) -> jax.Array:
+    dtype, (length, size) = query_BLHA.dtype, (query_BLHA.shape[1], query_BLHA.shape[3])
+    problems = {
+        f"needs an NVIDIA GPU, and this is {jax.default_backend()!r}": jax.default_backend()
+        != "gpu",
+        f"needs dtype bfloat16, not {dtype}": dtype != jnp.bfloat16,
+        f"needs d_kv to be a multiple of 8 up to 256, not {size}": size % 8 != 0 or size > 256,
+        f"needs even lengths, not {length} and {key_BSHA.shape[1]}": (length | key_BSHA.shape[1])
+        % 2,
+    }
+    problem = next((text for text, found in problems.items() if found), None)
+    if problem:
+        raise ValueError(f"T5Config.attention = 'cudnn' {problem}; use 'xla' or 'chunked'.")
+    # NUMERICS: the bias is rounded to bfloat16; cuDNN's float32 bias has given NaN gradients.
+    options: dict = {"bias": None if bias_BHLS is None else bias_BHLS.astype(dtype)}
+    if visibility.packed:
+        # Folded into the bias, [B, H, L, S] in memory: segments cost what "xla" costs.
+        options["mask"] = visibility.mask()[:, None]
+    else:
+        # A padding row would be empty, and a softmax over nothing NaN: every row keeps one token.
+        options["query_seq_lengths"] = _lengths(visibility.query_BL)
+        options["key_value_seq_lengths"] = _lengths(visibility.key_BS)
+        options["is_causal"] = visibility.causal
+    return jax.nn.dot_product_attention(
+        query_BLHA, key_BSHA, value_BSHA, scale=1.0, implementation="cudnn", **options
+    )
+
+
+def _lengths(segments_BL: jax.Array) -> jax.Array:
+    return jnp.maximum(jnp.sum(segments_BL != 0, axis=1, dtype=jnp.int32), 1)
+
+
+class MultiHeadAttention(nnx.Module):
+    """Queries from one sequence, keys and values from another or the same.
+
+    Initial scales are Mesh-TF's: the usual 1 / sqrt(d_kv) of the logits is in the query's.
+    """
+
+    def __init__(self, d_model: int, num_heads: int, d_kv: int, key: jax.Array):
+        keys = jax.random.split(key, 4)
+        axes = {"embed": d_model, "heads": num_heads, "kv": d_kv}
+        self.query = param(normal((d_model * d_kv) ** -0.5), keys[0], **axes)
+        self.key = param(normal(d_model**-0.5), keys[1], **axes)
+        self.value = param(normal(d_model**-0.5), keys[2], **axes)
+        std = (num_heads * d_kv) ** -0.5
+        self.out = param(normal(std), keys[3], heads=num_heads, kv=d_kv, embed=d_model)
+
+    def heads(self, x_BLD: jax.Array, kernel_DHA: nnx.Param) -> jax.Array:
+        """Projects with one of the three kernels, to [B, L, H, A]."""
+        y_BLHA = linear(x_BLD, kernel_DHA[...], 1)
+        return constrain(y_BLHA, "batch", "length", "heads", "kv")
+
+    def merge(self, x_BLHA: jax.Array) -> jax.Array:
+        """Projects the heads' results back to [B, L, D]."""
+        return linear(x_BLHA, self.out[...], 2)
+
+    def __call__(
+        self,
+        x_BLD: jax.Array,
+        source_BSD: jax.Array,
+        bias_HW: jax.Array | None,
+        visibility: Visibility,
+        implementation: Implementation,
+        dropout: tuple[float, jax.Array | None] = (0.0, None),
+    ) -> jax.Array:
+        """Returns what every position of `x_BLD` reads from `source_BSD`, [B, L, D].
+
+        `dropout` is a rate and a key. T5X drops attention weights with one mask [B, H, 1, S] for
+        all queries; that is the same as scaling the values, which every implementation can do.
+        """
+        value_BSHA = self.heads(source_BSD, self.value)
+        mask_BSH = keep_mask(dropout, value_BSHA.shape[:3])
+        out_BLHA = attend(
+            self.heads(x_BLD, self.query),
+            self.heads(source_BSD, self.key),
+            value_BSHA if mask_BSH is None else drop(value_BSHA, mask_BSH[..., None]),
+            bias_HW,
+            visibility,
+            implementation,
+        )
+        return self.merge(out_BLHA)

@@ -1,8 +1,8 @@
-"""From a model configuration to plain pytrees and back: the only place that splits and merges NNX modules.
+"""From a model configuration to plain pytrees and back: the only place that splits NNX modules.
 
-Modules define the model; everything that transforms it (`jax.jit`, `jax.grad`, optimisers, checkpoints, sharding) sees
-nested dicts of float32 arrays. `nnx.jit`, `nnx.grad` and `nnx.Optimizer` are not used: they walk the module graph on
-every step.
+Modules define the model; everything that transforms it (`jax.jit`, `jax.grad`, optimisers,
+checkpoints, sharding) sees nested dicts of float32 arrays. `nnx.jit`, `nnx.grad` and
+`nnx.Optimizer` are not used: they walk the module graph on every step.
 
     params = init_params(config, key)             # or jax.jit(..., out_shardings=...) around it
     hidden = bind(config, params).hidden(batch)   # inside jit, grad, remat, ...
@@ -42,17 +42,17 @@ def _abstract(config: ModelConfig) -> tuple[nnx.GraphDef, nnx.State]:
 
 
 def init_params(config: ModelConfig, key: jax.Array) -> Tree:
-    """Returns initial parameters as a nested dict of float32 arrays. Pure, so it can be jitted onto a mesh."""
+    """Returns initial parameters, a nested dict of float32 arrays. Pure: jit it onto a mesh."""
     return nnx.to_pure_dict(nnx.split(config.make(key))[1])
 
 
 def abstract_params(config: ModelConfig) -> Tree:
-    """Returns the tree of :func:`init_params` as `jax.ShapeDtypeStruct`, without computing anything."""
+    """Returns the tree of :func:`init_params` as `jax.ShapeDtypeStruct`, computing nothing."""
     return nnx.to_pure_dict(_abstract(config)[1])
 
 
 def param_axes(config: ModelConfig) -> Tree:
-    """Returns the same tree with a tuple of logical axis names (see `ul2tune.sharding.RULES`) per parameter."""
+    """Returns the same tree with a tuple of logical axes (`ul2tune.sharding.RULES`) per leaf."""
     flat = nnx.to_flat_state(_abstract(config)[1])
     axes = {tree.SEPARATOR.join(map(str, path)): variable.axes for path, variable in flat}
     return tree.unflatten(axes)

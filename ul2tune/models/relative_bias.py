@@ -1,7 +1,7 @@
-"""T5's relative position bias (Raffel et al. 2020, §2.1): one learned number per head and bucket of distances.
+"""T5's relative position bias: a number per head and bucket of distances (Raffel et al. 2020, §2.1).
 
-Distances are those of row indexes. Segments of a packed row are contiguous, so inside a segment index distances are
-position distances, and the bias has no batch axis.
+Distances are those of row indexes. Segments of a packed row are contiguous, so inside a segment
+index distances are position distances, and the bias has no batch axis.
 
 Axes: L query length, S key length, H heads, R buckets, W = L + S - 1 possible distances.
 """
@@ -21,9 +21,9 @@ def buckets(
 ) -> jax.Array:
     """Maps ``key index - query index`` to bucket numbers, elementwise.
 
-    Half of the buckets are exact (distances 0, 1, 2, …), the other half grow logarithmically up to `max_distance`, and
-    everything beyond shares the last one. Bidirectional attention spends the upper half of all buckets on keys to
-    the right; causal attention maps those to bucket 0.
+    Half of the buckets are exact (distances 0, 1, 2, …), the other half grow logarithmically up to
+    `max_distance`, and everything beyond shares the last one. Bidirectional attention spends the
+    upper half of all buckets on keys to the right; causal attention maps those to bucket 0.
 
         num_buckets=8, max_distance=16, bidirectional:
         distance -20 -8 -4 -3 -2 -1  0  1  2  3  4  8 20
@@ -38,7 +38,7 @@ def buckets(
     else:
         behind = jnp.maximum(behind, 0)
     num_exact = num_buckets // 2
-    # NUMERICS: the float32 epsilon inside the logarithm is T5X's; it decides the bucket at exact powers.
+    # NUMERICS: the float32 epsilon is T5X's; it decides the bucket at exact powers.
     ratio = behind.astype(jnp.float32) / num_exact + jnp.finfo(jnp.float32).eps
     scaled = jnp.log(ratio) / math.log(max_distance / num_exact) * (num_buckets - num_exact)
     far = jnp.minimum(num_exact + scaled.astype(jnp.int32), num_buckets - 1)
@@ -53,7 +53,9 @@ def by_distance(
     bidirectional: bool,
     max_distance: int,
 ) -> jax.Array:
-    """Returns bias_HW: entry w is the bias at ``key index - query index = w - (query_length - 1)``, float32."""
+    """Returns float32 bias_HW; entry w is for ``key index - query index = w - (query_length - 1)``,
+    from the furthest key on the left to the furthest on the right.
+    """
     distances_W = jnp.arange(query_length + key_length - 1) - (query_length - 1)
     buckets_W = buckets(
         distances_W,
@@ -61,7 +63,8 @@ def by_distance(
         num_buckets=table_HR.shape[1],
         max_distance=max_distance,
     )
-    # A product with a one-hot matrix: its gradient is a product too, where a gather's would be a serial scatter.
+    # A product with a one-hot matrix: its gradient is a product too, where a gather's would be a
+    # scatter, which XLA runs serially on CPU.
     one_hot_RW = jax.nn.one_hot(buckets_W, table_HR.shape[1], axis=0)
     return jnp.matmul(table_HR, one_hot_RW, precision=jax.lax.Precision.HIGHEST)
 
@@ -69,8 +72,12 @@ def by_distance(
 def toeplitz(bias_HW: jax.Array, query_length: int) -> jax.Array:
     """Spreads a bias by distance over a matrix: out[h, i, j] = bias[h, j - i + query_length - 1].
 
-    Only reshapes: repeating a vector of length W + 1 and cutting the result into rows of length W moves every row one
-    step to the right. The gradient is the reverse, so nothing is gathered or scattered.
+    Only reshapes: repeating a vector of length W + 1 and cutting the result into rows of length W
+    moves every row one step to the right; nothing is gathered, nor scattered in the gradient.
+
+        W = 4, vector a b c d _      rows  a b c d
+                                           _ a b c
+                                           d _ a b      (the corner is cut off: columns >= L - 1)
 
     Args:
       bias_HW: [H, L + S - 1] as made by :func:`by_distance`.

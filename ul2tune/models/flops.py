@@ -1,0 +1,69 @@
+"""How many floating-point operations a training step is worth, and how many a device could do.
+
+Analytic: XLA's own count sees the body of a scanned layer once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ul2tune.models.layers import ACTIVATIONS
+from ul2tune.models.t5 import T5Config
+
+# Part of `device_kind`, lower case -> dense bfloat16 FLOP/s of one JAX device (a chip; a core of
+# TPU v3). Vendors' data sheets. The first match counts, so the longer names come first.
+PEAK_FLOPS = {
+    "h100 pcie": 756e12,
+    "h100": 989e12,
+    "h200": 989e12,
+    "gh200": 989e12,
+    "b200": 2250e12,
+    "gb200": 2250e12,
+    "a100": 312e12,
+    "l40s": 362e12,
+    "l4": 121e12,
+    "tpu7x": 2307e12,
+    "tpu v6": 918e12,
+    "tpu v5p": 459e12,
+    "tpu v5 lite": 197e12,
+    "tpu v5e": 197e12,
+    "tpu v5": 459e12,
+    "tpu v4": 275e12,
+    "tpu v3": 61.5e12,
+}
+
+
+def train_flops_per_row(config: T5Config, inputs_length: int, targets_length: int) -> float:
+    """Returns the FLOPs of forward and backward pass for one row of a batch.
+
+    Only products of matrices are counted, a multiply and an add as two, the backward pass as twice
+    the forward pass, recomputation (`T5Config.remat`) not at all. With a = heads x head size and
+    FF = 6 d f (gated) or 4 d f, per layer::
+
+        encoder   S (8 d a + FF + 4 S a)
+        decoder   L (12 d a + FF + 4 L a + 4 S a) + S 4 d a
+        logits    2 d V L
+
+    Causal attention counts in full, as in PaLM's definition of MFU (arXiv:2204.02311, appendix B).
+    """
+    d, attended = config.d_model, config.num_heads * config.d_kv
+    kernels = 6 if ACTIVATIONS[config.activation][1] else 4
+    feed_forward, source, target = kernels * d * config.d_ff, inputs_length, targets_length
+    encoder_layer = source * (8 * d * attended + feed_forward + 4 * source * attended)
+    decoder_layer = target * (
+        12 * d * attended + feed_forward + 4 * target * attended + 4 * source * attended
+    )
+    decoder_layer += source * 4 * d * attended  # keys and values of the cross-attention
+    logits = 2 * d * config.vocab_size * target
+    forward = (
+        config.num_encoder_layers * encoder_layer
+        + config.num_decoder_layers * decoder_layer
+        + logits
+    )
+    return 3.0 * forward
+
+
+def peak_flops(device: Any) -> float | None:
+    """Returns the bfloat16 peak of a device in FLOP/s, or None where the table does not know it."""
+    kind = device.device_kind.lower()
+    return next((peak for name, peak in PEAK_FLOPS.items() if name in kind), None)

@@ -1,0 +1,71 @@
+"""Who sees whom: segment ids and a causal flag, never a mask tensor.
+
+An attention implementation builds only the part of the mask it needs.
+
+    queries 1 1 2 2 0, keys 1 1 2 2 0        causal
+              k:  1 1 2 2 0                   k:  1 1 2 2 0
+        q 1       x x . . .             q 1       x . . . .
+        q 1       x x . . .             q 1       x x . . .
+        q 2       . . x x .             q 2       . . x . .
+        q 2       . . x x .             q 2       . . x x .
+        q 0       . . . . x             q 0       . . . . x     (padding; nothing reads it)
+
+Axes: B batch, L query length, S key length.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ul2tune.types import Batch
+
+# NUMERICS: finite, so that a query that sees nothing (padding in cross-attention) averages its keys
+# instead of being NaN.
+MASKED = -1e30
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["query_BL", "key_BS"],
+    meta_fields=["causal", "packed"],
+)
+@dataclass(frozen=True, kw_only=True)
+class Visibility:
+    """Which keys a query sees: those of its own segment and, if causal, not to its right.
+
+    Attributes:
+      query_BL: segment id of each query, 0 at padding.
+      key_BS: segment id of each key, 0 at padding.
+      causal: whether queries see only keys at or before their own index.
+      packed: False promises that ids are only 1 and, after them, 0.
+    """
+
+    query_BL: jax.Array
+    key_BS: jax.Array
+    causal: bool
+    packed: bool
+
+    def mask(self, first_key: Any = 0, num_keys: int | None = None) -> jax.Array:
+        """Returns booleans [B, L, S] for `num_keys` keys from `first_key` on (default: all)."""
+        num_keys = self.key_BS.shape[1] if num_keys is None else num_keys
+        key_BS = jax.lax.dynamic_slice_in_dim(self.key_BS, first_key, num_keys, axis=1)
+        mask_BLS = self.query_BL[:, :, None] == key_BS[:, None, :]
+        if self.causal:
+            query_L = jnp.arange(self.query_BL.shape[1])
+            key_S = first_key + jnp.arange(num_keys)
+            mask_BLS &= (query_L[:, None] >= key_S[None])[None]
+        return mask_BLS
+
+
+def segments(batch: Batch, side: str, tokens: str) -> jax.Array:
+    """Returns segment ids [B, L]: the batch's own, or 1 where `tokens` are not padding.
+
+    T5X decides the padding of the decoder by its *target* tokens: its inputs begin with 0.
+    """
+    packed = batch.get(f"{side}_segment_ids")
+    return jnp.asarray(batch[tokens] != 0 if packed is None else packed, jnp.int32)
