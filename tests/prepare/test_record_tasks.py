@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +22,6 @@ from ul2tune.prepare.superni_tasks import register_superni
 
 pytestmark = pytest.mark.tensorflow
 VOCABULARY = vocab.ByteVocabulary()
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ def test_a_malformed_file_stops_prepare_with_its_name(name, tmp_path):
 
 
 def test_superni_folder_errors(name, tmp_path):
-    with pytest.raises(ValueError, match="does not exist. Give the folder that has tasks/"):
+    with pytest.raises(ValueError, match=r"does not exist\. Give the folder that has tasks/"):
         register_superni(tmp_path, name=name)
     folder = write_superni(tmp_path)
     for path in (folder / "tasks").iterdir():
@@ -153,15 +152,26 @@ def test_superni_folder_errors(name, tmp_path):
         register_superni(folder, name=name)
 
 
-def test_the_superni_module_asks_for_the_folder():
-    code = "import os; os.environ.pop('UL2TUNE_SUPERNI', None); import tasks.superni"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert "ValueError: tasks.superni needs your copy" in done.stderr
+def register_module(module: str) -> None:
+    """Imports a module for its registrations, even if some test did before."""
+    sys.modules.pop(module, None)
+    importlib.import_module(module)
+
+
+def test_the_superni_module_asks_for_the_folder(monkeypatch):
+    monkeypatch.delenv("UL2TUNE_SUPERNI", raising=False)
+    with pytest.raises(ValueError, match=r"tasks\.superni needs your copy"):
+        register_module("tasks.superni")
+
+
+def test_the_superni_module_registers_both_mixtures(monkeypatch, tmp_path):
+    monkeypatch.setenv("UL2TUNE_SUPERNI", str(write_superni(tmp_path)))
+    register_module("tasks.superni")
+    assert {"superni", "superni_eval"} <= set(seqio.MixtureRegistry.names())
 
 
 def test_the_embedded_set_is_registered():
-    import tasks.stdlib_instructions  # noqa: F401  registers
-
+    register_module("tasks.stdlib_instructions")
     mixtures = [
         seqio.get_mixture_or_task(f"stdlib_instructions{suffix}")
         for suffix in ("", "_supervised_eval", "_heldout_eval")

@@ -135,7 +135,7 @@ def resolve(name: str) -> MetricFn:
     if not separator:
         module, _, function = name.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), function)
+        found: Any = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
             f"Metric {name!r} of the manifest cannot be imported ({error}). Put it into a module "

@@ -148,7 +148,8 @@ class Predictor:
     @property
     def num_compiled(self) -> int:
         """Programs compiled so far: one per pair of input and target length met."""
-        return self._generate._cache_size() + self._score._cache_size()
+        programs: list[Any] = [self._generate, self._score]
+        return sum(program._cache_size() for program in programs)
 
     def _generate_batch(
         self, params: Tree, batch: Mapping[str, jax.Array], sampling: SamplingConfig

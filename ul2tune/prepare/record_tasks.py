@@ -116,7 +116,10 @@ class RecordSource(seqio.DataSource):
         if split not in self.splits:
             raise ValueError(f"No split {split!r}; there are {tuple(self.splits)}.")
         shard, num_shards = (shard_info.index, shard_info.num_shards) if shard_info else (0, 1)
-        signature = dict.fromkeys(_TEXTS_ONLY, _TEXT) | dict.fromkeys(_LISTS, _TEXTS)
+        signature: dict[str, Any] = {
+            **dict.fromkeys(_TEXTS_ONLY, _TEXT),
+            **dict.fromkeys(_LISTS, _TEXTS),
+        }
         return tf.data.Dataset.from_generator(
             lambda: self.read(split, shard, num_shards), output_signature=signature
         )
@@ -146,7 +149,7 @@ def register_record_task(
     feature = seqio.Feature(vocabulary=wrapped, add_eos=True)
     return seqio.TaskRegistry.add(
         name,
-        source=RecordSource(corpus, make_renderer, wrapped, seed),
+        source=RecordSource(corpus, make_renderer, wrapped, seed),  # type: ignore[arg-type]
         preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos_after_trim],
         output_features={"inputs": feature, "targets": feature},
         postprocess_fn=references,
