@@ -1,4 +1,4 @@
-"""T5's relative position bias: a number per head and bucket of distances (Raffel et al. 2020, §2.1).
+"""T5's relative position bias: a number per head and bucket of distance (Raffel et al. 2020, §2.1).
 
 Distances are those of row indexes. Segments of a packed row are contiguous, so inside a segment
 index distances are position distances, and the bias has no batch axis.
@@ -87,6 +87,9 @@ def toeplitz(bias_HW: jax.Array, query_length: int) -> jax.Array:
       [H, L, S].
     """
     num_heads, width = bias_HW.shape
+    key_length = width + 1 - query_length
+    if key_length < query_length:  # repeat as often as the shorter side is long
+        return jnp.swapaxes(toeplitz(bias_HW[:, ::-1], key_length), 1, 2)
     tiled = jnp.broadcast_to(
         jnp.pad(bias_HW, ((0, 0), (0, 1)))[:, None], (num_heads, query_length, width + 1)
     )

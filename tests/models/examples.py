@@ -1,0 +1,93 @@
+"""The smallest T5s and batches that show everything: unequal stacks, unequal lengths, padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from ul2tune.models import base
+from ul2tune.models.t5 import T5Config
+
+VOCAB = 32
+# Two segments per row and padding: (source lengths, target lengths) of the segments of each row.
+ROWS = (((5, 4), (3, 4)), ((7, 2), (2, 3)))
+SOURCE_LENGTH, TARGET_LENGTH = 12, 8
+
+
+def config(**changes: Any) -> T5Config:
+    sizes: dict[str, Any] = {
+        "vocab_size": VOCAB,
+        "d_model": 16,
+        "d_kv": 8,
+        "d_ff": 24,
+        "num_heads": 2,
+        "num_encoder_layers": 2,
+        "num_decoder_layers": 3,
+        "relative_buckets": 8,
+        "relative_max_distance": 10,
+        "dtype": "float32",
+    }
+    return T5Config(**(sizes | changes))
+
+
+def params(model: T5Config, seed: int = 0) -> Any:
+    """Initial parameters; the norms' scales are moved off one, so that they matter."""
+    leaves, treedef = jax.tree.flatten(base.init_params(model, jax.random.key(seed)))
+    rng = np.random.default_rng(seed)
+    noise = [0.1 * rng.standard_normal(x.shape).astype(np.float32) for x in leaves]
+    return jax.tree.unflatten(treedef, [x + n for x, n in zip(leaves, noise)])
+
+
+def segments(seed: int = 0) -> list[list[tuple[np.ndarray, np.ndarray]]]:
+    """Per row, the (source, target) tokens of its segments."""
+    rng = np.random.default_rng(seed)
+    return [
+        [
+            (rng.integers(2, VOCAB, s, np.int32), rng.integers(2, VOCAB, t, np.int32))
+            for s, t in zip(*row)
+        ]
+        for row in ROWS
+    ]
+
+
+def _row(pieces: Sequence[np.ndarray], length: int) -> np.ndarray:
+    joined = np.concatenate(pieces)
+    return np.pad(joined, (0, length - len(joined)))
+
+
+def _shift(target: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], target[:-1]]).astype(np.int32)
+
+
+def _features(rows: Sequence[Sequence[tuple[np.ndarray, np.ndarray]]]) -> dict[str, np.ndarray]:
+    """SeqIO's packed features, row by row."""
+    features: dict[str, list[np.ndarray]] = {}
+    for row in rows:
+        for side, length, index in (("encoder", SOURCE_LENGTH, 0), ("decoder", TARGET_LENGTH, 1)):
+            pieces = [pair[index] for pair in row]
+            named = {
+                "segment_ids": [np.full(len(p), n + 1, np.int32) for n, p in enumerate(pieces)],
+                "positions": [np.arange(len(p), dtype=np.int32) for p in pieces],
+            }
+            if side == "encoder":
+                named |= {"input_tokens": pieces}
+            else:
+                named |= {"target_tokens": pieces, "input_tokens": [_shift(p) for p in pieces]}
+                named |= {"loss_weights": [np.ones(len(p), np.int32) for p in pieces]}
+            for name, arrays in named.items():
+                features.setdefault(f"{side}_{name}", []).append(_row(arrays, length))
+    return {name: np.stack(arrays) for name, arrays in features.items()}
+
+
+def packed_batch(seed: int = 0) -> dict[str, np.ndarray]:
+    """Two rows of two segments each."""
+    return _features(segments(seed))
+
+
+def batch(seed: int = 0) -> dict[str, np.ndarray]:
+    """The same four segments, one per row, without segment ids."""
+    features = _features([[pair] for row in segments(seed) for pair in row])
+    return {k: v for k, v in features.items() if not k.endswith(("segment_ids", "positions"))}

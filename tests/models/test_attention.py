@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ul2tune.models import attention, relative_bias
+from ul2tune.models.attention import Implementation
+from ul2tune.models.visibility import Visibility
+
+QUERIES, KEYS = np.array([[1, 1, 2, 2, 0], [1, 1, 1, 0, 0]]), np.array([[1, 2, 2, 2], [1, 1, 0, 0]])
+
+
+def visibility(*, causal: bool, cross: bool) -> Visibility:
+    keys = KEYS if cross else QUERIES
+    return Visibility(
+        query_BL=jnp.asarray(QUERIES), key_BS=jnp.asarray(keys), causal=causal, packed=True
+    )
+
+
+def random_inputs(seen: Visibility, *, with_bias: bool = True, dtype=jnp.float32):
+    keys = jax.random.split(jax.random.key(0), 4)
+    (batch, length), source = seen.query_BL.shape, seen.key_BS.shape[1]
+    query, key, value = (
+        jax.random.normal(k, (batch, n, 3, 8), dtype)
+        for k, n in zip(keys, (length, source, source))
+    )
+    bias_HW = jax.random.normal(keys[3], (3, length + source - 1)) if with_bias else None
+    return query, key, value, bias_HW
+
+
+def by_hand(query, key, value, bias_HW, mask_BLS):
+    """One query at a time, in float64."""
+    query, key, value = (np.asarray(x, np.float64) for x in (query, key, value))
+    out = np.zeros(query.shape)
+    for b, i, h in itertools.product(*map(range, query.shape[:3])):
+        seen = np.flatnonzero(mask_BLS[b, i])
+        logits = np.array([query[b, i, h] @ key[b, j, h] for j in seen])
+        if bias_HW is not None:
+            logits += np.array([bias_HW[h, j - i + query.shape[1] - 1] for j in seen])
+        weights = np.exp(logits - logits.max()) if seen.size else np.ones(key.shape[1])
+        seen = seen if seen.size else np.arange(key.shape[1])
+        out[b, i, h] = weights / weights.sum() @ value[b, seen, h]
+    return out
+
+
+def test_masks_of_the_docstring():
+    segments = jnp.array([[1, 1, 2, 2, 0]])
+    seen = Visibility(query_BL=segments, key_BS=segments, causal=False, packed=True)
+    both = ["xx...", "xx...", "..xx.", "..xx.", "....x"]
+    causal = ["x....", "xx...", "..x..", "..xx.", "....x"]
+    assert _drawn(seen.mask()[0]) == both
+    seen = Visibility(query_BL=segments, key_BS=segments, causal=True, packed=True)
+    assert _drawn(seen.mask()[0]) == causal
+    assert _drawn(seen.mask(1, 3)[0]) == [row[1:4] for row in causal]
+
+
+def _drawn(mask_LS) -> list[str]:
+    return ["".join("x" if seen else "." for seen in row) for row in np.asarray(mask_LS)]
+
+
+@pytest.mark.parametrize("chunk_tokens", [None, 1, 2, 3, 64])
+@pytest.mark.parametrize(("causal", "cross"), [(False, False), (True, False), (False, True)])
+def test_implementations_agree_with_attention_by_hand(causal, cross, chunk_tokens):
+    seen = visibility(causal=causal, cross=cross)
+    name = "xla" if chunk_tokens is None else "chunked"
+    how = Implementation(name=name, chunk_tokens=chunk_tokens or 1)
+    inputs = random_inputs(seen, with_bias=not cross)
+    out = attention.attend(*inputs, seen, how)
+    np.testing.assert_allclose(out, by_hand(*inputs, np.asarray(seen.mask())), atol=2e-6)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_chunked_gradients_are_those_of_xla(causal):
+    seen = visibility(causal=causal, cross=False)
+    inputs = random_inputs(seen)
+    weights = jax.random.normal(jax.random.key(9), inputs[0].shape)
+
+    def loss(inputs, how):
+        return jnp.sum(attention.attend(*inputs, seen, how) * weights)
+
+    xla = jax.grad(loss)(inputs, Implementation(name="xla", chunk_tokens=1))
+    chunked = jax.grad(loss)(inputs, Implementation(name="chunked", chunk_tokens=2))
+    for ours, theirs in zip(chunked, xla):
+        assert np.abs(theirs).max() > 0.1
+        np.testing.assert_allclose(ours, theirs, atol=5e-6)
+
+
+def _largest(jaxpr) -> int:
+    """Elements of the largest array in a jaxpr and the jaxprs inside it."""
+    sizes = [math.prod(v.aval.shape) for eqn in jaxpr.eqns for v in eqn.outvars]
+    inner: list[int] = []
+    for eqn in jaxpr.eqns:
+        for value in jax.tree.leaves(
+            list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")
+        ):
+            sub = getattr(value, "jaxpr", value)
+            if hasattr(sub, "eqns"):
+                inner.append(_largest(sub))
+    return max([*sizes, *inner], default=0)
+
+
+def test_chunked_never_holds_all_logits_forward_or_backward():
+    length, heads = 256, 3
+    segments = jnp.ones((1, length), jnp.int32)
+    seen = Visibility(query_BL=segments, key_BS=segments, causal=True, packed=False)
+    inputs = random_inputs(seen)
+
+    def loss(inputs, how):
+        return jnp.sum(attention.attend(*inputs, seen, how))
+
+    largest = {
+        name: _largest(jax.make_jaxpr(jax.grad(loss), static_argnums=1)(inputs, how).jaxpr)
+        for name in ("xla", "chunked")
+        if (how := Implementation(name=name, chunk_tokens=16))
+    }
+    assert largest["xla"] >= heads * length * length
+    # A chunk's bias is spread over [H, C, L + C] before it is cut.
+    assert largest["chunked"] <= heads * 16 * (length + 16)
+
+
+def test_softmax_is_float32_whatever_the_compute_dtype():
+    seen = visibility(causal=True, cross=False)
+    inputs = random_inputs(seen, dtype=jnp.bfloat16)
+    exact = by_hand(*inputs, np.asarray(seen.mask()))
+    for how in (("xla", 1), ("chunked", 2)):
+        out = attention.attend(*inputs, seen, Implementation(name=how[0], chunk_tokens=how[1]))
+        assert out.dtype == jnp.bfloat16
+        np.testing.assert_allclose(np.asarray(out, np.float32), exact, atol=0.03)
+
+
+def test_cudnn_says_what_it_lacks():
+    seen = visibility(causal=True, cross=False)
+    how = Implementation(name="cudnn", chunk_tokens=1)
+    with pytest.raises(ValueError, match=r"needs an NVIDIA GPU.*use 'xla' or 'chunked'"):
+        attention.attend(*random_inputs(seen), seen, how)
+
+
+def test_relative_bias_is_added_to_unscaled_logits():
+    # One head of size 4, queries and keys of ones: every logit is 4, not 4 / sqrt(4).
+    seen = Visibility(
+        query_BL=jnp.ones((1, 1), jnp.int32),
+        key_BS=jnp.ones((1, 2), jnp.int32),
+        causal=False,
+        packed=False,
+    )
+    query, key = jnp.ones((1, 1, 1, 4)), jnp.array([[1.0] * 4, [0.0] * 4])[None, :, None]
+    value = jnp.array([1.0, 0.0])[None, :, None, None]
+    bias_HW = jnp.array([[0.0, 1.0]])
+    out = attention.attend(
+        query, key, value, bias_HW, seen, Implementation(name="xla", chunk_tokens=1)
+    )
+    np.testing.assert_allclose(
+        out[0, 0, 0, 0], math.exp(4) / (math.exp(4) + math.exp(1)), rtol=1e-5
+    )
+    assert relative_bias.toeplitz(bias_HW, 1).tolist() == [[[0.0, 1.0]]]

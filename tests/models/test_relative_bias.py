@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ul2tune.models import relative_bias
+
+
+def test_buckets_of_the_docstring():
+    distances = np.array([-20, -8, -4, -3, -2, -1, 0, 1, 2, 3, 4, 8, 20])
+    both = relative_bias.buckets(distances, bidirectional=True, num_buckets=8, max_distance=16)
+    assert both.tolist() == [3, 3, 2, 2, 2, 1, 0, 5, 6, 6, 6, 7, 7]
+    past = relative_bias.buckets(distances, bidirectional=False, num_buckets=8, max_distance=16)
+    assert past.tolist() == [7, 6, 4, 3, 2, 1, 0, 0, 0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("name", "bidirectional"), [("bidirectional", True), ("causal", False)])
+def test_buckets_are_those_of_t5(shared, name, bidirectional):
+    golden = np.load(shared / "golden/ul2/relpos_buckets.npz")
+    ours = relative_bias.buckets(
+        golden["rel"].astype(np.int32),
+        bidirectional=bidirectional,
+        num_buckets=32,
+        max_distance=128,
+    )
+    np.testing.assert_array_equal(ours, golden[name])
+
+
+@pytest.mark.parametrize(("length", "keys"), [(1, 1), (1, 5), (5, 1), (4, 7), (7, 4)])
+def test_toeplitz_puts_a_distance_on_a_diagonal(length, keys):
+    bias_HW = np.arange(2 * (length + keys - 1), dtype=np.float32).reshape(2, -1)
+    matrix_HLS = relative_bias.toeplitz(jnp.asarray(bias_HW), length)
+    assert matrix_HLS.shape == (2, length, keys)
+    for i in range(length):
+        for j in range(keys):
+            np.testing.assert_array_equal(matrix_HLS[:, i, j], bias_HW[:, j - i + length - 1])
+
+
+def test_bias_and_its_gradient_are_those_of_a_table_lookup():
+    length, keys, max_distance = 6, 9, 7
+    table_HR = jax.random.normal(jax.random.key(0), (3, 8))
+    weights = jax.random.normal(jax.random.key(1), (3, length, keys))
+
+    def ours(table_HR):
+        bias_HW = relative_bias.by_distance(
+            table_HR, length, keys, bidirectional=True, max_distance=max_distance
+        )
+        return relative_bias.toeplitz(bias_HW, length)
+
+    def lookup(table_HR):
+        distances = np.arange(keys)[None] - np.arange(length)[:, None]
+        buckets = relative_bias.buckets(
+            distances, bidirectional=True, num_buckets=8, max_distance=max_distance
+        )
+        return table_HR[:, buckets]
+
+    np.testing.assert_array_equal(ours(table_HR), lookup(table_HR))
+    grads = [jax.grad(lambda t, f=f: jnp.sum(f(t) * weights))(table_HR) for f in (ours, lookup)]
+    np.testing.assert_allclose(*grads, rtol=1e-5, atol=1e-6)
