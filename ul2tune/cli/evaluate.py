@@ -8,9 +8,11 @@ from ul2tune.cli import distributed, launch
 from ul2tune.cli.prepared import prepare_missing
 from ul2tune.evaluation.run import evaluate
 
+ROOTS = (prepare_missing, evaluate)
+
 
 def run(options: argparse.Namespace) -> None:
-    config = launch.load(options, roots=[prepare_missing, evaluate])
+    config = launch.load(options, roots=ROOTS)
     config.call(prepare_missing, process_index=options.process_index or 0)
     distributed.initialize(options)
     config.call(evaluate)

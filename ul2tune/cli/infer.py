@@ -7,8 +7,10 @@ import argparse
 from ul2tune.cli import distributed, launch
 from ul2tune.evaluation.infer import infer
 
+ROOTS = (infer,)
+
 
 def run(options: argparse.Namespace) -> None:
-    config = launch.load(options, roots=[infer])
+    config = launch.load(options, roots=ROOTS)
     distributed.initialize(options)
     config.call(infer)

@@ -16,11 +16,12 @@ from ul2tune.data.manifest import MixtureManifest, TaskManifest
 from ul2tune.feed.config import FeedConfig
 from ul2tune.feed.feed import Feed
 
+ROOTS = (prepare_missing, FeedConfig)
 AUDITED_TEXTS = 200
 
 
 def run(options: argparse.Namespace) -> None:
-    config = launch.load(options, roots=[prepare_missing, FeedConfig])
+    config = launch.load(options, roots=ROOTS)
     config.call(prepare_missing)
     data = dataclasses.replace(config.call(FeedConfig), split=options.split, num_workers=0)
     mixture = manifest.read_mixture(data.data_dir, data.mixture)

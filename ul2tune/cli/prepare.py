@@ -7,6 +7,8 @@ import argparse
 from ul2tune.cli import launch
 from ul2tune.prepare.run import prepare
 
+ROOTS = (prepare,)
+
 
 def run(options: argparse.Namespace) -> None:
-    launch.load(options, roots=[prepare]).call(prepare)
+    launch.load(options, roots=ROOTS).call(prepare)

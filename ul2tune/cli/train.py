@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ul2tune.cli import distributed, launch
 from ul2tune.cli.prepared import prepare_missing
 from ul2tune.training.run import train
 
+ROOTS = (prepare_missing, train)
 CONFIG_FILE = "config.gin"
 
 
 def run(options: argparse.Namespace) -> None:
-    config = launch.load(options, roots=[prepare_missing, train])
+    config = launch.load(options, roots=ROOTS)
     arguments = config.arguments(train)
     index = options.process_index or 0
     config.call(prepare_missing, process_index=index)
     distributed.initialize(options)
-    if index == 0:
-        config.save(Path(arguments["run"].model_dir) / CONFIG_FILE)
-    train(**arguments)
+    if index:
+        train(**arguments)
+        return
+    with saved(config.text, Path(arguments["run"].model_dir) / CONFIG_FILE):
+        train(**arguments)
+
+
+@contextmanager
+def saved(text: str, path: Path) -> Iterator[None]:
+    """Keeps `text` in `path`; puts back what was there if the run refuses the configuration."""
+    before = path.read_text(encoding="utf-8") if path.exists() else None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    try:
+        yield
+    except ValueError:
+        if before is not None:
+            path.write_text(before, encoding="utf-8")
+        raise

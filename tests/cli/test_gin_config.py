@@ -1,0 +1,211 @@
+"""Loading gin files: what they mean, what is refused and in which words."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from ul2tune.cli import gin_config
+
+BASE = """
+from __gin__ import dynamic_registration
+import toy
+
+MODEL = @toy.Model()
+MODEL_DIR = %gin.REQUIRED
+STEPS = 5
+WIDTH = 4
+toy.Model:
+  width = %WIDTH
+toy.Run:
+  model_dir = %MODEL_DIR
+  steps = %STEPS
+toy.train:
+  model = %MODEL
+  run = @toy.Run()
+  make_optimizer = @toy.optimizer
+  hooks = ['a',  # inside a list
+    @scoped/toy.optimizer(), %STEPS]
+scoped/toy.optimizer.rate = 7.0
+"""
+
+
+@pytest.fixture(scope="session")
+def toy():
+    """The module `toy`, importable from gin files; gin wants each class to exist once."""
+    spec = importlib.util.spec_from_file_location("toy", Path(__file__).with_name("toy.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules["toy"] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["toy"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base.gin").write_text(BASE)
+    return tmp_path
+
+
+def load(toy, *flags: str, files=("base.gin",), extra: str | None = None):
+    pairs = [tuple(flag.split("=", 1)) for flag in flags]
+    if extra is not None:
+        Path("extra.gin").write_text(extra)
+        files = (*files, "extra.gin")
+    return gin_config.load(list(files), pairs, roots=[toy.train])
+
+
+def message(toy, *flags: str, **options) -> str:
+    with pytest.raises((ValueError, FileNotFoundError)) as info:
+        load(toy, *flags, **options)
+    return str(info.value)
+
+
+def test_values_reach_the_root_function(toy, folder):
+    result = load(toy, "MODEL_DIR='runs/a'", "STEPS=6").call(toy.train)
+    assert result["model"] == toy.Model(width=4)
+    assert result["run"] == toy.Run(model_dir="runs/a", steps=6)
+    assert result["make_optimizer"]() == 1.0
+    assert result["hooks"] == ["a", 7.0, 6]
+
+
+def test_overrides_of_the_caller_win(toy, folder):
+    assert load(toy, "MODEL_DIR=x").call(toy.train, hooks=None)["hooks"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("runs/a", "runs/a"), ("'runs/a'", "runs/a"), ("/abs/b-1.c", "/abs/b-1.c"), ("word", "word")],
+)
+def test_a_bare_word_or_path_is_a_string(toy, folder, text, value):
+    assert load(toy, f"MODEL_DIR={text}").call(toy.train)["run"].model_dir == value
+
+
+def test_a_binding_can_be_set_by_its_plain_name(toy, folder):
+    config = load(toy, "MODEL_DIR=x", "Model.rate=0.5", "toy.Model.kind='k'")
+    model = config.call(toy.train)["model"]
+    assert (model.rate, model.kind) == (0.5, "k")
+
+
+def test_the_saved_text_is_itself_a_configuration(toy, folder):
+    first = load(toy, "MODEL_DIR=x", "Model.lengths={'inputs': 9}")
+    first.save(folder / "runs" / "config.gin")
+    again = load(toy, files=[str(folder / "runs" / "config.gin")])
+    assert again.text == first.text
+    assert repr(again.call(toy.train)["hooks"]) == repr(first.call(toy.train)["hooks"])
+    assert again.call(toy.train)["model"] == first.call(toy.train)["model"]
+
+
+def test_the_text_shows_defaults_and_names_what_gin_cannot_write(toy, folder):
+    text = load(toy, "MODEL_DIR=x").text
+    assert "rate = 0.1" in text
+    assert "lengths = {'inputs': 4}" in text
+    assert "# activation: builtins.max (default)" in text
+
+
+def test_modules_of_the_same_name_get_names_of_their_own(toy, folder):
+    extra = (
+        "from __gin__ import dynamic_registration\nimport toy\n"
+        "from ul2tune.feed import config\n"
+        "from ul2tune.training import config as other\n"
+        "toy.train.make_optimizer = [@config.FeedConfig, @other.RunConfig]\n"
+        "config.FeedConfig:\n  mixture = 'm'\n  data_dir = 'd'\n  batch_size = 1\n"
+        "  feature_lengths = {'inputs': 1, 'targets': 1}\n"
+        "other.RunConfig:\n  model_dir = 'm'\n  train_steps = 1\n"
+    )
+    config = load(toy, "MODEL_DIR=x", extra=extra)
+    assert "from ul2tune.feed import config as ul2tune_feed_config" in config.text
+    assert "from ul2tune.training import config as ul2tune_training_config" in config.text
+    feed, run = config.call(toy.train)["make_optimizer"]
+    assert feed().mixture == "m"
+    assert run().train_steps == 1
+
+
+def test_required_yields_to_a_value_in_any_order(toy, folder):
+    (folder / "values.gin").write_text("MODEL_DIR = 'early'\n")
+    config = load(toy, files=["values.gin", "base.gin"])
+    assert config.call(toy.train)["run"].model_dir == "early"
+
+
+def test_files_are_found_here_then_in_the_project_then_in_the_package(toy, folder):
+    (folder / "gin").mkdir()
+    (folder / "gin" / "mine.gin").write_text("include 'base.gin'\nMODEL_DIR = 'project'\n")
+    assert load(toy, files=["mine.gin"]).call(toy.train)["run"].model_dir == "project"
+    (folder / "mine.gin").write_text("include 'base.gin'\nMODEL_DIR = 'here'\n")
+    assert load(toy, files=["mine.gin"]).call(toy.train)["run"].model_dir == "here"
+    assert "did you mean 'runs/pretrain.gin'" in message(toy, files=["runs/pretrian.gin"])
+
+
+MISTAKES = {
+    "misspelt macro flag": (["STPES=9"], "", r"--gin.STPES=9: .*STPES.*did you mean 'STEPS'"),
+    "misspelt macro in a file": ([], "STPES = 9", r"extra.gin:1: .*STPES.*did you mean 'STEPS'"),
+    "misspelt use": ([], "WIDTH = %STPES", r"extra.gin:1: %STPES.*did you mean 'STEPS'"),
+    "unknown parameter": (["Model.widht=1"], "", r"no parameter 'widht' \(did you mean 'width'"),
+    "unknown name": (["Modle.width=1"], "", r"'Modle.*did you mean 'Model'"),
+    "unused binding": (
+        [],
+        "import toy\ntoy.other.model = 3",
+        r"extra.gin:2: the binding other.model has no effect",
+    ),
+    "unused scope": (
+        ["nowhere/Model.width=1"],
+        "",
+        r"the binding nowhere/Model.width has no effect",
+    ),
+    "wrong type": (["STEPS='9'"], "", r"STEPS = '9', but Run.steps must be int"),
+    "float for int": (["STEPS=1.5"], "", r"STEPS = 1.5, but Run.steps must be int"),
+    "import is not carried": (
+        [],
+        "toy.Model.width = 3",
+        r"extra.gin:1: .*does not import 'toy'; base",
+    ),
+    "unknown module": ([], "import nowhere.at.all", r"extra.gin:1: cannot import nowhere.at.all"),
+    "unknown attribute": ([], "import toy\ntoy.Modle.width = 1", r"no attribute 'Modle'.*'Model'"),
+    "syntax": ([], "\nMODEL_DIR = = 3", r"extra.gin:2: not valid gin"),
+    "open bracket": (["MODEL_DIR=["], "", r"--gin.MODEL_DIR=\[: not valid gin"),
+    "missing include": ([], "include 'bsae.gin'", r"extra.gin:1: gin file 'bsae.gin' is not there"),
+    "cycle": ([], "include 'extra.gin'", r"extra.gin:1: extra.gin includes itself"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_named_with_place_and_remedy(toy, folder, mistake):
+    flags, extra, pattern = MISTAKES[mistake]
+    found = message(toy, "MODEL_DIR=x", *flags, extra=extra)
+    assert re.search(pattern, found), found
+
+
+def test_a_required_macro_is_named_with_the_file_that_wants_it(toy, folder):
+    found = message(toy)
+    assert found.startswith("MODEL_DIR is required by base.gin:6")
+    assert "--gin.MODEL_DIR=" in found
+
+
+def test_a_parameter_without_a_value_is_named(toy, folder):
+    (folder / "base.gin").write_text(BASE.replace("width = %WIDTH", "rate = 0.5"))
+    assert "Model needs a value for width" in message(toy, "MODEL_DIR=x")
+
+
+def test_an_unbound_command_is_said_to_be_so(toy, folder):
+    with pytest.raises(ValueError, match=r"nothing binds toy\.other"):
+        gin_config.load(["base.gin"], [("MODEL_DIR", "x")], roots=[toy.other])
+
+
+def test_a_configuration_class_rejects_in_its_own_words(toy, folder):
+    config = load(toy, "MODEL_DIR=x", "WIDTH=0")
+    with pytest.raises(ValueError, match=r"^Model\.width = 0 must be positive\.$"):
+        config.call(toy.train)
+
+
+def test_t5x_name_of_the_task_modules(toy, folder):
+    extra = "import toy\ntoy.Model.kind = 'x'\ntoy.train.hooks = %TASK_MODULES"
+    (folder / "base.gin").write_text(re.sub(r"  hooks = .*\n.*\nscoped.*\n", "", BASE))
+    config = load(toy, "MODEL_DIR=x", "MIXTURE_OR_TASK_MODULE='tasks.ul2'", extra=extra)
+    assert config.call(toy.train)["hooks"] == ("tasks.ul2",)
+    assert "MIXTURE_OR_TASK_MODULE" not in config.text
