@@ -1,5 +1,6 @@
 """`prepare` end to end: shards, manifests, what a rerun does, what is refused."""
 
+import functools
 import importlib
 import os
 import subprocess
@@ -373,3 +374,26 @@ def test_one_prepare_per_folder_at_a_time(task, name, tmp_path, capfd):
     thread.join(timeout=60)
     assert (tmp_path / "data" / name / "train" / "manifest.json").exists()
     assert "Waiting for another process" in capfd.readouterr().err
+
+
+def test_a_tfds_source(name, tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    tf = pytest.importorskip("tensorflow")
+    rows = tf.data.Dataset.from_tensor_slices({"q": ["1+1", "2+2", "3+3"], "a": ["2", "4", "6"]})
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="sums",
+        version="1.0.0",
+        features=tfds.features.FeaturesDict({"q": tfds.features.Text(), "a": tfds.features.Text()}),
+        split_datasets={"train": rows.take(3), "validation": rows.take(1)},
+        data_dir=str(tmp_path / "tfds"),
+    )
+    rekey = functools.partial(seqio.preprocessors.rekey, key_map={"inputs": "q", "targets": "a"})
+    seqio.TaskRegistry.add(
+        name,
+        source=seqio.TfdsDataSource("sums:1.0.0", tfds_data_dir=str(tmp_path / "tfds")),
+        preprocessors=[rekey, seqio.preprocessors.tokenize],
+        output_features={k: seqio.Feature(seqio.ByteVocabulary()) for k in ("inputs", "targets")},
+    )
+    run(name, tmp_path / "data")
+    assert sorted(reading.texts(tmp_path / "data", name)) == ["2", "4", "6"]
+    assert len(reading.texts(tmp_path / "data", name, "validation")) == 1

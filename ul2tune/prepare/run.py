@@ -30,6 +30,8 @@ from ul2tune.prepare.rates import effective_rates
 from ul2tune.prepare.shards import Receipt, receipt_path
 from ul2tune.prepare.sources import DocumentSource
 
+_BEAM = "beam"
+
 
 def prepare(
     mixture: str,
@@ -61,6 +63,8 @@ def prepare(
         raise ValueError(f"data_dir must be a local or mounted folder, got {data_dir!r}.")
     if num_shards is not None and num_shards < 1:
         raise ValueError(f"num_shards must be at least 1 or None, got {num_shards}.")
+    if runner != "processes" and runner.split(" ")[0] != _BEAM:
+        raise ValueError(f'runner must be "processes" or "beam --flags", got {runner!r}.')
     import_modules(modules)
     tasks = find_tasks(mixture)
     with _lock(Path(data_dir)):
@@ -151,24 +155,22 @@ def _run(
     folder = manifest.task_dir(data_dir, plan.task.name, plan.split)
     # From here on the folder is not what its manifest says.
     (folder / "manifest.json").unlink(missing_ok=True)
+    if not plan.num_shards:
+        return []
     source = plan.task.source
     corpus = source.corpus if isinstance(source, DocumentSource) else None
-    total_bytes = corpus.text_bytes() if corpus else None
-    progress = Progress(title=_title(plan), num_shards=plan.num_shards, total_bytes=total_bytes)
-    kind, _, flags = runner.partition(" ")
-    if kind not in ("processes", "beam"):
-        raise ValueError(f'runner must be "processes" or "beam --flags", got {runner!r}.')
-    items = runners.works(plan, modules, data_dir)
-    num_bytes = corpus.num_bytes() if corpus else None
-    workers = runners.choose_num_workers(num_workers, plan.num_shards, num_bytes)
-    if kind == "beam":
-        receipts = runners.run_on_beam(items, flags, progress)
+    text_bytes, stored_bytes = (corpus.text_bytes(), corpus.num_bytes()) if corpus else (None, None)
+    progress = Progress(title=_title(plan), num_shards=plan.num_shards, total_bytes=text_bytes)
+    workers = runners.choose_num_workers(num_workers, plan.num_shards, stored_bytes)
+    if runner.startswith(_BEAM):
+        items = runners.works(plan, modules, data_dir)
+        receipts = runners.run_on_beam(items, runner.removeprefix(_BEAM), progress)
     elif workers == 1:
         receipts = runners.run_here(plan, data_dir, progress)
     else:
+        items = runners.works(plan, modules, data_dir)
         receipts = runners.run_in_processes(items, workers, progress)
-    if plan.num_shards:
-        progress.close()
+    progress.close()
     return receipts
 
 

@@ -71,8 +71,8 @@ class SeqioVocabulary(seqio.Vocabulary):
 
     def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
         def encode(text: bytes | np.ndarray) -> np.ndarray:
-            text = np.asarray(text).item()  # an array outside of graphs, bytes inside
-            return np.asarray(self._encode(text), np.int32)
+            # Bytes inside of graphs, an array without axes outside.
+            return np.asarray(self._encode(np.asarray(text).item()), np.int32)
 
         ids = tf.numpy_function(encode, [s], tf.int32, stateful=False)
         return tf.ensure_shape(ids, [None])
