@@ -1,5 +1,4 @@
-"""Documents out of text files: plain text, blank-line separated, JSON lines; gzip, zstandard; local
-or remote.
+"""Documents out of text files: plain text, blocks between blank lines, JSON lines.
 
     text        one document per file
     documents   one document per block of lines between blank lines
@@ -24,8 +23,7 @@ from ul2tune.data import files
 
 Format = Literal["text", "documents", "jsonl"]
 FORMATS = ("text", "documents", "jsonl")
-# Files are identified by content up to this many bytes in total (0.6 s), beyond by size and time of
-# change.
+# Files are identified by content up to this many bytes in total (0.6 s), beyond by size and time.
 MAX_HASHED_BYTES = 2**30
 MAX_REMEMBERED = 20
 
@@ -126,9 +124,7 @@ class FileCorpus:
     def read(
         self, rejections: Rejections, *, shard: int = 0, num_shards: int = 1
     ) -> Iterator[Document]:
-        """As :class:`Corpus`. With fewer files than shards, every shard reads all files and parses
-        its own records.
-        """
+        """As :class:`Corpus`. With fewer files than shards, each reads all and parses its share."""
         found = files.expand(self.files)
         if len(found) >= num_shards:
             found, shard, num_shards = found[shard::num_shards], 0, 1

@@ -184,8 +184,8 @@ class SentencePieceVocabulary(Vocabulary):
     Attributes:
       file: path of the model; padding and end of sequence must be 0 and 1, as in every T5 model.
         A file that ends in sentinels of its own keeps them; `extra_ids` is then their number.
-      known_base_size, known_sha256: from a manifest: make the sizes available without the file, and
-      the file checked.
+      known_base_size, known_sha256: from a manifest; they make the sizes known without the file,
+        and let the file be checked when it is opened.
     """
 
     file: str
@@ -238,8 +238,8 @@ class SentencePieceVocabulary(Vocabulary):
         if self.known_sha256 not in (None, digest):
             raise ValueError(
                 f"{self.file} is not the vocabulary this data was prepared with (sha256 "
-                f"{digest[:12]}…, expected "
-                f"{str(self.known_sha256)[:12]}…). Restore the file or prepare the data again."
+                f"{digest[:12]}…, expected {str(self.known_sha256)[:12]}…). Restore the file or "
+                "prepare the data again."
             )
         processor = sentencepiece.SentencePieceProcessor()
         try:

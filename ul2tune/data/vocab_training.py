@@ -64,8 +64,7 @@ def cache_dir() -> Path:
 def trained_vocabulary(
     corpus: Corpus, config: VocabularyConfig | None = None, folder: str | Path | None = None
 ) -> SentencePieceVocabulary:
-    """The vocabulary of a corpus: from the cache, or trained now (seconds per megabyte) and put
-    there.
+    """The vocabulary of a corpus: from the cache, or trained now (2 s per megabyte) and put there.
 
     Args:
       corpus: what to learn the pieces from.
