@@ -342,12 +342,10 @@ def load(description: Mapping[str, Any] | str | Path, root: str | Path | None = 
     """Makes a vocabulary from its description.
 
     Args:
-      description: ``"bytes"``; the path of a SentencePiece model; or the dictionary
-      `Vocabulary.to_json` returns (and
-        manifests hold), of which ``kind`` and, for SentencePiece, ``file`` are required.
+      description: ``"bytes"``; the path of a SentencePiece model; or what `Vocabulary.to_json`
+        returns and manifests hold, of which ``kind`` and, for SentencePiece, ``file`` are required.
       root: folder that a relative ``file`` is relative to; prepared data keeps a copy of the model,
-      so pass its
-        ``data_dir``.
+        so pass its ``data_dir``.
 
     Raises:
       ValueError: on an unknown kind or key, or if the file is not the one described.
