@@ -108,19 +108,25 @@ def test_priority_1_the_run_itself_2_init_3_fresh(finished, copy, data_dir, tmp_
         raise AssertionError("a run with a checkpoint of its own must not ask for initial ones")
 
     run_lib.train(**tiny.arguments(copy, data_dir), init=no_init)
-    # A second stage: the parameters of the first, frozen by a learning rate of next to nothing.
+    # A second stage starts from exactly the first one's parameters.
     init = initialize.from_checkpoint(str(copy), keep_step=False)
-    still = {"schedule": dataclasses.replace(tiny.SCHEDULE, learning_rate=1e-30)}
-    arguments = tiny.arguments(tmp_path / "second", data_dir, train_steps=1, optimizer=still)
-    assert _equal(run_lib.train(**arguments, init=init), finished[1])
-    assert newest(tmp_path / "second")[0] == 1
+    run_lib.train(**tiny.arguments(tmp_path / "second", data_dir, train_steps=1), init=init)
+    assert layout.steps(tmp_path / "second/checkpoints") == [0, 1]
+    assert _saved_params(tmp_path / "second", 0) == _saved_params(copy, 6)
     # As in T5X, TRAIN_STEPS includes the six earlier steps, TRAIN_STEPS_RELATIVE does not.
     kept = initialize.from_checkpoint(str(copy))
     for name, steps in [("third", {"train_steps": 7}), ("fourth", {"train_steps_relative": 1})]:
-        arguments = tiny.arguments(tmp_path / name, data_dir, optimizer=still, **steps)
-        run_lib.train(**arguments, init=kept)
-        assert newest(tmp_path / name)[0] == 7
-        assert lines(tmp_path / name / "metrics.jsonl")[0]["learning_rate"] < 1e-29
+        run_lib.train(**tiny.arguments(tmp_path / name, data_dir, **steps), init=kept)
+        assert layout.steps(tmp_path / name / "checkpoints") == [6, 7]
+        assert _saved_params(tmp_path / name, 6) == _saved_params(copy, 6)
+    # Without any of them, parameters are drawn.
+    assert _saved_params(copy, 0) != _saved_params(tmp_path / "second", 0)
+
+
+def _saved_params(path: Path, step: int) -> dict[str, Any]:
+    """Fingerprints of the parameters of one checkpoint."""
+    leaves = layout.read_meta(path / "checkpoints" / str(step))["leaves"]
+    return {name: leaf for name, leaf in leaves.items() if name.startswith("params/")}
 
 
 def test_a_damaged_newest_checkpoint_is_replaced_by_the_one_before(
