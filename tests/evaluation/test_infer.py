@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 import types
+from pathlib import Path
 
 import pytest
 
@@ -133,3 +139,45 @@ def test_long_prompts_are_marked(ask):
     _, output = ask(["12345678\n", "1234567\n"], config, name="p.txt")
     rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
     assert [row["truncated"] for row in rows] == [True, False]
+
+
+CHILD = """
+import sys
+import jax
+from tests.decoding import tiny
+from tests.evaluation import prepared, test_infer
+from ul2tune.evaluation import infer
+from ul2tune.sharding import MeshConfig
+
+infer.CHUNK_BATCHES = 1
+model_dir, source, output = sys.argv[1:]
+infer.infer(
+    tiny.MODEL, prepared.VOCABULARY, model_dir, MeshConfig(), source, output, test_infer.CONFIG
+)
+"""
+
+
+@pytest.mark.slow
+def test_a_real_kill_loses_and_repeats_nothing(model_dir, tmp_path):
+    source, output = tmp_path / "prompts.jsonl", tmp_path / "out.jsonl"
+    rows = [{"prompt": f"prompt {i}", "id": i} for i in range(4000)]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = [sys.executable, "-c", CHILD, model_dir, str(source), str(output)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    killed = 0
+    while True:
+        child = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        before = output.stat().st_size if output.exists() else 0
+        while child.poll() is None and killed < 2:
+            if output.exists() and output.stat().st_size > before:
+                child.send_signal(signal.SIGKILL)
+                killed += 1
+                break
+            time.sleep(0.01)
+        if child.wait() == 0:
+            break
+        assert child.returncode == -signal.SIGKILL
+        assert len(output.read_bytes().splitlines()) < len(rows)
+    assert killed == 2
+    done = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert [row["prompt"] for row in done] == [row["prompt"] for row in rows]

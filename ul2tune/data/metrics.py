@@ -14,7 +14,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 Score = Callable[[str, Sequence[str]], float]
 MetricFn = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, float]]
@@ -143,7 +143,7 @@ def resolve(name: str) -> MetricFn:
         ) from error
     if not callable(found):
         raise ValueError(f"Metric {name!r} of the manifest is not a function but {found!r}.")
-    return found
+    return cast(MetricFn, found)
 
 
 def _token_f1(prediction: str, reference: str) -> float:

@@ -35,7 +35,9 @@ class EvaluationHook:
             raise ValueError(f"EvaluationHook.period_steps must be positive, got {period_steps}.")
         self.period_steps = period_steps
         self._mixtures, self._data_dir, self._eval = tuple(mixtures), data_dir, eval
-        self._ready: dict[str, tuple[EvalSet, Predictor]] = {}
+        self._sets: dict[str, EvalSet] = {}
+        # By vocabulary: mixtures that share one share the compiled programs.
+        self._predictors: dict[str, Predictor] = {}
 
     def __call__(self, context: HookContext) -> Mapping[str, float]:
         """Evaluates the parameters of this step."""
@@ -55,10 +57,12 @@ class EvaluationHook:
         return scalars
 
     def _prepared(self, mixture: str, context: HookContext) -> tuple[EvalSet, Predictor]:
-        if mixture not in self._ready:
-            eval_set = load_set(mixture, self._data_dir, self._eval)
-            predictor = make_predictor(
+        if mixture not in self._sets:
+            self._sets[mixture] = load_set(mixture, self._data_dir, self._eval)
+        eval_set = self._sets[mixture]
+        vocabulary = eval_set.vocabulary.fingerprint
+        if vocabulary not in self._predictors:
+            self._predictors[vocabulary] = make_predictor(
                 context.model, context.params, context.mesh, eval_set, self._eval
             )
-            self._ready[mixture] = (eval_set, predictor)
-        return self._ready[mixture]
+        return eval_set, self._predictors[vocabulary]
