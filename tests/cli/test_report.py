@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,3 +82,17 @@ def test_a_finished_stage_is_not_run_again(tmp_path, capfd):
     with pytest.raises(ValueError, match="stage 's' ended with exit status 2"):
         demo.run_stage(other, "[1/1]", tmp_path)
     assert json.loads((tmp_path / demo.FINISHED).read_text())["s"]["arguments"] == ["--help"]
+
+
+def test_sigterm_reaches_the_child_and_is_no_success():
+    """A child that saves and ends with status 0 on SIGTERM, as training does."""
+    code = (
+        "import os, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
+        "os.kill(os.getppid(), signal.SIGTERM)\n"
+        "time.sleep(60)\n"
+    )
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(InterruptedError, match="goes on from here"):
+        demo.run_child([sys.executable, "-c", code])
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -99,9 +100,7 @@ def run_stage(stage: Stage, position: str, folder: Path) -> None:
         return
     print(f"\n{position} {stage.title}\n  ul2tune {shell(stage.arguments)}", flush=True)
     start = time.monotonic()
-    status = subprocess.run(
-        [sys.executable, "-m", "ul2tune", *stage.arguments], check=False
-    ).returncode
+    status = run_child([sys.executable, "-m", "ul2tune", *stage.arguments])
     if status:
         raise ValueError(
             f"stage {stage.name!r} ended with exit status {status}; its message is above. "
@@ -113,6 +112,30 @@ def run_stage(stage: Stage, position: str, folder: Path) -> None:
     temporary.write_text(json.dumps(done, indent=1))
     os.replace(temporary, done_path)
     print(f"{position} done in {secs:.0f} s", flush=True)
+
+
+def run_child(command: Sequence[str]) -> int:
+    """Runs a command, hands SIGTERM on to it, and returns its exit status.
+
+    Raises:
+      InterruptedError: if SIGTERM came: a training run then saves and ends with status 0,
+        but is not finished.
+    """
+    stopped = []
+    with subprocess.Popen(command) as child:
+
+        def stop(*_) -> None:
+            stopped.append(True)
+            child.terminate()
+
+        before = signal.signal(signal.SIGTERM, stop)
+        try:
+            status = child.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    if stopped:
+        raise InterruptedError("stopped by SIGTERM; running the demo again goes on from here.")
+    return status
 
 
 def shell(arguments: Sequence[str]) -> str:
