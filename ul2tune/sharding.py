@@ -73,7 +73,7 @@ class MeshConfig:
         return tuple(sizes)
 
 
-def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """Builds the mesh over `devices` (default: all devices of all processes)."""
     devices = jax.devices() if devices is None else devices
     sizes = config.sizes(len(devices))
@@ -109,8 +109,8 @@ def sharding_for(
     """
     assert len(shape) == len(axes), (path, shape, axes)
     partition = spec(axes)
-    for dim, (size, entry) in enumerate(zip(shape, partition)):
-        names = (entry,) if isinstance(entry, str) else tuple(entry or ())
+    for dim, (size, entry) in enumerate(zip(shape, tuple(partition))):
+        names = [entry] if isinstance(entry, str) else list(entry or ())
         ways = math.prod(mesh.shape[name] for name in names)
         if size % ways:
             raise ValueError(
@@ -152,6 +152,7 @@ def local_rows(mesh: Mesh, batch_size: int) -> tuple[int, ...]:
     indices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
     rows: set[int] = set()
     for index in indices.values():
+        assert index is not None
         rows.update(range(*index[0].indices(batch_size)))
     return tuple(sorted(rows))
 

@@ -266,7 +266,7 @@ LIVE = {
     "num_microbatches": None,  # test_batches_that_do_not_divide…
     "checkpoint_period_steps": (5, _checkpoint_steps),
     "keep_checkpoints": (1, _checkpoint_steps),
-    "keep_checkpoint_period_steps": None,  # test_checkpoints.py::test_retention
+    "keep_checkpoint_period_steps": None,  # test_retention
     "log_period_steps": (2, lambda path: [row["step"] for row in lines(path / "timing.jsonl")]),
     "eval_period_steps": (None, lambda path: len(lines(path / "metrics.jsonl"))),
     "eval_split": ("train", lambda path: lines(path / "metrics.jsonl")[2]),
@@ -288,6 +288,16 @@ def test_every_field_is_live(name, finished, tmp_path, data_dir):
     assert view(tmp_path) != view(finished[0])
 
 
+@pytest.mark.slow
+def test_retention(tmp_path, data_dir):
+    keep = {"keep_checkpoints": 1, "keep_checkpoint_period_steps": 3}
+    arguments = tiny.arguments(
+        tmp_path, data_dir, checkpoint_period_steps=1, eval_period_steps=None, **keep
+    )
+    run_lib.train(**arguments)
+    assert _checkpoint_steps(tmp_path) == [0, 3, 6]
+
+
 def test_compilation_cache(tmp_path, data_dir, monkeypatch):
     old = jax.config.jax_compilation_cache_dir
     cache = str(tmp_path / "cache")
@@ -300,3 +310,32 @@ def test_compilation_cache(tmp_path, data_dir, monkeypatch):
         assert jax.config.jax_compilation_cache_dir == cache
     finally:
         jax.config.update("jax_compilation_cache_dir", old)
+
+
+def test_what_a_person_sees(finished, copy, data_dir, capsys, tmp_path):
+    """The table once, the fill once, lines while it trains."""
+    table = ((r"decoder/.*", 1.0), (".*", "freeze"))
+    arguments = tiny.arguments(tmp_path, data_dir, optimizer={"groups": table})
+    init = initialize.from_checkpoint(str(copy), keep_step=False)
+    run_lib.train(**arguments, init=init)
+    text = capsys.readouterr().err
+    for words in (
+        "data 1 x fsdp 8 x tensor 1: 8 cpu devices",
+        "8 rows of 64+48 = 896 tokens per step",
+        f"InitialCheckpoint(path='{copy}', keep_step=False)",
+        "0 -> 6",
+        "fill (positions that are not padding): decoder",
+        "step 6/6 (100 %)  loss ",
+    ):
+        assert text.count(words) == 1, words
+    assert "tokens/s (" in text
+    assert "ETA 0:00:00" in text
+    frozen = tree.num_elements(tree.partition(finished[1], _decoder_mask(finished[1]))[1])
+    assert f" trainable, {frozen:,} frozen" in text
+    for path, leaf in _saved_params(tmp_path, 6).items():
+        moved = leaf != _saved_params(copy, 6)[path]
+        assert moved == path.startswith("params/decoder/"), path
+
+
+def _decoder_mask(params: Any) -> Any:
+    return tree.map_with_path(lambda path, _: path.startswith("decoder/"), params)

@@ -125,11 +125,13 @@ class Start:
       state: trainable state on its devices.
       frozen: parameters that do not train.
       at: counters and clocks.
+      origin: where it came from, for people.
     """
 
     state: dict[str, Any]
     frozen: dict[str, Any]
     at: Position
+    origin: str
 
 
 def _local_rows(settings: Settings, mesh: Mesh) -> tuple[int, ...]:
@@ -198,6 +200,7 @@ def _build(
         data=data,
         run=run,
         steps=(start.at.step, start.at.last_step),
+        origin=start.origin,
         source_names=feed.source_names,
     )
     parts = Parts(
@@ -246,11 +249,12 @@ def _start(
             log.warning("The data is another: its streams start from the beginning.")
         else:
             feed.set_state(streams.restore(restored.meta["streams"]))
-        log.info("Resuming from step %d of %s.", step, directory)
+        origin = f"checkpoint {step} of this run"
     else:
         # 2. The initial checkpoint, else 3. fresh parameters. Not every InitFn knows a step.
         step = getattr(init, "first_step", 0)
         state, frozen = state_lib.create(spec, settings.model, optimizer, run.seed, init, step)
+        origin = "fresh parameters" if init is None else str(init)
         clock = {"first_step": step, "train_secs": 0.0}
     last_step = run.last_step(clock["first_step"])
     if step >= last_step:
@@ -264,7 +268,7 @@ def _start(
         watch=Stopwatch(clock["train_secs"]),
         rate=_rate(settings),
     )
-    return Start(state=state, frozen=frozen, at=at)
+    return Start(state=state, frozen=frozen, at=at, origin=origin)
 
 
 def _rate(settings: Settings) -> Rate:

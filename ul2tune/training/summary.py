@@ -26,6 +26,7 @@ class Overview:
     data: FeedConfig
     run: RunConfig
     steps: tuple[int, int]
+    origin: str
     source_names: tuple[str, ...]
 
 
@@ -62,6 +63,7 @@ def text(overview: Overview, step: CompiledStep) -> str:
             + (f", in {parts} microbatches" if parts > 1 else ""),
         ),
         ("data", f"{data.mixture} ({data.split}), {len(overview.source_names)} sources"),
+        ("starts from", overview.origin),
         ("steps", "{} -> {}".format(*overview.steps)),
         ("compiled in", f"{step.compile_secs:.1f} s"),
         ("writes to", overview.run.model_dir),
