@@ -35,7 +35,8 @@ def config(**changes: Any) -> T5Config:
 
 def params(model: T5Config, seed: int = 0) -> Any:
     """Initial parameters; the norms' scales are moved off one, so that they matter."""
-    leaves, treedef = jax.tree.flatten(base.init_params(model, jax.random.key(seed)))
+    initial = jax.jit(base.init_params, static_argnums=0)(model, jax.random.key(seed))
+    leaves, treedef = jax.tree.flatten(initial)
     rng = np.random.default_rng(seed)
     noise = [0.1 * rng.standard_normal(x.shape).astype(np.float32) for x in leaves]
     return jax.tree.unflatten(treedef, [x + n for x, n in zip(leaves, noise)])
