@@ -71,7 +71,7 @@ def resolve(path: str | Path) -> Path:
     Raises:
       ValueError: if there is none.
     """
-    path = Path(path)
+    path = Path(path).absolute()  # Orbax takes no other
     if (path / layout.META).is_dir():
         return path
     for root in (path / layout.SUBDIRECTORY, path):
