@@ -86,15 +86,14 @@ EXPECTED = {
     "class_or_function": ["function", "class"],
     "which_module": ["email", "turtle"],
     "several_parameters": ["yes", "no"],
-    "first_word": ["Return", "A"],
-    "second_word": ["the", "reader"],
-    "last_word": ["words", "mail"],
-    "first_parameter": ["path", "file"],
+    "first_word": ["A", "Return"],
+    "second_word": ["reader", "the"],
+    "last_word": ["mail", "words"],
+    "first_parameter": ["file", "path"],
     "last_parameter": ["mode"],
-    "function_name": ["read_all", "close"],
-    "make_call": ["read_all(path, mode)", "close(file)"],
-    "split_name": ["read all"],
-    "third_person": ["It returns the length, in 2 words"],
+    "function_name": ["close", "close", "read_all", "read_all"],
+    "make_call": ["close(file)", "close(path)", "read_all(file)", "read_all(path)"],
+    "third_person": ["returns"],
 }
 
 
@@ -111,6 +110,16 @@ def test_word_lists():
         assert len(answer.split()) == 3
     for words, answer in stdlib_instructions.PAIRS["count_words"](MATERIAL):
         assert len(words.split()) == int(answer)
+    for joined, answer in pairs("split_name"):
+        assert joined.split("_") == answer.split()
+
+
+def test_extraction_has_few_answers_none_of_them_dominant(folder):
+    for name in ("first_word", "last_word", "second_word", "first_parameter", "function_name"):
+        outputs = [instance.outputs[0] for instance in load(folder, name).instances]
+        counts = [outputs.count(output) for output in set(outputs)]
+        assert 10 <= len(counts) <= stdlib_instructions.NUM_ANSWERS
+        assert max(counts) <= stdlib_instructions.MAX_PER_ANSWER
 
 
 def test_two_folders_are_equal_and_a_second_write_changes_nothing(folder, tmp_path):

@@ -8,17 +8,20 @@ Super-NaturalInstructions repository, so that everything after it is the same ro
     folder/tasks/stdlib_first_word.json   folder/splits/default/{train,test}_tasks.txt
 
 The first instances of a file are its held-out examples, as in the original (whose first 100 are the
-evaluation subset). Inputs are short and answers depend on their surface, so that a model of a few
-million parameters learns the trained types in minutes; held-out types are relatives of these.
+evaluation subset). Inputs are short, answers depend on their surface and are few or made of few
+words, because a model of a few million parameters that trains for minutes does not learn to copy
+arbitrary text. Held-out types are relatives of trained ones.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,11 +33,13 @@ from ul2tune.data.superni import TaskFile
 from ul2tune.data.vocab_training import cache_dir
 
 # Changes when the same sources would give other files.
-VERSION = 1
+VERSION = 2
 PREFIX = "stdlib_"
 EVAL_INSTANCES = 32
 MAX_INSTANCES = 600
 _POSITIVE, _NEGATIVE = 3, 1
+# Extraction keeps the most frequent answers, none of them more often than this.
+NUM_ANSWERS, MAX_PER_ANSWER = 24, 60
 
 Pair = tuple[str, str]
 
@@ -58,7 +63,9 @@ class Function:
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """What pairs are made of; every tuple in a fixed order that is not the source's."""
+    """What pairs are made of. Sentences and functions stand in a fixed order that is not the
+    source's, words by falling frequency.
+    """
 
     sentences: tuple[Sentence, ...]
     functions: tuple[Function, ...]
@@ -175,23 +182,23 @@ def read_material() -> Material:
     """Reads and cleans the standard library's docstrings and signatures."""
     sentences: dict[str, Sentence] = {}
     functions: dict[str, Function] = {}
-    words: set[str] = set()
+    words: Counter[str] = Counter()
     for entry in stdlib_corpus.iter_docstrings():
         text = " ".join(entry.docstring.split("\n\n")[0].split())
         kind = "function" if entry.kind == "method" else entry.kind
         if 4 <= len(text.split()) <= 12 and text.isascii() and len(text) <= 90:
             module = entry.module.split(".")[0]
             sentences.setdefault(text, Sentence(text=text, module=module, kind=kind))
-            words.update(re.findall(r"(?<![^ ])[a-z]{3,9}(?![^ ])", text))
+            words.update(re.findall(r"(?<![^ ])[a-z]{4,9}(?![^ ])", text))
         name = entry.qualname.split(".")[-1]
         parameters = _parameter_names(entry.signature) if kind == "function" else ()
         if re.fullmatch(r"[a-z][a-z0-9_]{2,19}", name) and 1 <= len(parameters) <= 4:
-            functions.setdefault(name, Function(name=name, parameters=parameters))
-    shuffled = functools.partial(_shuffled, "material")
+            function = Function(name=name, parameters=parameters)
+            functions.setdefault(f"{name} {parameters}", function)
     return Material(
-        sentences=tuple(sentences[text] for text in shuffled(sentences)),
-        functions=tuple(functions[name] for name in shuffled(functions)),
-        words=tuple(shuffled(words)),
+        sentences=tuple(sentences[text] for text in _shuffled("material", sentences)),
+        functions=tuple(functions[key] for key in _shuffled("material", functions)),
+        words=_by_frequency(words),
     )
 
 
@@ -224,62 +231,71 @@ def _word_at(index: int) -> Callable[[Material], Iterator[Pair]]:
             if word.isalpha():
                 yield sentence.text, word
 
-    return pairs
+    return lambda material: _frequent(pairs(material))
 
 
-def _from_signature(answer: Callable[[Function], str]) -> Callable[[Material], Iterator[Pair]]:
+def _from_signature(
+    answer: Callable[[Function], str], min_parameters: int = 1
+) -> Callable[[Material], Iterator[Pair]]:
     def pairs(material: Material) -> Iterator[Pair]:
         for function in material.functions:
-            yield f"def {function.name}({', '.join(function.parameters)})", answer(function)
+            if len(function.parameters) >= min_parameters:
+                text = f"def {function.name}({', '.join(function.parameters)})"
+                yield text, answer(function)
 
-    return pairs
+    return lambda material: _frequent(pairs(material))
 
 
-def _last_parameter(material: Material) -> Iterator[Pair]:
-    # One parameter is both first and last; that would not test what the type is about.
-    functions = tuple(f for f in material.functions if len(f.parameters) > 1)
-    chosen = Material(sentences=(), functions=functions, words=())
-    return _from_signature(lambda f: f.parameters[-1])(chosen)
+def _several_parameters(material: Material) -> Iterator[Pair]:
+    for function in material.functions:
+        answer = "yes" if len(function.parameters) > 1 else "no"
+        yield f"def {function.name}({', '.join(function.parameters)})", answer
+
+
+def _function_names(material: Material) -> Iterator[Pair]:
+    # Few names are defined often: the frequent ones meet the frequent parameter lists.
+    names = _by_frequency(Counter(f.name for f in material.functions))[:NUM_ANSWERS]
+    lists = _by_frequency(Counter(", ".join(f.parameters) for f in material.functions))
+    for name, parameters in itertools.product(names, lists[:NUM_ANSWERS]):
+        yield f"def {name}({parameters})", name
 
 
 def _calls(material: Material) -> Iterator[Pair]:
-    for function in material.functions:
-        arguments = ", ".join(function.parameters)
-        yield f"{function.name} with {arguments}", f"{function.name}({arguments})"
+    names = _by_frequency(Counter(f.name for f in material.functions))[:NUM_ANSWERS]
+    arguments = _by_frequency(Counter(f.parameters[0] for f in material.functions))[:NUM_ANSWERS]
+    for name, argument in itertools.product(names, arguments):
+        yield f"{name} with {argument}", f"{name}({argument})"
 
 
 def _split_names(material: Material) -> Iterator[Pair]:
-    for function in material.functions:
-        if "_" in function.name.strip("_"):
-            yield function.name, " ".join(function.name.replace("_", " ").split())
+    names = sorted({f.name for f in material.functions if "_" in f.name.strip("_")})
+    parts = _by_frequency(Counter(part for name in names for part in name.split("_")))
+    first, last = parts[:NUM_ANSWERS], parts[NUM_ANSWERS : 2 * NUM_ANSWERS]
+    for one, other in itertools.product(first, last):
+        if one and other:
+            yield f"{one}_{other}", f"{one} {other}"
 
 
 def _third_person(material: Material) -> Iterator[Pair]:
     verbs = ("Add", "Call", "Close", "Create", "Delete", "Find", "Get", "Handle", "Make", "Parse")
     verbs += ("Read", "Remove", "Return", "Send", "Set", "Write")
-    for sentence in material.sentences:
-        verb, *rest = sentence.text.rstrip(".").split()
-        if verb in verbs and len(rest) <= 6:
-            yield " ".join((verb, *rest)), f"It {verb.lower()}s {' '.join(rest)}"
+    chosen = (s.text for s in material.sentences if s.text.split()[0] in verbs)
+    return _frequent((text, f"{text.split()[0].lower()}s") for text in chosen)
 
 
 def _reversed_words(count: int) -> Callable[[Material], Iterator[Pair]]:
     def pairs(material: Material) -> Iterator[Pair]:
-        words = material.words
-        for start in range(len(words)):
-            # The stride keeps pairs of different starts from sharing neighbours.
-            chosen = [words[(start * (step + 1) + step) % len(words)] for step in range(count)]
-            if len(set(chosen)) == count:
-                yield " ".join(chosen), " ".join(reversed(chosen))
+        for words in itertools.permutations(material.words[:NUM_ANSWERS], count):
+            yield " ".join(words), " ".join(reversed(words))
 
     return pairs
 
 
 def _counted_words(material: Material) -> Iterator[Pair]:
-    words = material.words
-    for start in range(len(words)):
+    words = material.words[: 10 * NUM_ANSWERS]
+    for start in range(6 * len(words)):
         count = start % 6 + 1
-        chosen = [words[(start + 7 * step) % len(words)] for step in range(count)]
+        chosen = [words[(start // 6 + 7 * step) % len(words)] for step in range(count)]
         yield " ".join(chosen), str(count)
 
 
@@ -290,13 +306,14 @@ PAIRS: Mapping[str, Callable[[Material], Iterator[Pair]]] = {
     "documented_object": _by_kind(("class", "function", "module")),
     "class_or_function": _by_kind(("class", "function")),
     "which_module": _by_module,
-    "several_parameters": _from_signature(lambda f: "yes" if len(f.parameters) > 1 else "no"),
+    "several_parameters": _several_parameters,
     "first_word": _word_at(0),
     "second_word": _word_at(1),
     "last_word": _word_at(-1),
     "first_parameter": _from_signature(lambda f: f.parameters[0]),
-    "last_parameter": _last_parameter,
-    "function_name": _from_signature(lambda f: f.name),
+    # One parameter is both first and last; that would not test what the type is about.
+    "last_parameter": _from_signature(lambda f: f.parameters[-1], min_parameters=2),
+    "function_name": _function_names,
     "make_call": _calls,
     "split_name": _split_names,
     "third_person": _third_person,
@@ -304,6 +321,18 @@ PAIRS: Mapping[str, Callable[[Material], Iterator[Pair]]] = {
     "swap_three_words": _reversed_words(3),
     "count_words": _counted_words,
 }
+
+
+def _frequent(found: Iterator[Pair]) -> Iterator[Pair]:
+    """Keeps the pairs with the most frequent answers, and only the first ones of each."""
+    pairs = list(found)
+    answers = _by_frequency(Counter(answer for _, answer in pairs))[:NUM_ANSWERS]
+    for answer in answers:
+        yield from [pair for pair in pairs if pair[1] == answer][:MAX_PER_ANSWER]
+
+
+def _by_frequency(counts: Counter[str]) -> tuple[str, ...]:
+    return tuple(sorted(counts, key=lambda text: (-counts[text], text)))
 
 
 def _spread(name: str, pairs: Iterator[Pair], choices: Sequence[str] | None) -> list[Pair]:
