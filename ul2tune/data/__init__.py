@@ -1,1 +1,1 @@
-"""Pure Python and NumPy: spans, denoisers, records, templates, mixing, vocabularies. No JAX, no TF."""
+"""Pure Python and NumPy: spans, denoisers, records, mixing, vocabularies. No JAX, no TF."""

@@ -1,8 +1,8 @@
 """One prepared example as bytes: token arrays by feature name, plus the fields evaluation needs.
 
 Layout (little endian): ``b"U2E1"``, uint32 length of the header, the header as JSON
-``{"arrays": {name: [dtype, length], …}, "fields": {…}}``, then the arrays back to back in header order.
-Token ids are stored as uint16 where they fit, which halves the disk of vocabularies up to 65,536.
+``{"arrays": {name: [dtype, length], …}, "fields": {…}}``, then the arrays back to back in header
+order. Token ids are stored as uint16 where they fit, which halves the disk of vocabularies up to 65,536.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def encode(example: Example) -> bytes:
     chunks = []
     for name, array in sorted(example.arrays.items()):
         array = np.asarray(array)
-        assert array.ndim == 1 and array.dtype.kind in "iu", (name, array.dtype, array.shape)
+        assert array.ndim == 1, (name, array.shape)
+        assert array.dtype.kind in "iu", (name, array.dtype)
         small = array.size == 0 or (int(array.min()) >= 0 and int(array.max()) < 2**16)
         stored = array.astype("<u2" if small else "<i4")
         header["arrays"][name] = [stored.dtype.str, stored.size]

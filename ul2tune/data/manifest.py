@@ -2,7 +2,7 @@
 
     DATA_DIR/<task>/<split>/manifest.json                 one per task and split
     DATA_DIR/<task>/<split>/data-00000-of-00004.arrayrecord
-    DATA_DIR/<mixture>.mixture.json                       tasks and effective rates (also for a single task)
+    DATA_DIR/<mixture>.mixture.json                       tasks, effective rates (of a single task too)
 
 A manifest is written last and atomically: where it exists, every shard it names is complete.
 """
@@ -39,16 +39,20 @@ class TaskManifest:
       task, split: SeqIO names.
       shards: the finished shards in order; example index = position in their concatenation.
       num_examples: total examples.
-      features: per SeqIO feature ``{"add_eos": bool, "max_tokens": longest, "tokens": total}``; `add_eos` asks the feed to
-        end the feature with EOS after trimming it (never set where `online` appends its own).
-      vocabulary: description understood by `ul2tune.data.vocab.load`, with its ``fingerprint``. A SentencePiece file is
-        relative to the data folder, which holds a copy: ``vocab.load(manifest.vocabulary, root=data_dir)``.
-      fingerprint: hash of everything that determines the shards' bytes (source files, preprocessors, vocabulary).
+      features: per SeqIO feature ``{"add_eos": bool, "max_tokens": longest, "tokens": total}``;
+        `add_eos` asks the feed to end the feature with EOS after trimming it (never set where
+        `online` appends its own).
+      vocabulary: description understood by `ul2tune.data.vocab.load`, with its ``fingerprint``. A
+        SentencePiece file is relative to the data folder, which holds a copy:
+        ``vocab.load(manifest.vocabulary, root=data_dir)``.
+      fingerprint: hash of everything that determines the shards' bytes (source files,
+        preprocessors, vocabulary).
       online: JSON configuration of the transform that runs at training time, or None. UL2 noise is
-        ``{"kind": "ul2", "feature": "targets", "config": UL2Config.to_json()}``: the prepared examples hold only the raw
-        text's ids under that feature.
+        ``{"kind": "ul2", "feature": "targets", "config": UL2Config.to_json()}``: the prepared
+        examples hold only the raw text's ids under that feature.
       metrics: dotted names of metric functions (modules without TensorFlow).
-      rejected: number of malformed records by reason; `rejected_examples` names the first few (file, line).
+      rejected: number of malformed records by reason; `rejected_examples` names the first few
+        (file, line).
     """
 
     task: str
