@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from ul2tune.models import flops
+from ul2tune.models.t5 import T5Config
+
+
+def t5_1_1_base(**changes) -> T5Config:
+    return T5Config(
+        **{
+            "vocab_size": 32128,
+            "d_model": 768,
+            "d_kv": 64,
+            "d_ff": 2048,
+            "num_heads": 12,
+            "num_encoder_layers": 12,
+            "num_decoder_layers": 12,
+            **changes,
+        }
+    )
+
+
+def test_one_layer_by_hand():
+    # d = a = 4, f = 8, V = 16, 3 inputs, 2 targets, gated. Products of [m, k] and [k, n]: 2 m k n.
+    config = t5_1_1_base(
+        vocab_size=16,
+        d_model=4,
+        d_kv=2,
+        num_heads=2,
+        d_ff=8,
+        num_encoder_layers=1,
+        num_decoder_layers=1,
+    )
+    encoder = 4 * (2 * 3 * 4 * 4)  # query, key, value, out
+    encoder += 2 * (2 * 3 * 3 * 4)  # logits and weighted values of all heads
+    encoder += 3 * (2 * 3 * 4 * 8)  # wi_0, wi_1, wo
+    decoder = 6 * (2 * 2 * 4 * 4)  # four of the self-attention, two of the cross-attention
+    decoder += 2 * (2 * 3 * 4 * 4)  # key and value of the source
+    decoder += 2 * (2 * 2 * 2 * 4) + 2 * (2 * 2 * 3 * 4)
+    decoder += 3 * (2 * 2 * 4 * 8)
+    logits = 2 * 2 * 4 * 16
+    assert flops.train_flops_per_row(config, 3, 2) == 3 * (encoder + decoder + logits)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "targets", "gigaflops"), [(512, 114, 426), (512, 128, 438), (512, 512, 772)]
+)
+def test_t5_base(inputs, targets, gigaflops):
+    assert round(flops.train_flops_per_row(t5_1_1_base(), inputs, targets) / 1e9) == gigaflops
+
+
+def test_plain_feed_forward_counts_two_products():
+    gated = flops.train_flops_per_row(t5_1_1_base(), 512, 0)
+    plain = flops.train_flops_per_row(t5_1_1_base(activation="relu"), 512, 0)
+    assert gated - plain == 3 * 12 * 512 * 2 * 768 * 2048
+
+
+@pytest.mark.parametrize(
+    ("kind", "peak"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("TPU v5 lite", 197e12),
+        ("TPU v5", 459e12),
+        ("TPU v6 lite", 918e12),
+        ("cpu", None),
+    ],
+)
+def test_peaks(kind, peak):
+    assert flops.peak_flops(SimpleNamespace(device_kind=kind)) == peak
