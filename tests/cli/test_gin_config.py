@@ -209,3 +209,11 @@ def test_t5x_name_of_the_task_modules(toy, folder):
     config = load(toy, "MODEL_DIR=x", "MIXTURE_OR_TASK_MODULE='tasks.ul2'", extra=extra)
     assert config.call(toy.train)["hooks"] == ("tasks.ul2",)
     assert "MIXTURE_OR_TASK_MODULE" not in config.text
+
+
+def test_idle_values_of_the_users_own_files_are_remarked_on(toy, folder):
+    (folder / "gin").mkdir()
+    (folder / "gin" / "shared.gin").write_text("TRAIN_STEPS = 1\n")
+    config = load(toy, "MODEL_DIR=x", extra="BATCH_SIZE = 3\ninclude 'shared.gin'\n")
+    assert config.notes == ("extra.gin:1: BATCH_SIZE is not used by this command.",)
+    assert "BATCH_SIZE" not in config.text

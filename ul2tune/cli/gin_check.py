@@ -124,15 +124,15 @@ def check_bindings(program: Program) -> None:
             )
 
 
-def check_unused(program: Program, used: Reachable, well_known: Collection[str]) -> list[str]:
+def check_unused(program: Program, used: Reachable, well_known: Collection[str]) -> list[Binding]:
     """Nothing in the program may be without effect.
 
     Args:
       well_known: macros of the shipped run files. In a *file* they may go unused (a file may
-        serve several commands); this is returned as a note. On the command line they may not.
+        serve several commands) and are returned. On the command line they may not.
 
     Returns:
-      One note per well-known macro that this command does not use.
+      The well-known macros that this command does not use.
 
     Raises:
       ValueError: for a macro or binding that nothing uses, naming the nearest that exists.
@@ -140,12 +140,12 @@ def check_unused(program: Program, used: Reachable, well_known: Collection[str])
     wanted = {
         leaf.name for b in program.bindings for leaf in leaves(b.value) if type(leaf) is Macro
     }
-    notes = []
+    idle = []
     for name in [name for name in used.definitions if name not in used.macros]:
         binding = used.definitions[name]
         in_file = binding.location.line is not None
         if in_file and name in well_known:
-            notes.append(f"{binding.location}: {name} is not used by this command.")
+            idle.append(binding)
             used.follow(binding.value, (name,), binding)  # nor is what only it refers to
         elif not (in_file and name in wanted):
             candidates = wanted | set(well_known) - {name}
@@ -162,7 +162,7 @@ def check_unused(program: Program, used: Reachable, well_known: Collection[str])
                 f"{binding.location}: the binding {binding.name} has no effect: nothing that "
                 f"this command calls uses {binding.symbol.name}{hint}."
             )
-    return notes
+    return idle
 
 
 def check_types(used: Reachable, symbols: Mapping[int, Symbol]) -> None:

@@ -115,14 +115,24 @@ def load(
     ]
     reachable = gin_check.reach(program, own)
     everything = gin_check.reach(_complete(program), [*own, *others])
-    notes = gin_check.check_unused(program, everything, _well_known_macros())
+    idle = gin_check.check_unused(program, everything, _well_known_macros())
     gin_check.check_types(reachable, program.symbols)
     literal = {
         name: binding.value
         for name, binding in reachable.definitions.items()
         if not any(isinstance(leaf, (Macro, Reference)) for leaf in leaves(binding.value))
     }
-    return Config(_flatten(program, reachable), tuple(notes), literal, tuple(roots))
+    return Config(_flatten(program, reachable), _notes(program, idle), literal, tuple(roots))
+
+
+def _notes(program: Program, idle: Sequence[Binding]) -> tuple[str, ...]:
+    """Remarks on values without effect; those of the project's shared files are nobody's wish."""
+    shared = [path.resolve() for path in program.search_paths[1:]]
+    return tuple(
+        f"{binding.location}: {binding.name} is not used by this command."
+        for binding in idle
+        if not any(Path(binding.location.file).resolve().is_relative_to(p) for p in shared)
+    )
 
 
 def _keep_defined(bindings: Sequence[Binding]) -> list[Binding]:

@@ -2,7 +2,8 @@
 
 Layout (little endian): ``b"U2E1"``, uint32 length of the header, the header as JSON
 ``{"arrays": {name: [dtype, length], …}, "fields": {…}}``, then the arrays back to back in header
-order. Token ids are stored as uint16 where they fit, which halves the disk of vocabularies up to 65,536.
+order. Token ids are stored as uint16 where they fit, which halves the disk of vocabularies up to
+65,536.
 """
 
 from __future__ import annotations

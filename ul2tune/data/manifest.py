@@ -2,7 +2,7 @@
 
     DATA_DIR/<task>/<split>/manifest.json                 one per task and split
     DATA_DIR/<task>/<split>/data-00000-of-00004.arrayrecord
-    DATA_DIR/<mixture>.mixture.json                       tasks, effective rates (of a single task too)
+    DATA_DIR/<mixture>.mixture.json                       tasks and effective rates
 
 A manifest is written last and atomically: where it exists, every shard it names is complete.
 """

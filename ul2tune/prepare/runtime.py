@@ -1,11 +1,34 @@
-"""TensorFlow as this package uses it: for reading and tokenizing, on the CPU.
+"""TensorFlow as this package uses it: for reading and tokenizing, on the CPU, and quiet.
 
 Preparing must never take an accelerator's memory: JAX owns it.
 """
 
 from __future__ import annotations
 
-import tensorflow as tf
+import contextlib
+import os
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def _native_stderr_closed() -> Iterator[None]:
+    """Drops what native code writes to stderr.
+
+    While it is loaded, TensorFlow logs which accelerators it lacks, before any of its own settings
+    for logging takes effect. Python exceptions are not affected.
+    """
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+with _native_stderr_closed():
+    import tensorflow as tf
 
 tf.config.set_visible_devices([], "GPU")
 tf.config.set_visible_devices([], "TPU")
