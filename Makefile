@@ -8,6 +8,9 @@ PYTHON ?= python3
 VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 PYTEST_ARGS ?= -n 2 --dist loadfile
 BIN := $(VENV)/bin
+# The interpreter itself: behind a pyenv shim of a version that is installed but not active, it is found too.
+INTERPRETER = $(shell $(PYTHON) -c 'import sys; print(sys.executable)' 2>/dev/null \
+  || ls "$$(pyenv root 2>/dev/null)"/versions/*/bin/$(PYTHON) 2>/dev/null | tail -n 1)
 STAMP := $(VENV)/.installed
 # TensorFlow only helps to prepare data: keep it off accelerators and quiet.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
@@ -51,14 +54,15 @@ EXTRAS ?= all
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(sys.version_info < (3, 11) and \
+	@test -n "$(INTERPRETER)" || { echo "There is no $(PYTHON) here: make PYTHON=…" >&2; exit 1; }
+	@$(INTERPRETER) -c 'import sys; v = sys.version.split()[0]; sys.exit(sys.version_info < (3, 11) and \
 	  f"$(PYTHON) is {v}; ul2tune needs Python 3.11 or newer: make PYTHON=python3.12 …")'
 	@echo "Setting up $(VENV) (about 3 GB, once) …"
 	@if command -v uv >/dev/null; then \
-	  test -x $(BIN)/python || uv venv -q --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV) && \
+	  test -x $(BIN)/python || uv venv -q --python $(INTERPRETER) $(VENV) && \
 	  uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[$(EXTRAS)]'; \
 	else \
-	  test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) && \
+	  test -x $(BIN)/python || $(INTERPRETER) -m venv $(VENV) && \
 	  $(BIN)/python -m pip install -q -c constraints.txt -e '.[$(EXTRAS)]'; \
 	fi
 	@touch $@
