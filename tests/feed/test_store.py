@@ -6,7 +6,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from tests.feed import prepared
 from ul2tune.data import manifest
-from ul2tune.feed.store import Store
+from ul2tune.feed.store import Readers, Store
 
 
 @pytest.fixture
@@ -15,8 +15,9 @@ def folder(tmp_path):
     return prepared.write(tmp_path, "texts", tasks)
 
 
-def opened(folder, **options):
-    return Store(folder, manifest.read_task(folder, "texts", "train"), **options)
+def opened(folder, readers=None, **options):
+    task = manifest.read_task(folder, "texts", "train")
+    return Store(folder, task, readers or Readers(), **options)
 
 
 def shard(folder, number=1):
@@ -30,7 +31,27 @@ def test_reads_any_example_in_any_order(folder):
     order = [19, 0, 7, 7, 13, 1]
     for index, example in zip(order, store.read(order), strict=True):
         np.testing.assert_array_equal(example.arrays["targets"], want[index]["targets"])
-    store.close()
+
+
+@pytest.mark.parametrize(("limit", "most"), [(1, 1), (2, 2), (None, 3)])
+def test_few_shards_stay_open(folder, limit, most):
+    want, readers = prepared.documents(20), Readers(limit)
+    store = opened(folder, readers)
+    for index in [0, 8, 19, 1, 9, 18, 0]:
+        (example,) = store.read([index])
+        np.testing.assert_array_equal(example.arrays["targets"], want[index]["targets"])
+        assert readers.num_open <= most
+    assert readers.num_open == most
+    readers.close()
+    assert readers.num_open == 0
+
+
+def test_a_shard_that_cannot_be_opened_is_not_called_damaged(folder):
+    store = opened(folder)
+    shard(folder).rename(folder / "elsewhere")
+    with pytest.raises(ValueError, match=r"data-00001.* cannot be opened: No such file") as error:
+        store.read([7])
+    assert "Delete" not in str(error.value)
 
 
 def test_a_missing_shard_is_named(folder):

@@ -173,6 +173,16 @@ class UL2Noise:
         self._check_sentinels(np.full_like(fitting_N, denoiser), fitting_N, spans_N)
         return longest
 
+    def check_sentinels(self, denoiser: int, raw: int) -> None:
+        """Checks a segment of `raw` tokens before there is one, for every key it might have.
+
+        Raises:
+          ValueError: if it could need more sentinels than the vocabulary has.
+        """
+        raw_N = np.array([raw])
+        _, _, spans_N = self._extremes(denoiser, raw_N)
+        self._check_sentinels(np.array([denoiser]), raw_N, spans_N)
+
     def largest(self, denoiser: int, raw_N: ArrayLike) -> Largest:
         """The most places that segments of given raw lengths can take, whatever their keys.
 

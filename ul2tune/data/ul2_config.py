@@ -171,6 +171,11 @@ class UL2Config:
         return {denoiser.mode for denoiser in self.denoisers if denoiser.mode is not None}
 
     @property
+    def is_causal(self) -> bool:
+        """Whether all denoisers predict everything, so that inputs say nothing."""
+        return all(denoiser.kind == "causal" for denoiser in self.denoisers)
+
+    @property
     def probabilities(self) -> tuple[float, ...]:
         """Normalised rates, one per denoiser."""
         rates = self.rates or (1.0,) * len(self.denoisers)

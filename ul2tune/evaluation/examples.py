@@ -6,6 +6,7 @@ prompts, raw references, answer choices and names (`ul2tune.data.records.FIELD_N
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from ul2tune.data import manifest, vocab
 from ul2tune.data.codec import Example
 from ul2tune.data.superni import split_hash
 from ul2tune.data.vocab import Vocabulary
-from ul2tune.feed.store import Store
+from ul2tune.feed.store import Readers, Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,18 +100,17 @@ def load(
     tasks = manifest.read_mixture(data_dir, mixture).tasks
     manifests = {task: manifest.read_task(data_dir, task, split) for task in tasks}
     examples: list[EvalExample] = []
-    for entry in manifests.values():
-        _check_prompts(entry)
-        vocabulary = vocab.load(entry.vocabulary, root=data_dir)
-        store = Store(data_dir, entry)
-        try:
+    with contextlib.closing(Readers()) as readers:
+        for entry in manifests.values():
+            _check_prompts(entry)
+            vocabulary = vocab.load(entry.vocabulary, root=data_dir)
+            store = Store(data_dir, entry, readers)
             count = min(len(store), max_examples_per_task or len(store))
             rows = store.read(np.arange(count))
-        finally:
-            store.close()
-        examples += [
-            _example(row, index, entry, vocabulary, inputs_length) for index, row in enumerate(rows)
-        ]
+            examples += [
+                _example(row, index, entry, vocabulary, inputs_length)
+                for index, row in enumerate(rows)
+            ]
     names = [example.name for example in examples]
     _check_names(names, mixture, split)
     return EvalSet(

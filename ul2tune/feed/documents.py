@@ -15,16 +15,14 @@ _MAX_DOCUMENTS = 64
 class _Cursor:
     """Where one row is in one task.
 
-    `mark` is the state: the next token is number `mark[1]` of the row's document `mark[0]`. The
-    rest is a cache: `documents` holds those from `ordinal` on as far as loaded, the first used
-    up to `offset`, and `available` counts their tokens. (Empty documents are skipped when they are
-    met, which moves `ordinal` but not `mark`: how far a cache looked ahead must not show.)
+    A cache: `documents` holds those from `ordinal` on as far as loaded, the first used up to
+    `offset`, and `available` counts their tokens. Empty documents are skipped when they are met.
     """
 
-    __slots__ = ("available", "documents", "mark", "offset", "ordinal")
+    __slots__ = ("available", "documents", "offset", "ordinal")
 
     def __init__(self, ordinal: int = 0, offset: int = 0):
-        self.mark = self.ordinal, self.offset = ordinal, offset
+        self.ordinal, self.offset = ordinal, offset
         self.documents: deque[np.ndarray] = deque()
         self.available = -offset
 
@@ -37,11 +35,15 @@ class _Cursor:
         self.available += document.size
         self._skip_empty()
 
-    def take(self, num_tokens: int) -> list[np.ndarray]:
-        """The next tokens, in pieces; they must be available."""
+    def take(self, num_tokens: int) -> tuple[list[np.ndarray], int, int]:
+        """The next tokens, in pieces, and where the last one ends: (ordinal, offset).
+
+        They must be available. Empty documents that follow are skipped, but are not part of where:
+        how far a cache looked ahead must not show.
+        """
         assert num_tokens <= self.available, (num_tokens, self.available)
         self.available -= num_tokens
-        pieces = []
+        pieces, where = [], (self.ordinal, self.offset)
         while num_tokens:
             document = self.documents[0]
             piece = document[self.offset : self.offset + num_tokens]
@@ -50,9 +52,9 @@ class _Cursor:
             num_tokens -= piece.size
             if self.offset == document.size:
                 self._next()
-            self.mark = self.ordinal, self.offset
+            where = self.ordinal, self.offset
             self._skip_empty()
-        return pieces
+        return pieces, *where
 
     def _next(self) -> None:
         self.documents.popleft()
@@ -72,9 +74,15 @@ class Documents:
     Args:
       sources: the tasks.
       rows: ids of the rows.
+
+    Attributes:
+      ordinal, offset: int64 [R, T], the state: the next token of a task is number `offset` of the
+        row's document `ordinal`.
     """
 
     def __init__(self, sources: Sources, rows: np.ndarray):
+        self.ordinal = np.zeros((len(rows), len(sources.tasks)), np.int64)
+        self.offset = np.zeros_like(self.ordinal)
         config = sources.config
         self._sources, self._rows, self._stride = sources, rows, config.batch_size
         self._crosses = config.cross_documents
@@ -84,20 +92,23 @@ class Documents:
         epochs = config.num_epochs
         self._limits = None if epochs is None else sources.sizes * epochs
 
-    def position(self, row: int, task: int) -> tuple[int, int]:
-        """(ordinal among the row's documents, tokens of it already used)."""
-        return self._cursor(row, task).mark
-
-    def set_position(self, row: int, task: int, ordinal: int, offset: int) -> None:
-        """Goes to a position :meth:`position` gave."""
-        self._cursors[row, task] = _Cursor(ordinal, offset)
+    def go_to(self, ordinal: np.ndarray, offset: np.ndarray) -> None:
+        """Goes to a position, [R, T] each."""
+        self.ordinal, self.offset = ordinal.astype(np.int64), offset.astype(np.int64)
+        self._cursors.clear()
 
     def take(self, rows: np.ndarray, tasks: np.ndarray, num_tokens: np.ndarray) -> list[list]:
         """The next tokens of some rows ([N] each), every row's in pieces."""
         if rows.size:
             self._ensure(rows, tasks, int(num_tokens.max()) if self._crosses else 1)
-        triples = zip(rows.tolist(), tasks.tolist(), num_tokens.tolist(), strict=True)
-        return [self._cursor(row, task).take(count) for row, task, count in triples]
+        taken = []
+        for row, task, count in zip(
+            rows.tolist(), tasks.tolist(), num_tokens.tolist(), strict=True
+        ):
+            pieces, *where = self._cursor(row, task).take(count)
+            self.ordinal[row, task], self.offset[row, task] = where
+            taken.append(pieces)
+        return taken
 
     def available(self, rows: np.ndarray, tasks: np.ndarray, wanted: int) -> np.ndarray:
         """How many tokens the next segments of some rows may take, at most `wanted`.
@@ -138,7 +149,8 @@ class Documents:
 
     def _cursor(self, row: int, task: int) -> _Cursor:
         if (row, task) not in self._cursors:
-            self._cursors[row, task] = _Cursor()
+            where = int(self.ordinal[row, task]), int(self.offset[row, task])
+            self._cursors[row, task] = _Cursor(*where)
         return self._cursors[row, task]
 
     def _left(self, cursor: _Cursor, row: int, task: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,7 @@ import numpy as np
 from ul2tune.data import convert, manifest, mixing, rng, vocab
 from ul2tune.data.ul2 import UL2Config, UL2Noise
 from ul2tune.feed.config import FeedConfig
-from ul2tune.feed.store import Store
+from ul2tune.feed.store import Readers, Store
 
 _ORDER = 2  # what the seed is folded with for the order of documents
 
@@ -73,6 +74,7 @@ class Sources:
         _check_vocabularies(self.manifests)
         self.vocabulary = vocab.load(self.manifests[0].vocabulary, root=config.data_dir)
         self.info = self.vocabulary.info
+        self._readers = Readers()
         noises: dict[str, UL2Noise] = {}
         self.tasks: tuple[Source, ...] = ()
         names: list[str] = []
@@ -153,6 +155,9 @@ class Sources:
                 tokens = np.append(tokens, np.int32(self.info.eos_id))
             # A feature the layout has no length for cannot occur: `_open` refuses it.
             length = self.config.feature_lengths.get(name, 0)
+            if name == "inputs" and self.config.two_sided and not tokens.size:
+                # With nothing of its own to see, a decoder segment would attend to all others.
+                tokens = np.array([self.info.eos_id], np.int32)
             cut |= tokens.size > length
             sides[name] = convert.truncate(tokens, length, self.info.eos_id)
         raw = sides["inputs"].size + sides["targets"].size
@@ -160,8 +165,7 @@ class Sources:
 
     def close(self) -> None:
         """Closes all files."""
-        for task in self.tasks:
-            task.store.close()
+        self._readers.close()
 
     def _open(self, task: manifest.TaskManifest, noises: dict[str, UL2Noise], first_id: int):
         config, noise, feature = self.config, None, "targets"
@@ -170,7 +174,8 @@ class Sources:
         size = min(task.num_examples, config.max_examples or task.num_examples)
         if size:
             _check_features(task, feature, config)
-        store = Store(config.data_dir, task, verify_checksums=config.verify_checksums)
+        verify = config.verify_checksums
+        store = Store(config.data_dir, task, self._readers, verify_checksums=verify)
         return Source(
             name=task.task,
             manifest=task,
@@ -190,7 +195,11 @@ class Sources:
             )
         key = repr(online["config"])
         if key not in noises:
-            noises[key] = UL2Noise(UL2Config.from_json(online["config"]), self.info)
+            config = UL2Config.from_json(online["config"])
+            if config.is_causal and "inputs" not in self.config.feature_lengths:
+                # Inputs would be an EOS alone. Plain SeqIO leaves them out here too.
+                config = dataclasses.replace(config, inputs_eos=False)
+            noises[key] = UL2Noise(config, self.info)
             _check_room(task.task, noises[key], self.config)
         return noises[key], online["feature"]
 
@@ -224,6 +233,13 @@ def _check_features(task: manifest.TaskManifest, text_feature: str, config: Feed
             )
     else:
         needed = {"inputs", "targets"}
+    facts = task.features.values()
+    if task.online is None and not any(f["tokens"] or f["add_eos"] for f in facts):
+        # Rows would take them for ever without getting any fuller.
+        raise ValueError(
+            f"Task {task.task!r} has no tokens: all its {task.num_examples} examples in split "
+            f"{task.split!r} are empty. Prepare other sources, or take it out of the mixture."
+        )
     if missing := sorted(needed - set(found)):
         raise ValueError(
             f"Task {task.task!r} has no feature {missing[0]!r} (it has {', '.join(found)}), which "
@@ -234,7 +250,13 @@ def _check_features(task: manifest.TaskManifest, text_feature: str, config: Feed
 
 def _check_room(task: str, noise: UL2Noise, config: FeedConfig) -> None:
     """Every denoiser must fit its shortest segment into an empty row, and have its sentinels."""
-    for number, name in enumerate(noise.names):
+    for number, denoiser in enumerate(noise.config.denoisers):
+        name, bare = denoiser.name, denoiser.mode is None and not noise.config.inputs_eos
+        if config.two_sided and bare and denoiser.kind == "causal":
+            raise ValueError(
+                f"Denoiser {name!r} of task {task!r} makes inputs without any token, which an "
+                "encoder cannot read: set inputs_eos=True or a mode, or use layout 'causal_lm'."
+            )
         if config.packing == "none":
             longest = longest_in_row(noise, number, config)
         else:
@@ -249,7 +271,7 @@ def _check_room(task: str, noise: UL2Noise, config: FeedConfig) -> None:
                     f"{need.targets[0]} targets. Raise the lengths or lower min_segment_tokens."
                 )
         try:
-            noise.lengths(number, longest, rng.fold_in(0, 0))
+            noise.check_sentinels(number, longest)
         except ValueError as error:
             raise ValueError(
                 f"Task {task!r}: {error} Segments are as long as FeedConfig.max_segment_tokens="

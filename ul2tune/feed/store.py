@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import resource
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +13,40 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from ul2tune.data import codec, manifest
 
-_CHUNK_BYTES = 1 << 20
+_AGAIN = "Delete it and run `ul2tune prepare` again; only what is missing is made."
+
+
+class Readers:
+    """Open shards. Those not used for longest are closed where there are too many.
+
+    A mixture of a thousand tasks has more files than a process may have open.
+
+    Args:
+      limit: shards open at once; None: a quarter of what the process may open (`ulimit -n`).
+    """
+
+    def __init__(self, limit: int | None = None):
+        self._limit = limit or max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
+        self._open: OrderedDict[Path, ArrayRecordReader] = OrderedDict()
+
+    @property
+    def num_open(self) -> int:
+        return len(self._open)
+
+    def get(self, path: Path) -> ArrayRecordReader:
+        """The reader of a shard, opened if need be (0.1 ms)."""
+        if path in self._open:
+            self._open.move_to_end(path)
+            return self._open[path]
+        while len(self._open) >= self._limit:
+            self._open.popitem(last=False)
+        # Records are read here and there: reading ahead would fetch what nobody wants.
+        self._open[path] = ArrayRecordReader(str(path), "readahead_buffer_size:0")
+        return self._open[path]
+
+    def close(self) -> None:
+        """Closes all files, by letting go of them: `close()` of a damaged one raises."""
+        self._open.clear()
 
 
 class Store:
@@ -20,6 +55,7 @@ class Store:
     Args:
       data_dir: where `prepare` wrote.
       task_manifest: which shards there are.
+      readers: opens the shards; shared by the stores of a mixture.
       verify_checksums: read every shard and compare its SHA-256.
 
     Raises:
@@ -30,15 +66,14 @@ class Store:
         self,
         data_dir: str | Path,
         task_manifest: manifest.TaskManifest,
+        readers: Readers,
         *,
         verify_checksums: bool = False,
     ):
-        self._manifest = task_manifest
+        self._manifest, self._readers = task_manifest, readers
         self._folder = manifest.task_dir(data_dir, task_manifest.task, task_manifest.split)
         counts = [shard.num_examples for shard in task_manifest.shards]
         self._starts = np.concatenate([[0], np.cumsum(np.array(counts, np.int64))])
-        # Opened on first use: a worker of a mixture of a thousand tasks holds only what it reads.
-        self._readers: dict[int, ArrayRecordReader] = {}
         for shard in task_manifest.shards:
             self._check(shard, verify_checksums)
 
@@ -49,7 +84,7 @@ class Store:
         """Examples by index, in the order asked for.
 
         Raises:
-          ValueError: if a shard is damaged; names the file.
+          ValueError: if a shard is damaged or cannot be opened; names the file.
         """
         indices = np.asarray(indices, np.int64)
         assert indices.size == 0 or 0 <= indices.min() <= indices.max() < len(self), indices
@@ -62,52 +97,39 @@ class Store:
                 examples[i] = record
         return examples
 
-    def close(self) -> None:
-        """Closes the files."""
-        for reader in self._readers.values():
-            reader.close()
-        self._readers.clear()
-
     def _records(self, shard: int, positions: np.ndarray) -> list[codec.Example]:
         path = self._folder / self._manifest.shards[shard].file
         try:
-            reader = self._reader(shard, path)
+            reader, want = self._readers.get(path), self._manifest.shards[shard].num_examples
+            if (found := reader.num_records()) != want:
+                raise ValueError(f"it holds {found} examples, the manifest says {want}")
             return [codec.decode(record) for record in reader.read(positions.tolist())]
         except (ValueError, RuntimeError, IndexError, OSError) as error:
-            raise ValueError(
-                f"{path} is damaged ({error}). Delete it and run `ul2tune prepare` again; only "
-                "what is missing is made."
-            ) from error
-
-    def _reader(self, shard: int, path: Path) -> ArrayRecordReader:
-        if shard not in self._readers:
-            # Records are read here and there: reading ahead would fetch what nobody wants.
-            reader = ArrayRecordReader(str(path), "readahead_buffer_size:0")
-            if reader.num_records() != (want := self._manifest.shards[shard].num_examples):
-                found = reader.num_records()
-                reader.close()
-                raise ValueError(f"it holds {found} examples, the manifest says {want}")
-            self._readers[shard] = reader
-        return self._readers[shard]
+            _check_opens(path)  # no reason to delete a file that could not even be opened
+            raise ValueError(f"{path} is damaged ({error}). {_AGAIN}") from error
 
     def _check(self, shard: manifest.Shard, verify_checksums: bool) -> None:
         path = self._folder / shard.file
-        again = "Delete it and run `ul2tune prepare` again; only what is missing is made."
         if not path.is_file():
-            raise ValueError(f"{path} is missing, but the manifest names it. {again}")
+            raise ValueError(f"{path} is missing, but the manifest names it. {_AGAIN}")
         if (size := path.stat().st_size) != shard.num_bytes:
             raise ValueError(
-                f"{path} has {size} bytes, the manifest says {shard.num_bytes}. {again}"
+                f"{path} has {size} bytes, the manifest says {shard.num_bytes}. {_AGAIN}"
             )
         if verify_checksums and (found := _sha256(path)) != shard.sha256:
             raise ValueError(
-                f"{path} has SHA-256 {found[:12]}…, the manifest says {shard.sha256[:12]}…. {again}"
+                f"{path} has SHA-256 {found[:12]}…, the manifest says {shard.sha256[:12]}…. "
+                f"{_AGAIN}"
             )
 
 
+def _check_opens(path: Path) -> None:
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be opened: {error.strerror}.") from error
+
+
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

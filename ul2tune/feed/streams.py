@@ -76,18 +76,14 @@ class RowStreams:
 
     def state(self) -> dict[str, np.ndarray]:
         """Position before the next batch: int64 arrays of fixed width, one row each."""
-        text = np.flatnonzero(self.sources.noise_of >= 0)
-        ordinal, offset = self._ordinal.copy(), np.zeros_like(self._ordinal)
-        for row in range(len(self.rows)):
-            for task in text.tolist():
-                ordinal[row, task], offset[row, task] = self._documents.position(row, task)
+        text_T = self.sources.noise_of >= 0
         return {
             "row": self.rows.copy(),
             "fingerprint": np.full(len(self.rows), self._fingerprint),
             "batch": self._batch.copy(),
             "counter": self._counter.copy(),
-            "ordinal": ordinal,
-            "offset": offset,
+            "ordinal": np.where(text_T, self._documents.ordinal, self._ordinal),
+            "offset": self._documents.offset.copy(),
             "pending_counter": self._pending.counter.copy(),
             "pending_task": self._pending.task.copy(),
             "pending_ordinal": self._pending.ordinal.copy(),
@@ -104,11 +100,7 @@ class RowStreams:
         self._batch = np.array(state["batch"], np.int64)
         self._counter = np.array(state["counter"], np.int64)
         self._ordinal = np.array(state["ordinal"], np.int64)
-        text = np.flatnonzero(self.sources.noise_of >= 0)
-        for row in range(len(self.rows)):
-            for task in text.tolist():
-                position = int(state["ordinal"][row, task]), int(state["offset"][row, task])
-                self._documents.set_position(row, task, *position)
+        self._documents.go_to(self._ordinal, np.array(state["offset"], np.int64))
         rows, slots = np.nonzero(np.asarray(state["pending_counter"]) != EMPTY)
         waiting = (rows, slots)
         self._pending.admit(

@@ -96,17 +96,12 @@ class UL2Preprocessor:
         if "inputs" in lengths and "targets" in lengths:
             return ("inputs", "targets"), lengths["inputs"], lengths["targets"]
         # A causal objective hides everything: for language models there are only targets.
-        if "targets" in lengths and self.is_causal:
+        if "targets" in lengths and self.config.is_causal:
             return ("targets",), lengths["targets"], lengths["targets"]
         raise ValueError(
             f"UL2 noise cuts segments to the feature lengths, got {dict(lengths)}. Pass "
             '`get_dataset({"inputs": …, "targets": …})`.'
         )
-
-    @property
-    def is_causal(self) -> bool:
-        """Whether all denoisers predict everything, so that inputs say nothing."""
-        return all(denoiser.kind == "causal" for denoiser in self.config.denoisers)
 
     def _bind(self, output_features: Mapping[str, Any]) -> UL2Noise:
         vocabulary = from_seqio(output_features[self.feature].vocabulary)

@@ -94,7 +94,7 @@ def register_corpus_task(
     online: Callable = seqio.preprocessors.append_eos_after_trim
     if config is not None:
         online = UL2Preprocessor(config)
-        features["inputs"] = dataclasses.replace(target, required=not online.is_causal)
+        features["inputs"] = dataclasses.replace(target, required=not config.is_causal)
     tokenize = functools.partial(tokenize_documents, vocabulary=wrapped)
     return seqio.TaskRegistry.add(
         name,

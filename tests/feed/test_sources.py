@@ -1,0 +1,72 @@
+"""What a feed finds out about its tasks before the first batch, and makes of odd ones."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.feed import prepared
+from ul2tune.data import vocab
+from ul2tune.data.ul2 import Denoiser, UL2Config, preset
+from ul2tune.feed.feed import Feed, FeedConfig
+
+TEXTS = prepared.documents(20, low=20, high=400)
+
+
+def config_of(folder, mixture, **fields):
+    values = {
+        "feature_lengths": {"inputs": 256, "targets": 128},
+        "batch_size": 4,
+        "window": 6,
+        "min_segment_tokens": 48,
+        "max_segment_tokens": 96,
+        "prefetch_batches": 0,
+    }
+    return FeedConfig(mixture=mixture, data_dir=str(folder), **values | fields)
+
+
+def test_examples_without_any_token_are_refused(tmp_path):
+    tasks = [prepared.Task(name="void", examples=[{"inputs": [], "targets": []}] * 3)]
+    prepared.write(tmp_path, "void", tasks)
+    with pytest.raises(ValueError, match=r"Task 'void' has no tokens: all its 3 examples"):
+        Feed(config_of(tmp_path, "void"))
+
+
+def test_no_decoder_segment_is_without_an_encoder_segment(tmp_path):
+    """It would attend to all the others: a softmax over nothing allowed is a mean over all."""
+    examples = [{"inputs": [], "targets": [8, 9]}, {"inputs": [7], "targets": [6]}]
+    prepared.write(tmp_path, "bare", [prepared.Task(name="bare", examples=examples)])
+    config = config_of(tmp_path, "bare", batch_size=1, num_epochs=1)
+    with Feed(config) as feed:
+        segments = [s for batch in feed for s in prepared.unpack(batch, feed.source_names)]
+    found = {tuple(s.inputs): tuple(s.targets) for s in segments}
+    assert found == {(1,): (8, 9), (7,): (6,)}
+
+    causal = replace(preset("causal_lm"), inputs_eos=False)
+    prepared.write(tmp_path, "lm", [prepared.Task(name="lm", examples=TEXTS, noise=causal)])
+    with pytest.raises(ValueError, match=r"'causal_lm' of task 'lm' makes inputs without any"):
+        Feed(config_of(tmp_path, "lm"))
+
+
+def test_a_language_model_without_room_for_inputs_gets_targets_alone(tmp_path):
+    """As SeqIO's LM converter does: every position is text or its EOS, and trained on."""
+    causal = prepared.Task(name="lm", examples=TEXTS, noise=preset("causal_lm"))
+    prepared.write(tmp_path, "lm", [causal])
+    lengths = {"targets": 256}
+    config = config_of(tmp_path, "lm", layout="causal_lm", feature_lengths=lengths)
+    with Feed(config) as feed:
+        batch = next(feed)
+    real = batch["decoder_segment_ids"] > 0
+    np.testing.assert_array_equal(batch["decoder_loss_weights"], real)
+    assert not np.any(batch["decoder_target_tokens"][batch["decoder_positions"] == 0][:4] == 1)
+
+
+def test_sentinels_of_a_rolled_mask_are_counted_before_the_first_batch(tmp_path):
+    """A roll can split one span: some keys need 17 sentinels, most need 16."""
+    rolled = Denoiser(name="rolled", kind="span", mean_span=3.0, rate=0.5, placement="roll")
+    few = vocab.load({"kind": "pass_through", "base_size": 1000, "extra_ids": 16})
+    config = UL2Config(denoisers=(rolled,))
+    task = prepared.Task(name="few", examples=TEXTS, noise=config, vocabulary=few)
+    prepared.write(tmp_path, "few", [task])
+    with pytest.raises(ValueError, match=r"'rolled' needs 17 sentinels for a segment of 96 tokens"):
+        Feed(config_of(tmp_path, "few"))
