@@ -181,6 +181,9 @@ def test_all_bad_is_an_error_and_stays_one(tmp_path):
     for _ in range(2):
         with pytest.raises(CorruptCheckpointError, match="None of the checkpoints"):
             restore_latest(tmp_path, _abstract(_state()))
+    # The cause may be lack of memory: nothing is renamed unless an older one shows it is not.
+    assert layout.steps(tmp_path) == [1, 2]
+    assert not list(tmp_path.glob("*.bad*"))
 
 
 def test_another_model_is_a_user_error_not_corruption(tmp_path):
@@ -222,8 +225,11 @@ def test_parameters_alone(tmp_path):
         _assert_equal(init(abstract), _state(step)["params"])
     with pytest.raises(ValueError, match="No checkpoint at"):
         initialize.load_params(tmp_path / "nowhere", abstract)
+    part = {"layer": abstract["layer"]}
+    with pytest.raises(ValueError, match=r"2 holds 'params/scale', which this model does not have"):
+        initialize.load_params(tmp_path, part)
     _truncate(root / "2")
-    with pytest.raises(CorruptCheckpointError):
+    with pytest.raises(CorruptCheckpointError, match=r"checkpoints/2 is damaged: unreadable"):
         initialize.load_params(tmp_path, abstract)
 
 

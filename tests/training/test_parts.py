@@ -109,6 +109,13 @@ def test_live_line_rewrites_itself_on_a_terminal():
     assert "\r" + "step 11/100 (11 %)".ljust(len(expected)) + "\na table\n" in written
 
 
+def test_rates_wait_for_the_first_step_to_end():
+    """The steps run ahead of the host: before a loss has come back, there is no speed to tell."""
+    rates = {"steps_per_sec": 0.5, "tokens_per_sec": 9.0, "nonpadding_tokens_per_sec": 8.0}
+    assert progress.line(1, 4, {}, rates) == "step 1/4 (25 %)"
+    assert "9 tokens/s (8 real)  ETA 0:00:04" in progress.line(2, 4, {"loss": 1.0}, rates)
+
+
 def test_live_line_is_sparse_where_nobody_watches():
     stream = io.StringIO()
     live = progress.LiveLine(1000, stream)

@@ -220,6 +220,21 @@ def test_the_data_may_end_first(tmp_path, data_dir, caplog):
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
 
 
+def test_steps_that_an_initial_checkpoint_has_behind_it_are_refused(copy, data_dir, tmp_path):
+    init = initialize.from_checkpoint(str(copy))
+    with pytest.raises(ValueError, match=r"TRAIN_STEPS = 6 is over .* it is at step 6"):
+        run_lib.train(**tiny.arguments(tmp_path / "next", data_dir, train_steps=6), init=init)
+    assert layout.steps(tmp_path / "next/checkpoints") == []
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, data_dir):
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        ValueError, match=r"MODEL_DIR = '.*file' cannot be written to \(File exists"
+    ):
+        run_lib.train(**tiny.arguments(tmp_path / "file", data_dir))
+
+
 def test_a_folder_has_one_trainer(copy, data_dir):
     with run_lib.lock.exclusive(copy), pytest.raises(ValueError, match="Another process"):
         run_lib.train(**tiny.arguments(copy, data_dir))

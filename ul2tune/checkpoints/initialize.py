@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ul2tune.checkpoints import layout
-from ul2tune.checkpoints.restore import restore_step
+from ul2tune.checkpoints.restore import CorruptCheckpointError, restore_step
 from ul2tune.types import Tree
 
 log = logging.getLogger(__name__)
@@ -45,18 +47,36 @@ def from_checkpoint(path: str, keep_step: bool = True) -> InitialCheckpoint:
 
 
 def load_params(path: str | Path, abstract: Tree) -> Tree:
-    """Reads parameters only, verified, in the shardings of `abstract`. Collective.
+    """Reads all parameters and nothing else, verified, in the shardings of `abstract`. Collective.
 
     Args:
       path: as in :func:`resolve`.
       abstract: tree of `jax.ShapeDtypeStruct` with shardings.
 
     Raises:
-      ValueError: if there is no checkpoint, or the parameters are not those of this model.
+      ValueError: if there is no checkpoint, or the parameters are not those of this model: too few,
+        too many, or of another shape.
       CorruptCheckpointError: if the checkpoint is damaged.
     """
     step_dir = resolve(path)
-    restored = restore_step(step_dir, {PARAMS: abstract})
+    wanted = {PARAMS: abstract}
+    paths = layout.flatten(wanted).keys()
+
+    def accept(meta: Mapping[str, Any], where: str) -> None:
+        # An untied head, for example, that this model would not read.
+        unused = [p for p in meta["leaves"] if p.startswith(f"{PARAMS}/") and p not in paths]
+        if unused:
+            raise ValueError(
+                f"{where} holds {unused[0]!r}, which this model does not have "
+                f"({len(unused)} such parameters). Use the model configuration it was trained with."
+            )
+
+    try:
+        restored = restore_step(step_dir, wanted, accept)
+    except CorruptCheckpointError as error:
+        raise CorruptCheckpointError(
+            f"The checkpoint {step_dir} is damaged: {error}. Name the folder of another step."
+        ) from error
     log.info("Loaded the parameters of %s.", step_dir)
     return restored.state[PARAMS]
 

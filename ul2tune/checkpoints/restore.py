@@ -39,8 +39,9 @@ def restore_latest(
     """Restores the newest checkpoint that verifies; None if there is no checkpoint at all.
     Collective.
 
-    A damaged checkpoint is set aside as ``<step>.bad`` with a warning, and the one before it is
-    tried.
+    A damaged checkpoint is passed over with a warning, and the one before it is tried. Once one
+    verifies, those passed over are set aside as ``<step>.bad``; if none does, nothing is renamed:
+    the cause may be outside of them (memory, the file system).
 
     Args:
       directory: the folder of step folders.
@@ -54,28 +55,26 @@ def restore_latest(
       CorruptCheckpointError: if there are checkpoints and none of them verifies: a run never starts
       over silently.
     """
-    candidates = _agreed_steps(directory)
-    reasons = []
-    for step in reversed(candidates):
+    damaged: dict[Path, str] = {}
+    for step in reversed(_agreed_steps(directory)):
         step_dir = Path(directory) / str(step)
         try:
-            return restore_step(step_dir, abstract, accept)
+            restored = restore_step(step_dir, abstract, accept)
         except CorruptCheckpointError as error:
-            reasons.append(str(error))
-            aside = _set_aside(step_dir)
-            log.warning(
-                "Checkpoint %d is damaged and was set aside as %s: %s. Falling back to the one "
-                "before it.",
-                step,
-                aside.name,
-                error,
-            )
+            damaged[step_dir] = str(error)
+            log.warning("Checkpoint %d is damaged: %s. Trying the one before it.", step, error)
+            continue
+        for bad in damaged:
+            log.warning("Checkpoint %s was set aside as %s.", bad.name, _set_aside(bad).name)
+        return restored
     aside_names = sorted(p.name for p in Path(directory).glob("*.bad*"))
-    if candidates or aside_names:
+    if damaged or aside_names:
+        reasons = [f"{step_dir.name}: {reason}" for step_dir, reason in damaged.items()]
         raise CorruptCheckpointError(
             f"None of the checkpoints in {directory} can be trusted "
-            f"({'; '.join(reasons) or 'set aside earlier'}); set aside: {aside_names}. Start in a "
-            f"new MODEL_DIR, or remove this folder to start over."
+            f"({'; '.join(reasons) or 'set aside earlier'}); set aside before: {aside_names}, now "
+            f"nothing. If memory or the file system is the cause, mend it and start again; else "
+            f"start in a new MODEL_DIR, or remove this folder to start over."
         )
     return None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ul2tune.cli import distributed, launch
 from ul2tune.cli.prepared import prepare_missing
+from ul2tune.training import lock
 from ul2tune.training.run import train
 
 ROOTS = (prepare_missing, train)
@@ -32,8 +33,9 @@ def run(options: argparse.Namespace) -> None:
 def saved(text: str, path: Path) -> Iterator[None]:
     """Keeps `text` in `path`; puts back what was there if the run refuses the configuration."""
     before = path.read_text(encoding="utf-8") if path.exists() else None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    with lock.writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
     try:
         yield
     except ValueError:

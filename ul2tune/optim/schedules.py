@@ -77,7 +77,7 @@ class ScheduleConfig:
             if field in _FIELDS[self.name] and getattr(self, field) is None:
                 raise ValueError(
                     f"The {self.name!r} schedule needs ScheduleConfig.{field} "
-                    f"(usually total_steps = %TRAIN_STEPS)."
+                    f"(usually total_steps = %TRAIN_STEPS or %TRAIN_STEPS_RELATIVE)."
                 )
         self._check_lengths()
 

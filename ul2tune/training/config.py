@@ -81,3 +81,12 @@ class RunConfig:
             return first_step + self.train_steps_relative
         assert self.train_steps is not None
         return self.train_steps
+
+    def check_ahead(self, first_step: int) -> None:
+        """Raises ValueError if a run that begins at `first_step` would have nothing to do."""
+        if first_step >= self.last_step(first_step):
+            raise ValueError(
+                f"TRAIN_STEPS = {self.train_steps} is over before the run begins: the steps of the "
+                f"initial checkpoint count, and it is at step {first_step}. Raise TRAIN_STEPS, or "
+                f"set TRAIN_STEPS_RELATIVE instead."
+            )

@@ -9,15 +9,32 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
+def writing(model_dir: str | Path) -> Iterator[None]:
+    """For the first thing written to MODEL_DIR: turns an error of the file system into a sentence.
+
+    Raises:
+      ValueError: naming MODEL_DIR and what is wrong with it.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"MODEL_DIR = {str(model_dir)!r} cannot be written to ({error.strerror}). Give a "
+            f"folder that exists and is writable, or that can be made."
+        ) from error
+
+
+@contextlib.contextmanager
 def exclusive(model_dir: str | Path) -> Iterator[None]:
     """Holds MODEL_DIR for this process; the system lets go of it however the process ends.
 
     Raises:
-      ValueError: if another process is training in the same folder.
+      ValueError: if another process is training in the same folder, or it cannot be written to.
     """
-    path = Path(model_dir) / ".lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", encoding="utf-8") as file:
+    with writing(model_dir):
+        Path(model_dir).mkdir(parents=True, exist_ok=True)
+        opened = open(Path(model_dir) / ".lock", "w", encoding="utf-8")  # noqa: SIM115
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -117,7 +117,7 @@ def line(step: int, last_step: int, latest: Mapping[str, float], rates: Mapping[
     parts = [f"step {step}/{last_step} ({100 * step // max(last_step, 1)} %)"]
     if "loss" in latest:
         parts.append(f"loss {latest['loss']:.3f}")
-    if "tokens_per_sec" in rates:
+    if "loss" in latest and "tokens_per_sec" in rates:  # before, nothing has run to its end
         real = compact(rates["nonpadding_tokens_per_sec"])
         parts.append(f"{compact(rates['tokens_per_sec'])} tokens/s ({real} real)")
         if "mfu" in rates:

@@ -253,6 +253,7 @@ def _start(
     else:
         # 2. The initial checkpoint, else 3. fresh parameters. Not every InitFn knows a step.
         step = getattr(init, "first_step", 0)
+        run.check_ahead(step)
         state, frozen = state_lib.create(spec, settings.model, optimizer, run.seed, init, step)
         origin = "fresh parameters" if init is None else str(init)
         clock = {"first_step": step, "train_secs": 0.0}

@@ -66,10 +66,11 @@ def truncate(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+    # After a power cut the end of the file may hold any bytes.
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
         try:
             complete = line.endswith("\n") and json.loads(line)["step"] <= step
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, TypeError):
             complete = False
         if not complete:
             break
