@@ -49,6 +49,8 @@ goldens: $(STAMP)
 constraints:
 	uv pip compile --universal --python-version 3.11 --extra all --extra tpu --no-header \
 	  --no-annotate --no-emit-index-url --no-emit-find-links -q pyproject.toml -o constraints.txt
+	sed -i '1i # Written by `make constraints`: names, versions, markers of every supported Python; no hosts.' \
+	  constraints.txt
 
 EXTRAS ?= all
 install: $(STAMP)
