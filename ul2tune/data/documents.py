@@ -34,7 +34,7 @@ class Document:
 
     Attributes:
       name: where it comes from (``"notes.jsonl:17"``), for people.
-      text: not empty; line ends are ``\\n``.
+      text: not empty; line ends of text files are ``\\n``, JSON strings are as they are.
     """
 
     name: str

@@ -84,9 +84,10 @@ class RecordSource(seqio.DataSource):
         Raises:
           ValueError: if the collection's files are malformed.
         """
+        self.failure = None
         try:
             yield from self._elements(split, shard, num_shards)
-        except ValueError as error:
+        except Exception as error:
             self.failure = error
             raise
 

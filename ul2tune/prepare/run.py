@@ -102,7 +102,7 @@ def import_modules(modules: Sequence[str]) -> None:
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
-            if error.name is None or not module.startswith(error.name):
+            if not f"{module}.".startswith(f"{error.name}."):  # it is there, what it needs is not
                 raise
             raise ValueError(
                 f"TASK_MODULES names {module!r}, which Python does not find from {os.getcwd()}."
