@@ -7,8 +7,11 @@ import argparse
 import jax
 
 
-def initialize(options: argparse.Namespace) -> None:
+def initialize(options: argparse.Namespace) -> int:
     """Connects to the coordinator when the flags ask for it; must run before JAX touches a device.
+
+    Returns:
+      The index of this process: 0 where there is only one.
 
     Raises:
       ValueError: if only some of the three flags are given.
@@ -30,3 +33,4 @@ def initialize(options: argparse.Namespace) -> None:
             num_processes=options.process_count,
             process_id=options.process_index,
         )
+    return jax.process_index()

@@ -13,6 +13,5 @@ ROOTS = (prepare_missing, evaluate)
 
 def run(options: argparse.Namespace) -> None:
     config = launch.load(options, roots=ROOTS)
-    config.call(prepare_missing, process_index=options.process_index or 0)
-    distributed.initialize(options)
+    config.call(prepare_missing, process_index=distributed.initialize(options))
     config.call(evaluate)

@@ -19,9 +19,8 @@ CONFIG_FILE = "config.gin"
 def run(options: argparse.Namespace) -> None:
     config = launch.load(options, roots=ROOTS)
     arguments = config.arguments(train)
-    index = options.process_index or 0
+    index = distributed.initialize(options)
     config.call(prepare_missing, process_index=index)
-    distributed.initialize(options)
     if index:
         train(**arguments)
         return
