@@ -187,12 +187,7 @@ def _build(
         keep_period_steps=run.keep_checkpoint_period_steps,
     )
     stack.enter_context(contextlib.closing(checkpoints))
-    writer, line = None, None
-    if jax.process_index() == 0:
-        writer = MetricsWriter(run.model_dir, step=start.at.step, tensorboard=run.tensorboard)
-        stack.enter_context(contextlib.closing(writer))
-        line = LiveLine(start.at.last_step)
-        stack.callback(line.end)
+    writer, line = _outputs(run, start.at, stack)
     overview = summary.Overview(
         spec=spec,
         optimizer=optimizer,
@@ -219,6 +214,19 @@ def _build(
         describe=lambda step: summary.text(overview, step),
     )
     return parts, start
+
+
+def _outputs(
+    run: RunConfig, at: Position, stack: contextlib.ExitStack
+) -> tuple[MetricsWriter | None, LiveLine | None]:
+    """The metrics files and the live line, of process 0 alone."""
+    if jax.process_index() != 0:
+        return None, None
+    writer = MetricsWriter(run.model_dir, step=at.step, tensorboard=run.tensorboard)
+    stack.enter_context(contextlib.closing(writer))
+    line = LiveLine(at.last_step)
+    stack.callback(line.end)
+    return writer, line
 
 
 def _start(
