@@ -164,6 +164,17 @@ def arguments_of(
     return gin_config.load([*FILES, *files], values, roots=[train]).arguments(train)
 
 
+def parse_values(parser: argparse.ArgumentParser, rest: Sequence[str]) -> list[tuple[str, str]]:
+    """``--gin.NAME=value`` -> (NAME, value)."""
+    values = []
+    for flag in rest:
+        name, equals, value = flag.removeprefix("--gin.").partition("=")
+        if not flag.startswith("--gin.") or not equals:
+            parser.error(f"unknown argument {flag}; gin values are given as --gin.NAME=value")
+        values.append((name, value))
+    return values
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Benchmarks the training step.")
     parser.add_argument("--gin_file", action="append", required=True, help="model, optimiser, mesh")
@@ -174,12 +185,7 @@ def main() -> None:
     parser.add_argument("--segments", type=int, default=0)
     parser.add_argument("--steps", type=int, default=20)
     options, rest = parser.parse_known_args()
-    values = []
-    for flag in rest:
-        name, equals, value = flag.removeprefix("--gin.").partition("=")
-        if not flag.startswith("--gin.") or not equals:
-            parser.error(f"unknown argument {flag}; gin values are given as --gin.NAME=value")
-        values.append((name, value))
+    values = parse_values(parser, rest)
     names = ("batch", "inputs", "targets", "fill", "segments")
     shape = Shape(**{name: getattr(options, name) for name in names})
     bench = Bench(arguments_of(options.gin_file, values, shape), shape)
