@@ -150,7 +150,9 @@ def loop(parts: Parts, state: Tree, frozen: Tree, at: Position) -> Tree:
             # The step just dispatched keeps the device busy while the one before it is looked at.
             _settle(parts, at, keep=1)
             if parts.line is not None:
-                rates = at.rate.measure(at.step, at.watch.now(), at.window.fill)
+                # Only what has run to its end counts: the step just dispatched took no time yet.
+                finished = at.step - len(at.window.pending)
+                rates = at.rate.measure(finished, at.watch.now(), at.window.fill)
                 parts.line.show(at.step, at.window.latest, rates)
 
             # 4. HOOKS
