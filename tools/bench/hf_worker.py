@@ -13,9 +13,9 @@ import time
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-import transformers
+import torch  # pyright: ignore[reportMissingImports]
+import torch.nn.functional as F  # pyright: ignore[reportMissingImports]
+import transformers  # pyright: ignore[reportMissingImports]
 
 FEED_FORWARD = {"relu": "relu", "gelu_gated": "gated-gelu", "silu_gated": "gated-silu"}
 

@@ -92,7 +92,7 @@ def main() -> None:
             times.append(run())
             time.sleep(0.05)  # idle threads of the one stop spinning before the other starts
     peer.close()
-    result = {"ours": medians(ours), "theirs": medians(theirs)}
+    result: dict[str, Any] = {"ours": medians(ours), "theirs": medians(theirs)}
     for kind in ("step_ms", "fastest_step_ms", "cpu_ms"):
         result[f"ratio_{kind}"] = round(result["theirs"][kind] / result["ours"][kind], 3)
     print(json.dumps({**result, "peer": peer.ready, **request}), flush=True)
