@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,10 @@ from ul2tune.types import Tree
 
 log = logging.getLogger(__name__)
 PARAMS = "params"
+# Fields of a model configuration that do not change the function its parameters compute.
+FREE_FIELDS = frozenset(
+    {"dropout_rate", "dtype", "remat", "scan_layers", "attention", "attention_chunk_tokens"}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +84,23 @@ def load_params(path: str | Path, abstract: Tree) -> Tree:
         ) from error
     log.info("Loaded the parameters of %s.", step_dir)
     return restored.state[PARAMS]
+
+
+def warn_of_other_model(path: str | Path, model: Any) -> None:
+    """Warns where the checkpoint was trained with another model of the same shapes.
+
+    Shapes and names are checked when parameters are read; an activation or a scale leaves no trace
+    in them, and the wrong one gives plausible, worse numbers. Only a warning: it may be meant.
+    """
+    step_dir = resolve(path)
+    saved = layout.read_meta(step_dir).get("config", {}).get("model", {})
+    for field in dataclasses.fields(model):
+        now = getattr(model, field.name)
+        then = saved.get(field.name, now)
+        if field.name not in FREE_FIELDS and then != now:
+            log.warning(
+                "%s was trained with %s = %r; this model has %r.", step_dir, field.name, then, now
+            )
 
 
 def resolve(path: str | Path) -> Path:

@@ -107,6 +107,7 @@ def infer(
     num_done = _resume(Path(output_path), settings, asked)
     progress = Progress("infer", total, "prompts", enabled=jax.process_index() == 0)
     progress.advance(num_done)
+    initialize.warn_of_other_model(step_dir, model)
     params = initialize.load_params(step_dir, abstract_sharded_params(model, device_mesh))
     predictor = Predictor(
         model,

@@ -105,6 +105,7 @@ def evaluate(
     device_mesh = sharding.make_mesh(mesh)
     eval_set = load_set(mixture, data_dir, eval)
     step_dir = initialize.resolve(checkpoint_path)
+    initialize.warn_of_other_model(step_dir, model)
     params = initialize.load_params(step_dir, abstract_sharded_params(model, device_mesh))
     predictor = make_predictor(model, params, device_mesh, eval_set, eval)
     facts = {"mixture": mixture, "checkpoint": str(checkpoint_path), "step": int(step_dir.name)}

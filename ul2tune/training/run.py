@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from ul2tune import sharding
 from ul2tune.checkpoints import layout, streams
+from ul2tune.checkpoints.initialize import InitialCheckpoint, warn_of_other_model
 from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.checkpoints.restore import restore_latest
 from ul2tune.feed.config import FeedConfig
@@ -262,6 +263,8 @@ def _start(
         # 2. The initial checkpoint, else 3. fresh parameters. Not every InitFn knows a step.
         step = getattr(init, "first_step", 0)
         run.check_ahead(step)
+        if isinstance(init, InitialCheckpoint):
+            warn_of_other_model(init.path, settings.model)
         state, frozen = state_lib.create(spec, settings.model, optimizer, run.seed, init, step)
         origin = "fresh parameters" if init is None else str(init)
         clock = {"first_step": step, "train_secs": 0.0}
