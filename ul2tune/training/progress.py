@@ -48,15 +48,22 @@ class Rate:
     peak_flops: float | None
     _step: int = 0
     _secs: float = 0.0
+    _latest: Mapping[str, float] = field(default_factory=dict)
 
     def restart(self, step: int, secs: float) -> None:
         self._step, self._secs = step, secs
 
     def measure(self, step: int, secs: float, fill: float) -> dict[str, float]:
-        """Rates since the restart; `fill` is the share of positions that are not padding."""
+        """Rates since the restart, or the latest ones where no step has finished since.
+
+        Args:
+          step: steps that have run to their end.
+          secs: training time.
+          fill: share of positions that are not padding.
+        """
         steps, elapsed = step - self._step, secs - self._secs
         if steps <= 0 or elapsed <= 0:
-            return {}
+            return dict(self._latest)
         per_sec = steps / elapsed
         values = {
             "steps_per_sec": per_sec,
@@ -67,6 +74,7 @@ class Rate:
             values["model_flops_per_sec"] = per_sec * self.flops_per_step
             if self.peak_flops:
                 values["mfu"] = values["model_flops_per_sec"] / self.peak_flops
+        self._latest = values
         return values
 
 
