@@ -22,6 +22,8 @@ from typing import Any
 
 from step import Bench, Shape, arguments_of, parse_values
 
+from ul2tune.cli import allocator
+
 WORKER = Path(__file__).with_name("hf_worker.py")
 
 
@@ -83,6 +85,7 @@ def main() -> None:
         "compile": not options.eager,
     }
     peer = Peer(options.peer_python, request)
+    allocator.keep_freed_memory()  # as `ul2tune train` does
     bench = Bench(arguments, shape)
     for _ in range(3):
         bench.run()

@@ -24,7 +24,7 @@ import jax
 import numpy as np
 
 from ul2tune import sharding, tree
-from ul2tune.cli import gin_config
+from ul2tune.cli import allocator, gin_config
 from ul2tune.models import base, flops
 from ul2tune.optim import optimizer as optim
 from ul2tune.training import state as states
@@ -188,6 +188,7 @@ def main() -> None:
     values = parse_values(parser, rest)
     names = ("batch", "inputs", "targets", "fill", "segments")
     shape = Shape(**{name: getattr(options, name) for name in names})
+    allocator.keep_freed_memory()  # as `ul2tune train` does
     bench = Bench(arguments_of(options.gin_file, values, shape), shape)
     for _ in range(3):
         bench.run()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ul2tune.cli import distributed, launch
+from ul2tune.cli import allocator, distributed, launch
 from ul2tune.cli.prepared import prepare_missing
 from ul2tune.training import lock
 from ul2tune.training.run import train
@@ -17,6 +17,7 @@ CONFIG_FILE = "config.gin"
 
 
 def run(options: argparse.Namespace) -> None:
+    allocator.keep_freed_memory()
     config = launch.load(options, roots=ROOTS)
     arguments = config.arguments(train)
     index = distributed.initialize(options)
