@@ -24,7 +24,8 @@ def keep_freed_memory() -> bool:
     Only where JAX can have no device but the CPU; other platforms' allocators are left alone. Must
     run before JAX starts its threads: memory areas that they already have keep their ways.
     """
-    if (jax.config.jax_platforms or "") != "cpu" and any(map(_installed, _ACCELERATORS)):
+    platforms = jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
+    if platforms != "cpu" and any(map(_installed, _ACCELERATORS)):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:
