@@ -20,8 +20,9 @@ def faults(calls):
     for _ in range(calls):
         step(2, x).block_until_ready()
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-faults(12)  # until the holes left by starting up have been found
-print(faults(6))
+# The heap may still grow while the holes left by starting up are found, once per block and for
+# good; memory that is given back faults in again in every window.
+print(min(faults(6) for _ in range(8)))
 """
 
 
