@@ -12,6 +12,8 @@ from ul2tune.models import base
 from ul2tune.models.t5 import T5Config
 
 VOCAB = 32
+# Compiling is most of what these tests do; LLVM's optimisations are not what they test.
+QUICK = {"xla_backend_optimization_level": 0}
 # Two segments per row and padding: (source lengths, target lengths) of the segments of each row.
 ROWS = (((5, 4), (3, 4)), ((7, 2), (2, 3)))
 SOURCE_LENGTH, TARGET_LENGTH = 12, 8
@@ -35,8 +37,8 @@ def config(**changes: Any) -> T5Config:
 
 def params(model: T5Config, seed: int = 0) -> Any:
     """Initial parameters; the norms' scales are moved off one, so that they matter."""
-    initial = jax.jit(base.init_params, static_argnums=0)(model, jax.random.key(seed))
-    leaves, treedef = jax.tree.flatten(initial)
+    init = jax.jit(base.init_params, static_argnums=0, compiler_options=QUICK)
+    leaves, treedef = jax.tree.flatten(init(model, jax.random.key(seed)))
     rng = np.random.default_rng(seed)
     noise = [0.1 * rng.standard_normal(x.shape).astype(np.float32) for x in leaves]
     return jax.tree.unflatten(treedef, [x + n for x, n in zip(leaves, noise)])

@@ -11,6 +11,9 @@ from ul2tune.models import base
 from ul2tune.sharding import MeshConfig
 
 CONFIG = examples.config(d_kv=4, num_heads=8, num_encoder_layers=1, num_decoder_layers=1)
+LOGITS = jax.jit(
+    lambda params, batch: base.bind(CONFIG, params).logits(batch), compiler_options=examples.QUICK
+)
 
 
 def test_trees_agree():
@@ -39,7 +42,7 @@ def test_bind_is_the_inverse_of_init():
 def one_device():
     params, batch = examples.params(CONFIG), examples.packed_batch()
     batch = {name: np.repeat(rows, 4, axis=0) for name, rows in batch.items()}
-    return params, batch, jax.jit(lambda p, b: base.bind(CONFIG, p).logits(b))(params, batch)
+    return params, batch, LOGITS(params, batch)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +59,7 @@ def test_eight_devices_compute_what_one_does(one_device, mesh_config):
     with jax.set_mesh(mesh):
         placed = jax.tree.map(jax.device_put, params, shardings)
         on_mesh = jax.device_put(batch, sharding.batch_sharding(mesh))
-        logits = jax.jit(lambda p, b: base.bind(CONFIG, p).logits(b))(placed, on_mesh)
+        logits = LOGITS(placed, on_mesh)
     np.testing.assert_allclose(logits, expected, atol=5e-6)
     # The large parameters really are split over all the ways of the axes that shard them.
     kernel = placed["encoder"]["layers"]["mlp"]["wi_0"]
@@ -70,7 +73,11 @@ def test_initialising_on_a_mesh_gives_the_same_parameters():
     shardings = sharding.param_shardings(
         base.abstract_params(CONFIG), base.param_axes(CONFIG), mesh
     )
-    init = jax.jit(lambda k: base.init_params(CONFIG, k), out_shardings=shardings)
+    init = jax.jit(
+        lambda k: base.init_params(CONFIG, k),
+        out_shardings=shardings,
+        compiler_options=examples.QUICK,
+    )
     expected = base.init_params(CONFIG, jax.random.key(3))
     for a, b in zip(jax.tree.leaves(init(jax.random.key(3))), jax.tree.leaves(expected)):
         np.testing.assert_allclose(a, b, atol=1e-6)

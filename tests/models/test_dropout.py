@@ -14,7 +14,7 @@ from ul2tune.models.visibility import Visibility
 HOW = attention.Implementation(name="xla", chunk_tokens=1)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0, compiler_options=examples.QUICK)
 def logits(config, params, key):
     return base.bind(config, params).logits(examples.packed_batch(), dropout_key=key)
 
@@ -63,7 +63,9 @@ def test_attention_weights_are_dropped_per_key_as_in_t5x():
 def test_the_places_are_those_of_t5():
     config = examples.config(dropout_rate=0.1, scan_layers=False)
     key = jax.random.key(0)
-    jaxpr = jax.make_jaxpr(lambda p: logits(config, p, key))(base.abstract_params(config))
+    jaxpr = jax.make_jaxpr(lambda p: logits.__wrapped__(config, p, key))(
+        base.abstract_params(config)
+    )
     drawn = Counter(_shapes_of_draws(jaxpr.jaxpr))
     rows, d, f, heads = 2, config.d_model, config.d_ff, config.num_heads
     encoder, decoder = config.num_encoder_layers, config.num_decoder_layers

@@ -13,12 +13,12 @@ from ul2tune.models import base
 from ul2tune.models.t5 import T5Config
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0, compiler_options=examples.QUICK)
 def logits(config: T5Config, params, batch):
     return base.bind(config, params).logits(batch)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0, compiler_options=examples.QUICK)
 def outputs(config: T5Config, params, batch, weights_BLV):
     """The logits, and the gradient of a random linear function of those of real targets."""
 
@@ -75,7 +75,9 @@ def test_remat_computes_again_what_it_says():
         config = examples.config(**changes)
         params, batch = base.abstract_params(config), examples.packed_batch()
         weights = np.zeros((2, 8, examples.VOCAB), np.float32)
-        text = str(jax.make_jaxpr(outputs, static_argnums=0)(config, params, batch, weights))
+        text = str(
+            jax.make_jaxpr(outputs.__wrapped__, static_argnums=0)(config, params, batch, weights)
+        )
         return text.count("dot_general")
 
     none, dots, full = (products(remat=name) for name in ("none", "dots", "full"))
@@ -114,7 +116,7 @@ def test_what_a_position_depends_on():
     target_ids = 1 + source_ids.max() + np.arange(2 * targets).reshape(2, -1)
     batch |= {"encoder_input_tokens": source_ids, "decoder_input_tokens": target_ids}
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=examples.QUICK)
     @jax.jacrev
     def sensitivity(embedding):
         out_BLV = base.bind(config, params | {"token_embedding": embedding}).logits(batch)
@@ -143,7 +145,8 @@ def test_decoding_step_by_step_gives_the_teacher_forced_logits(changes):
     step = jax.jit(
         lambda params, cache, tokens, index: base.bind(config, params).decode_step(
             cache, tokens, index
-        )
+        ),
+        compiler_options=examples.QUICK,
     )
     # The encoder and the cross-attention's keys and values were computed once: their parameters do
     # not matter any more.
@@ -204,4 +207,4 @@ def test_works_in_nnx_graph_and_tree_mode(reference, graph):
         fresh = base.init_params(config, jax.random.key(0))
         assert jax.tree.structure(fresh) == jax.tree.structure(params)
         result = jax.jit(lambda p: base.bind(config, p).logits(batch))(params)
-    np.testing.assert_allclose(real(batch, result), real(batch, out), atol=1e-6)
+    np.testing.assert_allclose(real(batch, result), real(batch, out), atol=5e-6)
