@@ -140,6 +140,30 @@ def test_cudnn_says_what_it_lacks():
         attention.attend(*random_inputs(seen), seen, how)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
+def test_cudnn_lowers_forward_and_backward_for_a_gpu(monkeypatch, packed, causal):
+    """As far as one gets without a GPU: JAX accepts the shapes and emits cuDNN's kernels."""
+    cudnn = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91000)
+    monkeypatch.setattr(cudnn, "check_compute_capability", lambda capability: True)
+    segments = jnp.ones((2, 8), jnp.int32)
+    seen = Visibility(query_BL=segments, key_BS=segments, causal=causal, packed=packed)
+    how = Implementation(name="cudnn", chunk_tokens=1)
+
+    def loss(x_BLHA, bias_HW):
+        return jnp.sum(attention.attend(x_BLHA, x_BLHA, x_BLHA, bias_HW, seen, how))
+
+    inputs = jnp.ones((2, 8, 4, 64), jnp.bfloat16), jnp.ones((4, 15))
+    lowered = (
+        jax.jit(jax.grad(loss, argnums=(0, 1))).trace(*inputs).lower(lowering_platforms=("cuda",))
+    )
+    text = lowered.as_text()
+    assert "__cudnn$fmhaScaleBiasSoftmax" in text
+    assert "__cudnn$fmhaScaleBiasSoftmaxBackward" in text
+
+
 def test_relative_bias_is_added_to_unscaled_logits():
     # One head of size 4, queries and keys of ones: every logit is 4, not 4 / sqrt(4).
     seen = Visibility(

@@ -8,7 +8,7 @@ import gin
 import pytest
 
 from ul2tune import sharding, tree
-from ul2tune.models import base, t5
+from ul2tune.models import base
 from ul2tune.models.t5 import T5Config
 from ul2tune.sharding import MeshConfig
 
@@ -37,23 +37,23 @@ PUBLISHED = {
     "byt5_xxl": 12907,
     "ul2_20b": 19460,
 }
-# Bytes are no fewer than 384 rows, and no device count above 64 divides them.
 ALL = sorted(path.stem for path in FOLDER.glob("*.gin"))
 
 
 def load(name: str, *bindings: str) -> T5Config:
+    """What MODEL is in a training run."""
     gin.clear_config()
-    configs: list[T5Config] = []
-    original = t5.T5Config
     try:
         gin.parse_config_file(str(FOLDER / f"{name}.gin"))
-        gin.parse_config(list(bindings))
-        value = gin.query_parameter("%MODEL")
-        configs.append(value.configurable.wrapper() if hasattr(value, "configurable") else value)
+        gin.parse_config([*bindings, "take.value = %MODEL"])
+        return take()
     finally:
         gin.clear_config()
-    assert isinstance(configs[0], original)
-    return configs[0]
+
+
+@gin.configurable
+def take(value: T5Config) -> T5Config:
+    return value
 
 
 @pytest.mark.parametrize("name", ALL)
