@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import seqio
 
-from ul2tune.data import stdlib_instructions, tk_instruct
-from ul2tune.data.tk_instruct import TkInstruct
+from ul2tune.instructions import stdlib_instructions, tk_instruct
+from ul2tune.instructions.tk_instruct import TkInstruct
 from ul2tune.prepare.record_tasks import register_record_task, tk_instruct_renderer
 
 # Short prompts for small models: the definition and the query.

@@ -1,7 +1,8 @@
 """The layers of the design, read off the import statements.
 
-L0 types tree | L1 sharding data | L2 prepare feed models | L3 optim decoding checkpoints convert
-peft | L4 training | L5 evaluation | L6 cli. A module imports its own folder and lower layers only.
+L0 types tree | L1 sharding data metrics instructions | L2 prepare feed models | L3 optim decoding
+checkpoints convert peft | L4 training | L5 evaluation | L6 cli,
+integrations. A module imports its own folder and lower layers only.
 """
 
 from __future__ import annotations
@@ -18,19 +19,23 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     {"types", "tree"},
-    {"sharding", "data"},
+    {"sharding", "data", "metrics"},
+    {"instructions"},
     {"prepare", "feed", "models"},
     {"optim", "decoding", "checkpoints", "convert", "peft"},
     {"training"},
     {"evaluation"},
-    {"cli"},
+    {"cli", "integrations"},
     {"__main__"},
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 # Lower by number, yet not allowed: the lines of the design that numbers do not say.
 FORBIDDEN = {
     "tree": {"types"},
-    "data": {"types", "tree"},  # pure Python and NumPy; `types` and `tree` import JAX
+    # Pure Python and NumPy; `types`, `tree` and `sharding` import JAX.
+    "data": {"types", "tree"},
+    "metrics": {"types", "tree"},
+    "instructions": {"types", "tree", "sharding"},
     "feed": {"types", "tree", "sharding"},  # worker processes do not import JAX
     "prepare": {"types", "tree", "sharding"},
     "training": {"decoding", "convert"},
@@ -41,7 +46,7 @@ JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 # third-party package -> the parts that may import it; the others may be imported anywhere
 ALLOWED = {
     **{name: {"prepare"} for name in TENSORFLOW},
-    **{name: set(LEVEL) - {"data", "feed", "prepare"} for name in JAX},
+    **{name: set(LEVEL) - {"data", "metrics", "instructions", "feed", "prepare"} for name in JAX},
     "flax": {"models"},
     "orbax": {"checkpoints"},
     "optax": {"optim"},
@@ -141,7 +146,7 @@ def test_tasks_only_register():
         if item.module.split(".")[0] not in {*sys.stdlib_module_names, "ul2tune", "seqio"}
         or (
             item.module.startswith("ul2tune.")
-            and item.module.split(".")[1] not in ("data", "prepare")
+            and item.module.split(".")[1] not in ("data", "instructions", "metrics", "prepare")
         )
     ]
     assert not wrong, "\n".join(wrong)

@@ -110,7 +110,7 @@ def test_wheel_puts_nothing_else_at_the_top(wheel):
     assert {name for name in top if not name.endswith(".dist-info")} == {"ul2tune"}
     assert "ul2tune/project/gin/runs/train.gin" in names
     assert "ul2tune/project/tasks/ul2.py" in names
-    assert "ul2tune/data/stdlib_instructions.json" in names
+    assert "ul2tune/instructions/stdlib_instructions.json" in names
     assert not [name for name in names if "__pycache__" in name]
 
 

@@ -10,8 +10,8 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from ul2tune.data import codec, manifest, vocab
 from ul2tune.data.manifest import MixtureManifest, Shard, TaskManifest
-from ul2tune.data.records import Record, Rendered, evaluation_fields
 from ul2tune.data.vocab import ByteVocabulary
+from ul2tune.instructions.records import Record, Rendered, evaluation_fields
 
 VOCABULARY: ByteVocabulary = vocab.ByteVocabulary(extra_ids=0, modes=())
 TASKS = {"first": "Extraction", "is_long": "Classification"}
@@ -78,7 +78,10 @@ def write_task(folder: Path, task: str, split: str, **changes) -> None:
         "features": {"inputs": {"add_eos": True}, "targets": {"add_eos": True}},
         "vocabulary": VOCABULARY.to_json(),
         "fingerprint": f"print-{task}",
-        "metrics": ("ul2tune.data.metrics.exact_match", "tests.evaluation.prepared.mean_length"),
+        "metrics": (
+            "ul2tune.metrics.registry.exact_match",
+            "tests.evaluation.prepared.mean_length",
+        ),
     }
     manifest.write(TaskManifest(**{**values, **changes}), target / "manifest.json")
 

@@ -14,12 +14,12 @@ from tests.decoding import tiny
 from tests.evaluation import prepared
 from ul2tune import sharding
 from ul2tune.checkpoints.manager import CheckpointManager
-from ul2tune.data import metrics
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.evaluation import report, run
 from ul2tune.evaluation.hook import EvaluationHook
 from ul2tune.evaluation.predictor import LogLikelihood, length_buckets
 from ul2tune.evaluation.run import EvalConfig
+from ul2tune.metrics import text
 from ul2tune.models import base
 from ul2tune.sharding import MeshConfig
 from ul2tune.types import HookContext
@@ -83,7 +83,7 @@ def test_writes_all_that_made_a_score(reference):
     for row in rows:
         assert row["prompt"].startswith(row["task"])
         assert row["split_hash"] == table["split_hash"]
-        expected = metrics.score_token_f1(row["prediction"], row["references"])
+        expected = text.score_token_f1(row["prediction"], row["references"])
         assert row["scores"]["token_f1"] == expected
     ranked = [row for row in rows if row["task"] == "is_long"]
     assert all(len(row["log_likelihood_sum"]) == 3 for row in ranked)
@@ -167,7 +167,7 @@ def test_means_over_examples_tasks_and_categories_differ():
         vocabulary=prepared.VOCABULARY,
         metric_functions=dict.fromkeys(
             ("t1", "t2", "t3"),
-            ("ul2tune.data.metrics.rouge_l", "tests.evaluation.prepared.mean_length"),
+            ("ul2tune.metrics.registry.rouge_l", "tests.evaluation.prepared.mean_length"),
         ),
         fingerprints={},
         split_hash="h",

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import seqio
 
-from ul2tune.data import tk_instruct, vocab
-from ul2tune.data.records import Demo, Record
-from ul2tune.data.tk_instruct import TkInstruct
+from ul2tune.data import vocab
 from ul2tune.evaluation import examples
+from ul2tune.instructions import tk_instruct
+from ul2tune.instructions.records import Demo, Record
+from ul2tune.instructions.tk_instruct import TkInstruct
 from ul2tune.prepare.record_tasks import register_record_task, tk_instruct_renderer
 from ul2tune.prepare.run import prepare
 from ul2tune.prepare.superni_tasks import register_superni
@@ -73,7 +74,7 @@ def test_prepared_examples_hold_all_that_evaluation_needs(name, tmp_path):
     assert one.demo_ids == ("positive-1",)
     assert one.baselines == {"copy_input": "grass 100", "copy_demo": "blue"}
     assert found.metric_functions[name] == tuple(
-        f"ul2tune.data.metrics.{metric}" for metric in ("exact_match", "token_f1", "rouge_l")
+        f"ul2tune.metrics.registry.{metric}" for metric in ("exact_match", "token_f1", "rouge_l")
     )
     assert examples.vocabulary_of(name, str(tmp_path)).fingerprint == VOCABULARY.fingerprint
 

@@ -1,7 +1,7 @@
 """The finite set of examples an evaluation runs over, read from prepared data without TensorFlow.
 
 Everything comes from the manifests and shards that `ul2tune prepare` wrote: token ids of the
-prompts, raw references, answer choices and names (`ul2tune.data.records.FIELD_NAMES`).
+prompts, raw references, answer choices and names (`ul2tune.instructions.records.FIELD_NAMES`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 
 from ul2tune.data import manifest, vocab
 from ul2tune.data.codec import Example
-from ul2tune.data.superni import split_hash
 from ul2tune.data.vocab import Vocabulary
 from ul2tune.feed.store import Readers, Store
+from ul2tune.instructions.superni import split_hash
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,11 +17,11 @@ import jax
 import numpy as np
 
 from ul2tune import sharding
-from ul2tune.data.records import stable_hash
 from ul2tune.data.vocab_info import VocabInfo
 from ul2tune.decoding.generate import generate
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.decoding.score import score
+from ul2tune.instructions.records import stable_hash
 from ul2tune.models import base
 from ul2tune.types import Tree
 

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ul2tune.data import metrics
 from ul2tune.evaluation.examples import EvalExample, EvalSet
 from ul2tune.evaluation.predictor import LogLikelihood
+from ul2tune.metrics import registry
+from ul2tune.metrics.choices import is_correct_choice, rank_choice
 
 # Both ways to rank are always reported: scores of one paper are not reproducible with the other's.
 RANK_SUM, RANK_MEAN = "rank_accuracy_sum", "rank_accuracy_mean"
@@ -67,14 +68,11 @@ def judge(
     example: EvalExample, text: str, choices: Sequence[LogLikelihood], names: Sequence[str]
 ) -> Answer:
     """Scores one answer by the metrics called `names`, and by rank where there are choices."""
-    scores = {name: metrics.SCORES[name](text, example.references) for name in names}
+    scores = {name: registry.SCORES[name](text, example.references) for name in names}
     if choices:
-        right = [
-            metrics.is_correct_choice(choice, example.references)
-            for choice in example.answer_choices
-        ]
-        scores[RANK_SUM] = float(right[metrics.rank_choice([c.sum for c in choices])])
-        scores[RANK_MEAN] = float(right[metrics.rank_choice([c.mean for c in choices])])
+        right = [is_correct_choice(choice, example.references) for choice in example.answer_choices]
+        scores[RANK_SUM] = float(right[rank_choice([c.sum for c in choices])])
+        scores[RANK_MEAN] = float(right[rank_choice([c.mean for c in choices])])
     return Answer(example=example, text=text, choices=tuple(choices), scores=scores)
 
 
@@ -152,9 +150,9 @@ def _declared(answers: Sequence[Answer], functions: Sequence[str]) -> dict[str, 
     predictions = [answer.text for answer in answers]
     results: dict[str, float] = {}
     # The registry's own are `EvalConfig.metrics`, which the user chooses.
-    own = {f"{metrics.__name__}.{name}" for name in metrics.SCORES}
+    own = {f"{registry.__name__}.{name}" for name in registry.SCORES}
     for name in (n for n in functions if n.replace(":", ".") not in own):
-        results |= {k: float(v) for k, v in metrics.resolve(name)(targets, predictions).items()}
+        results |= {k: float(v) for k, v in registry.resolve(name)(targets, predictions).items()}
     return results
 
 

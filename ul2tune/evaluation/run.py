@@ -11,7 +11,6 @@ import jax
 
 from ul2tune import sharding
 from ul2tune.checkpoints import initialize
-from ul2tune.data import metrics
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.evaluation import examples, report
 from ul2tune.evaluation.examples import EvalSet
@@ -21,6 +20,7 @@ from ul2tune.evaluation.predictor import (
     length_buckets,
 )
 from ul2tune.evaluation.progress import Progress
+from ul2tune.metrics import registry
 from ul2tune.types import Tree
 
 
@@ -33,7 +33,7 @@ class EvalConfig:
       inputs_length: longer prompts are cut from the right, and counted.
       batch_size: prompts per step; changes speed, never results.
       sampling: how answers are generated.
-      metrics: keys of `ul2tune.data.metrics.SCORES`; a task's own metric functions come on top.
+      metrics: keys of `ul2tune.metrics.registry.SCORES`; a task's own metric functions come on top.
       rank_choices: also rank the answer choices by log-likelihood, where an example has some.
       max_examples_per_task: the first so many; None = all.
       length_buckets: padded prompt lengths; empty = powers of two up to `inputs_length`.
@@ -53,8 +53,8 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         for name in self.metrics:
-            if name not in metrics.SCORES:
-                raise ValueError(f"Unknown metric {name!r}; known are {sorted(metrics.SCORES)}.")
+            if name not in registry.SCORES:
+                raise ValueError(f"Unknown metric {name!r}; known are {sorted(registry.SCORES)}.")
         for name in ("inputs_length", "batch_size", "max_examples_per_task"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -2,7 +2,7 @@
 
     register_record_task("my_task", corpus, functools.partial(tk_instruct.render, encodings=…))
 
-Every collection is registered like this: a corpus of records (`ul2tune.data.records`) and a
+Every collection is registered like this: a corpus of records (`ul2tune.instructions.records`) and a
 renderer. The elements hold `inputs` and `targets` (tokenized, with end of sequence) and what
 evaluation needs beside them (`records.FIELD_NAMES`); `prepare` carries it into `Example.fields`,
 and in plain SeqIO the task's postprocessor and metric functions use it.
@@ -16,9 +16,9 @@ from typing import Any, Protocol
 
 import seqio
 
-from ul2tune.data import metrics
-from ul2tune.data.records import Record, Renderer, evaluation_fields, move_space
-from ul2tune.data.tk_instruct import Tokenizer
+from ul2tune.instructions.records import Record, Renderer, evaluation_fields, move_space
+from ul2tune.instructions.tk_instruct import Tokenizer
+from ul2tune.metrics import registry
 from ul2tune.prepare.identity import identity
 from ul2tune.prepare.runtime import tf
 from ul2tune.prepare.seqio_vocab import SeqioVocabulary
@@ -154,7 +154,7 @@ def register_record_task(
         preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos_after_trim],
         output_features={"inputs": feature, "targets": feature},
         postprocess_fn=references,
-        metric_fns=[metrics.exact_match, metrics.token_f1, metrics.rouge_l],
+        metric_fns=[registry.exact_match, registry.token_f1, registry.rouge_l],
     )
 
 

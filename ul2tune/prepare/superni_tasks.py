@@ -11,9 +11,9 @@ from pathlib import Path
 
 import seqio
 
-from ul2tune.data import superni, tk_instruct
-from ul2tune.data.superni import TaskFile
-from ul2tune.data.tk_instruct import TkInstruct
+from ul2tune.instructions import superni, tk_instruct
+from ul2tune.instructions.superni import TaskFile
+from ul2tune.instructions.tk_instruct import TkInstruct
 from ul2tune.prepare.record_tasks import register_record_task, tk_instruct_renderer
 from ul2tune.prepare.tasks import VocabularyLike
 

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from ul2tune.data import metrics, stdlib_instructions, superni, tk_instruct
-from ul2tune.data.stdlib_instructions import EVAL_INSTANCES, Function, Material, Sentence
+from ul2tune.instructions import stdlib_instructions, superni, tk_instruct
+from ul2tune.instructions.stdlib_instructions import EVAL_INSTANCES, Function, Material, Sentence
+from ul2tune.metrics import registry
 
 NAMES = tuple(stdlib_instructions.task_types())
 
@@ -141,4 +142,4 @@ def test_the_table_names_known_metrics_and_fields():
         known = {"category", "definitions", "explanation", "choices", "held_out"}
         assert entry.keys() <= known
         assert json.dumps(entry).isascii()
-    assert set(superni.DEFAULT_METRICS) <= metrics.SCORES.keys()
+    assert set(superni.DEFAULT_METRICS) <= registry.SCORES.keys()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ul2tune.data.records import Demo, Record, Rendered, stable_hash
+from ul2tune.instructions.records import Demo, Record, Rendered, stable_hash
 
 
 class Tokenizer(Protocol):

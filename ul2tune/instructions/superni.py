@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ul2tune.data.records import Demo, Record, stable_hash
+from ul2tune.instructions.records import Demo, Record, stable_hash
 
 # Tk-Instruct evaluates the first 100 instances of a task: balanced by label, in the file's order.
 EVAL_INSTANCES = 100

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ul2tune.data import metrics, superni
-from ul2tune.data.records import copy_demo, copy_input
+from ul2tune.instructions import superni
+from ul2tune.instructions.records import copy_demo, copy_input
+from ul2tune.metrics import choices, registry, text
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,7 @@ from ul2tune.data.records import copy_demo, copy_input
     ],
 )
 def test_exact_match(prediction, references, expected):
-    assert metrics.score_exact_match(prediction, references) == expected
+    assert text.score_exact_match(prediction, references) == expected
 
 
 @pytest.mark.parametrize(
@@ -41,56 +42,56 @@ def test_exact_match(prediction, references, expected):
     ],
 )
 def test_token_f1(prediction, references, expected):
-    assert metrics.score_token_f1(prediction, references) == pytest.approx(expected)
+    assert text.score_token_f1(prediction, references) == pytest.approx(expected)
 
 
 def test_rouge_l_is_the_longest_common_subsequence():
     # LCS of "police kill the gunman" and "police killed the gunman" with stems is all 4 words.
-    assert metrics.score_rouge_l("police kill the gunman", ["police killed the gunman"]) == 1.0
-    got = metrics.rouge("the gunman kill police", "police killed the gunman", stemmer=False)
+    assert text.score_rouge_l("police kill the gunman", ["police killed the gunman"]) == 1.0
+    got = text.rouge("the gunman kill police", "police killed the gunman", stemmer=False)
     assert got == {"p": 0.5, "r": 0.5, "f": 0.5}
-    uneven = metrics.rouge("a b c d", "a x", stemmer=False)
+    uneven = text.rouge("a b c d", "a x", stemmer=False)
     assert (uneven["p"], uneven["r"]) == (0.25, 0.5)
 
 
 @settings(deadline=None, derandomize=True, max_examples=60)
 @given(st.text(max_size=30), st.lists(st.text(max_size=30), min_size=1, max_size=3))
 def test_scores_are_in_range_and_best_for_a_reference_itself(prediction, references):
-    for score in metrics.SCORES.values():
+    for score in registry.SCORES.values():
         assert 0.0 <= score(prediction, references) <= 1.0
         assert score(prediction, references) <= score(prediction, [*references, prediction])
-    assert metrics.score_exact_match(references[0], references) == 1.0
+    assert text.score_exact_match(references[0], references) == 1.0
 
 
 def test_seqio_metrics_are_means_in_percent():
     targets, predictions = [["a", "b"], "c", ["d"]], ["b", "c", "x"]
-    assert metrics.exact_match(targets, predictions) == {"exact_match": pytest.approx(200 / 3)}
-    assert metrics.token_f1([["x y"]], ["x"])["token_f1"] == pytest.approx(200 / 3)
+    assert registry.exact_match(targets, predictions) == {"exact_match": pytest.approx(200 / 3)}
+    assert registry.token_f1([["x y"]], ["x"])["token_f1"] == pytest.approx(200 / 3)
     with pytest.raises(ValueError, match="one prediction per target, got 1 for 2"):
-        metrics.rouge_l(["a", "b"], ["a"])
+        registry.rouge_l(["a", "b"], ["a"])
 
 
 def test_rank_choice_takes_the_first_of_a_tie():
-    assert metrics.rank_choice([-3.0, -1.0, -2.0]) == 1
-    assert metrics.rank_choice([-1.000001, -1.0, -2.0]) == 0
-    assert metrics.is_correct_choice(" yes", ["no", "yes "])
-    assert not metrics.is_correct_choice("Yes", ["yes"])
+    assert choices.rank_choice([-3.0, -1.0, -2.0]) == 1
+    assert choices.rank_choice([-1.000001, -1.0, -2.0]) == 0
+    assert choices.is_correct_choice(" yes", ["no", "yes "])
+    assert not choices.is_correct_choice("Yes", ["yes"])
 
 
 def test_metric_functions_resolve_by_name():
-    assert metrics.resolve("ul2tune.data.metrics:exact_match") is metrics.exact_match
-    assert metrics.resolve("ul2tune.data.metrics.rouge_l") is metrics.rouge_l
-    for name in ("no.such_module.f", "ul2tune.data.metrics:nothing", "f"):
+    assert registry.resolve("ul2tune.metrics.registry:exact_match") is registry.exact_match
+    assert registry.resolve("ul2tune.metrics.registry.rouge_l") is registry.rouge_l
+    for name in ("no.such_module.f", "ul2tune.metrics.registry:nothing", "f"):
         with pytest.raises(ValueError, match=f"Metric '{name}' of the manifest"):
-            metrics.resolve(name)
+            registry.resolve(name)
 
 
 def test_a_missing_rouge_package_is_a_clear_error():
     code = (
         "import sys; sys.modules['rouge_score'] = None\n"
-        "from ul2tune.data import metrics\n"
-        "print(metrics.score_exact_match('a', ['a']))\n"
-        "metrics.score_rouge_l('a', ['a'])"
+        "from ul2tune.metrics import text\n"
+        "print(text.score_exact_match('a', ['a']))\n"
+        "text.score_rouge_l('a', ['a'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "1.0\n"
@@ -102,7 +103,7 @@ def test_equals_rouge_score_on_a_thousand_pairs(shared):
     golden = json.loads((root / "golden.json").read_text(encoding="utf-8"))
     predictions = (root / "prediction_large.txt").read_text(encoding="utf-8").splitlines()
     targets = (root / "target_large.txt").read_text(encoding="utf-8").splitlines()
-    got = [metrics.rouge(p, t) for p, t in zip(predictions, targets, strict=True)]
+    got = [text.rouge(p, t) for p, t in zip(predictions, targets, strict=True)]
     means = [sum(row[key] for row in got) / len(got) for key in "prf"]
     assert means == pytest.approx(golden["mean_large_stem1"]["rougeL"], abs=1e-12)
     assert [round(row["f"], 8) for row in got[:200]] == golden["rougeL_f_first200_stem1"]
@@ -120,7 +121,7 @@ def test_baselines_equal_tk_instructs_to_four_decimals(shared):
             predictions = [baseline(record) for record in records]
             golden = goldens[path.stem][name]
             assert len(records) == golden["n"]
-            rouge_l = metrics.rouge_l(targets, predictions)["rouge_l"]
-            exact = metrics.exact_match(targets, predictions)["exact_match"]
+            rouge_l = registry.rouge_l(targets, predictions)["rouge_l"]
+            exact = registry.exact_match(targets, predictions)["exact_match"]
             assert round(rouge_l, 4) == golden["rougeL"], (path.stem, name)
             assert round(exact, 4) == golden["exact_match"], (path.stem, name)

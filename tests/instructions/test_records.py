@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ul2tune.data import records
-from ul2tune.data.records import Demo, Record, Rendered
+from ul2tune.instructions import records
+from ul2tune.instructions.records import Demo, Record, Rendered
 
 TEXT = st.text(max_size=20)
 NAME = st.text(min_size=1, max_size=20)
@@ -98,7 +98,7 @@ def test_a_bad_line_is_named(tmp_path, line, message):
 
 def test_stable_hash_is_the_same_in_another_process():
     parts = ("seed", 7, "ä\x1f")
-    code = f"from ul2tune.data.records import stable_hash; print(stable_hash(*{parts!r}))"
+    code = f"from ul2tune.instructions.records import stable_hash; print(stable_hash(*{parts!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) == records.stable_hash(*parts)
     assert records.stable_hash("a", "b") != records.stable_hash("a,b")

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ul2tune.data import superni, tk_instruct, vocab
-from ul2tune.data.records import Demo, Record
-from ul2tune.data.tk_instruct import MIXED_ENCODINGS, TkInstruct
+from ul2tune.data import vocab
+from ul2tune.instructions import superni, tk_instruct
+from ul2tune.instructions.records import Demo, Record
+from ul2tune.instructions.tk_instruct import MIXED_ENCODINGS, TkInstruct
 
 BYTES = vocab.load("bytes")
 RECORD = Record(

@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import Any
 
 from ul2tune.data import stdlib_corpus
-from ul2tune.data.records import Record, stable_hash
-from ul2tune.data.superni import TaskFile
 from ul2tune.data.vocab_training import cache_dir
+from ul2tune.instructions.records import Record, stable_hash
+from ul2tune.instructions.superni import TaskFile
 
 # Changes when the same sources would give other files.
 VERSION = 2

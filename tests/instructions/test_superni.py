@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ul2tune.data import superni
-from ul2tune.data.superni import Instance, TaskFile
+from ul2tune.instructions import superni
+from ul2tune.instructions.superni import Instance, TaskFile
 
 NEW = {
     "Contributors": ["us"],

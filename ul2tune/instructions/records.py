@@ -56,7 +56,7 @@ class Record:
       demos: candidates in order; the renderer decides how many fit.
       explanation: rationale or chain of thought that leads to the target.
       template_id, template_style, inverted: which template renders it; empty = the only one.
-      metric_names: keys of `ul2tune.data.metrics.SCORES`.
+      metric_names: keys of `ul2tune.metrics.registry.SCORES`.
 
     Raises:
       ValueError: on construction, naming the field and the value that is wrong.

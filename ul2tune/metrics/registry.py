@@ -1,0 +1,78 @@
+"""Every metric by name, for all collections.
+
+:data:`SCORES` holds the per-example scores. The functions with SeqIO's signature
+`(targets, predictions)` are their means in percent: a SeqIO Task lists them as `metric_fns`, and
+its manifest names them as ``ul2tune.metrics.registry:exact_match``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+from ul2tune.metrics.text import score_exact_match, score_rouge_l, score_token_f1
+
+Score = Callable[[str, Sequence[str]], float]
+MetricFn = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, float]]
+
+# The registry. `Record.metric_names` and `EvalConfig.metrics` name its keys.
+SCORES: Mapping[str, Score] = {
+    "exact_match": score_exact_match,
+    "token_f1": score_token_f1,
+    "rouge_l": score_rouge_l,
+}
+
+
+def exact_match(targets: Sequence[Any], predictions: Sequence[str]) -> dict[str, float]:
+    """Mean :func:`score_exact_match` in percent, with SeqIO's signature.
+
+    `targets` are the references of each example: a string, or several.
+    """
+    return {"exact_match": mean_percent("exact_match", targets, predictions)}
+
+
+def token_f1(targets: Sequence[Any], predictions: Sequence[str]) -> dict[str, float]:
+    """Mean :func:`score_token_f1` in percent, with SeqIO's signature."""
+    return {"token_f1": mean_percent("token_f1", targets, predictions)}
+
+
+def rouge_l(targets: Sequence[Any], predictions: Sequence[str]) -> dict[str, float]:
+    """Mean :func:`score_rouge_l` in percent, with SeqIO's signature."""
+    return {"rouge_l": mean_percent("rouge_l", targets, predictions)}
+
+
+def mean_percent(name: str, targets: Sequence[Any], predictions: Sequence[str]) -> float:
+    """Mean over examples of the score `name`, times 100.
+
+    Raises:
+      ValueError: if there are not as many predictions as targets, or none.
+    """
+    if len(targets) != len(predictions) or not targets:
+        raise ValueError(
+            f"{name} needs one prediction per target, got {len(predictions)} for {len(targets)}."
+        )
+    references = [[target] if isinstance(target, str) else list(target) for target in targets]
+    total = sum(SCORES[name](p, r) for p, r in zip(predictions, references))
+    return 100.0 * total / len(targets)
+
+
+def resolve(name: str) -> MetricFn:
+    """Imports the metric function a manifest names as ``package.module:function``.
+
+    Raises:
+      ValueError: if there is no such function.
+    """
+    module, separator, function = name.partition(":")
+    if not separator:
+        module, _, function = name.rpartition(".")
+    try:
+        found: Any = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"Metric {name!r} of the manifest cannot be imported ({error}). Put it into a module "
+            f"on the path that imports no TensorFlow, or prepare the task again without it."
+        ) from error
+    if not callable(found):
+        raise ValueError(f"Metric {name!r} of the manifest is not a function but {found!r}.")
+    return cast(MetricFn, found)

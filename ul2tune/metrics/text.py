@@ -1,0 +1,79 @@
+"""Scores of free text: prediction and references -> number in [0, 1], the best over references."""
+
+from __future__ import annotations
+
+import functools
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+
+_DROP_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+
+
+def normalize(text: str) -> str:
+    """Tk-Instruct's normalisation: lower case, no ASCII punctuation, single spaces.
+
+    Articles are kept, unlike in SQuAD.
+    """
+    return " ".join(text.lower().translate(_DROP_PUNCTUATION).split())
+
+
+def normalize_squad(text: str) -> str:
+    """SQuAD's normalisation (Rajpurkar et al. 2016, evaluation script): articles go as well."""
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_DROP_PUNCTUATION)).split())
+
+
+def score_exact_match(prediction: str, references: Sequence[str]) -> float:
+    """1 if the normalised prediction equals a normalised reference (Tk-Instruct)."""
+    return float(normalize(prediction) in {normalize(reference) for reference in references})
+
+
+def score_token_f1(prediction: str, references: Sequence[str]) -> float:
+    """SQuAD's F1 over bags of normalised words; two empty answers agree."""
+    return max(_token_f1(prediction, reference) for reference in references)
+
+
+def score_rouge_l(prediction: str, references: Sequence[str]) -> float:
+    """ROUGE-L F-measure of the `rouge-score` package with its Porter stemmer (Tk-Instruct).
+
+    Raises:
+      ValueError: if `rouge-score` is not installed.
+    """
+    return max(rouge(prediction, reference)["f"] for reference in references)
+
+
+def rouge(
+    prediction: str, reference: str, *, variant: str = "rougeL", stemmer: bool = True
+) -> dict[str, float]:
+    """Precision, recall and F-measure by `rouge-score`'s own implementation.
+
+    Args:
+      prediction, reference: the order matters for precision and recall.
+      variant: "rouge1", "rouge2", "rougeL", … as `rouge-score` names them.
+      stemmer: whether to stem words first.
+    """
+    score = _rouge_scorer(variant, stemmer).score(target=reference, prediction=prediction)[variant]
+    return {"p": score.precision, "r": score.recall, "f": score.fmeasure}
+
+
+def _token_f1(prediction: str, reference: str) -> float:
+    predicted, expected = normalize_squad(prediction).split(), normalize_squad(reference).split()
+    if not predicted or not expected:
+        return float(predicted == expected)
+    common = sum((Counter(predicted) & Counter(expected)).values())
+    return 2.0 * common / (len(predicted) + len(expected))
+
+
+@functools.cache
+def _rouge_scorer(variant: str, stemmer: bool):
+    try:
+        # An optional extra: only ROUGE needs it, and it brings nltk along.
+        from rouge_score import rouge_scorer
+    except ImportError as error:
+        raise ValueError(
+            "ROUGE needs the package rouge-score, which is not installed. Install it with "
+            "`pip install 'ul2tune[eval]'`, or leave 'rouge_l' out of the metrics."
+        ) from error
+    return rouge_scorer.RougeScorer([variant], use_stemmer=stemmer)
