@@ -7,7 +7,7 @@ nothing of conversion.
 
 Layouts. Ours: kernels are [in …, out …] with heads split, stacked layers on a leading axis.
 PyTorch's: ``Linear.weight`` is [out, in] with everything flat, one tensor per layer. Conversions
-only move numbers: a sum has no exact inverse, so a norm that applies ``1 + w`` holds ``w`` here too.
+only move numbers: a sum has no exact inverse, so norms that apply ``1 + w`` hold ``w`` here too.
 
     Leaf(path="encoder/layers/mlp/wo", stacked=True,
          names=numbered("encoder.block.{}.layer.1.DenseReluDense.wo.weight", 12),
