@@ -5,7 +5,18 @@ import importlib
 
 import pytest
 
-MODULES = ("chunks", "denoise", "pivots", "ragged", "rng", "spans", "t5_compat", "tf_rng", "ul2")
+MODULES = (
+    "chunks",
+    "denoise",
+    "pivots",
+    "policies",
+    "ragged",
+    "rng",
+    "spans",
+    "t5_compat",
+    "tf_rng",
+    "ul2",
+)
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -81,13 +81,16 @@ class TaskManifest:
 class MixtureManifest:
     """A mixture's tasks with their effective rates (normalised to sum 1).
 
-    `TASK_MODULES` is kept so that a child process can prepare what is missing.
+    `TASK_MODULES` is kept so that a child process can prepare what is missing, and the tree the
+    rates come from (`ul2tune.data.rates.Share.to_json`) so that `inspect` can show it; None in
+    folders that an older version prepared.
     """
 
     name: str
     tasks: tuple[str, ...]
     rates: tuple[float, ...]
     modules: tuple[str, ...] = ()
+    tree: Mapping[str, Any] | None = None
     format_version: int = FORMAT_VERSION
 
     @staticmethod

@@ -8,36 +8,83 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import seqio
 
+from ul2tune.data import rates
+from ul2tune.data.rates import Share
 
-def effective_rates(name: str, num_examples: Mapping[str, int]) -> dict[str, float]:
-    """Rates of all tasks with a positive one, normalised to sum 1, in the order of their names.
+# What SeqIO does not keep of a mixture: name -> the policy in words (`prepare.mixtures` adds).
+POLICIES: dict[str, str] = {}
 
-    A task that is in several sub-mixtures gets the sum of what it gets in each, and a sub-mixture
-    divides its own rate among its tasks: `seqio.Mixture.get_rate`. Rate functions that look at the
-    size of a task's cache (`seqio.mixing_rate_num_examples`) see the prepared sizes.
+
+def mixture_share(name: str, num_examples: Mapping[str, int]) -> Share:
+    """The tree of a mixture with the share of every sub-mixture and task.
+
+    A sub-mixture divides its own rate among its tasks: `seqio.Mixture.get_rate`. Rate functions
+    that look at the size of a task's cache (`seqio.mixing_rate_num_examples`) see the prepared
+    sizes.
 
     Args:
       name: a registered task or mixture.
       num_examples: prepared training examples by task.
 
     Raises:
-      ValueError: if a rate is negative or not finite, or all are zero.
+      ValueError: if a rate is negative or not finite, or all of a (sub-)mixture are zero.
     """
     provider = seqio.get_mixture_or_task(name)
+    with _as_seqio_caches(list(seqio.get_subtasks(provider)), num_examples):
+        return _share(provider, num_examples, 1.0, 1.0)
+
+
+def effective_rates(name: str, num_examples: Mapping[str, int]) -> dict[str, float]:
+    """Rates of all tasks with a positive one, normalised to sum 1, in the order of their names.
+
+    A task that is in several sub-mixtures gets the sum of what it gets in each. Arguments and
+    errors as for :func:`mixture_share`.
+    """
+    return dict(sorted(rates.flat(mixture_share(name, num_examples)).items()))
+
+
+def _share(
+    provider: seqio.Task | seqio.Mixture, sizes: Mapping[str, int], rate: float, weight: float
+) -> Share:
     if isinstance(provider, seqio.Task):
-        return {provider.name: 1.0}
-    with _as_seqio_caches(provider.tasks, num_examples):
-        rates = {task.name: float(provider.get_rate(task)) for task in provider.tasks}
-    for task, rate in rates.items():
-        if rate < 0 or not math.isfinite(rate):
-            raise ValueError(f"Task {task!r} has rate {rate} in mixture {name!r}; use rates >= 0.")
-    total = sum(rates.values())
-    if total == 0:
-        raise ValueError(f"All rates of mixture {name!r} are zero.")
-    return {task: rate / total for task, rate in rates.items() if rate > 0}
+        examples = sizes.get(provider.name, 0)
+        return Share(name=provider.name, rate=rate, weight=weight, examples=examples)
+    below = [(seqio.get_mixture_or_task(n), r) for n, r in provider.rate_per_task_name.items()]
+    weights = [_weight(provider.name, child, value) if rate else 0.0 for child, value in below]
+    total = sum(weights)
+    if rate and not total:
+        raise ValueError(f"All rates of mixture {provider.name!r} are zero.")
+    children = tuple(
+        _share(child, sizes, rate * own / total if total else 0.0, own)
+        for (child, _), own in zip(below, weights, strict=True)
+    )
+    return Share(
+        name=provider.name,
+        rate=rate,
+        weight=weight,
+        examples=sum({leaf.name: leaf.examples or 0 for leaf in _leaves(children)}.values()),
+        policy=POLICIES.get(provider.name, ""),
+        children=children,
+    )
+
+
+def _leaves(children: tuple[Share, ...]) -> Iterator[Share]:
+    for child in children:
+        yield from rates.share_leaves(child)
+
+
+def _weight(mixture: str, child: seqio.Task | seqio.Mixture, value: Any) -> float:
+    number: Any = value(child) if callable(value) else value
+    rate = float(number)
+    if rate < 0 or not math.isfinite(rate):
+        raise ValueError(
+            f"Task {child.name!r} has rate {rate} in mixture {mixture!r}; use rates >= 0."
+        )
+    return rate
 
 
 @contextmanager

@@ -15,18 +15,19 @@ import fcntl
 import importlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ul2tune.data import manifest
 from ul2tune.data.documents import Rejections
 from ul2tune.data.manifest import MixtureManifest, TaskManifest
+from ul2tune.data.rates import flat
 from ul2tune.data.vocab import SentencePieceVocabulary, Vocabulary
 from ul2tune.prepare import runners
 from ul2tune.prepare.plan import Plan, find_tasks, make_plan
 from ul2tune.prepare.progress import Progress
-from ul2tune.prepare.rates import effective_rates
+from ul2tune.prepare.rates import mixture_share
 from ul2tune.prepare.shards import Receipt, receipt_path
 from ul2tune.prepare.sources import DocumentSource
 
@@ -81,14 +82,15 @@ def prepare(
         }
         if not any(counts.values()):
             raise ValueError(f"{mixture!r} has no examples in splits {tuple(splits)}.")
-        num_examples = {task.name: counts[task.name, "train"] for task in tasks}
-        rates = effective_rates(mixture, num_examples)
+        share = mixture_share(mixture, _sizes(counts))
+        rates = dict(sorted(flat(share).items()))
         manifest.write(
             MixtureManifest(
                 name=mixture,
                 tasks=tuple(rates),
                 rates=tuple(rates.values()),
                 modules=tuple(modules),
+                tree=share.to_json(),
             ),
             manifest.mixture_path(data_dir, mixture),
         )
@@ -107,6 +109,15 @@ def import_modules(modules: Sequence[str]) -> None:
             raise ValueError(
                 f"TASK_MODULES names {module!r}, which Python does not find from {os.getcwd()}."
             ) from error
+
+
+def _sizes(counts: Mapping[tuple[str, str], int]) -> dict[str, int]:
+    """Examples by task that rates are computed from: of the training split, where there is one."""
+    train = {task: count for (task, split), count in counts.items() if split == "train"}
+    if any(train.values()):
+        return train
+    # For evaluation alone; rates only have to exist.
+    return {task: max(counts[key] for key in counts if key[0] == task) for task in train}
 
 
 def _num_examples(task: str, split: str, data_dir: str) -> int:

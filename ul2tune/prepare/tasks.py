@@ -94,7 +94,9 @@ def register_corpus_task(
     online: Callable = seqio.preprocessors.append_eos_after_trim
     if config is not None:
         online = UL2Preprocessor(config)
-        features["inputs"] = dataclasses.replace(target, required=not config.is_causal)
+        # In the order of all other tasks: SeqIO mixes only tasks that agree on it.
+        inputs = dataclasses.replace(target, required=not config.is_causal)
+        features = {"inputs": inputs, "targets": target}
     tokenize = functools.partial(tokenize_documents, vocabulary=wrapped)
     return seqio.TaskRegistry.add(
         name,

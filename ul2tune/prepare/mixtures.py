@@ -1,0 +1,110 @@
+"""Registering a tree of rates (`ul2tune.data.rates`) as nested SeqIO mixtures.
+
+    register_mixture(Group(name="mine", policy=Fixed(weights={"flan": 0.9, "ul2_stdlib": 0.1}),
+                           children=(flan, Leaf(name="ul2_stdlib"))))
+
+Every group becomes a `seqio.Mixture`, the inner ones called ``mine.flan``; a leaf is a registered
+task, or another mixture, which then divides its share itself. Plain SeqIO sees the same rates as
+`ul2tune prepare`: they are computed when SeqIO asks for them, from the examples that are prepared
+(or in SeqIO's own cache) by then.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable
+
+import seqio
+
+from ul2tune.data import rates
+from ul2tune.data.rates import Group
+from ul2tune.prepare.rates import POLICIES
+
+
+def register_mixture(tree: Group) -> seqio.Mixture:
+    """Registers a tree.
+
+    Leaves that state `examples` keep them, the others have those of their task's ``train`` split.
+
+    Args:
+      tree: the root's name becomes the mixture's.
+
+    Returns:
+      the registered mixture.
+
+    Raises:
+      ValueError: if a leaf is no registered task or mixture, or a name is taken.
+    """
+    return _register(tree, tree.name)
+
+
+def count_examples(name: str) -> int | None:
+    """Training examples of a task or mixture as SeqIO knows them; None if it does not."""
+    provider = seqio.get_mixture_or_task(name)
+    counts = [_count(task) for task in seqio.get_subtasks(provider)]
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
+
+
+def _count(task: seqio.Task) -> int | None:
+    if task.cache_dir:
+        return int(task.get_cached_stats("train")["examples"])
+    if "train" not in task.splits:
+        return 0
+    return task.num_input_examples("train")
+
+
+def _register(group: Group, name: str) -> seqio.Mixture:
+    known = {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}
+    if name in known:
+        raise ValueError(f"There is a task or mixture {name!r} already; name the group otherwise.")
+    names = []
+    for child in group.children:
+        if isinstance(child, Group):
+            names.append(_register(child, f"{name}.{child.name}").name)
+        elif child.name in known:
+            names.append(child.name)
+        else:
+            raise ValueError(
+                f"Leaf {child.name!r} of mixture {name!r} is no registered task or mixture: import "
+                "the module that registers it first."
+            )
+    weights = _Weights(group)
+    POLICIES[name] = rates.describe(group.policy)
+    return seqio.MixtureRegistry.add(
+        name, [(child, Rate(weights, index)) for index, child in enumerate(names)]
+    )
+
+
+class _Weights:
+    """A group's weights, computed once for every set of caches that SeqIO looks into."""
+
+    def __init__(self, group: Group):
+        self._group = group
+        self._found: dict[tuple[str, ...], list[float]] = {}
+
+    def __call__(self) -> list[float]:
+        key = tuple(map(str, seqio.get_global_cache_dirs()))
+        if key not in self._found:
+            self._found = {key: rates.weights(self._group, count_examples)}
+        return self._found[key]
+
+
+@numbers.Number.register
+class Rate:
+    """A rate that is known later: SeqIO wants a number for a sub-mixture and converts it to float
+    whenever it needs it.
+
+    Args:
+      weights: of all children.
+      index: which child this is.
+    """
+
+    def __init__(self, weights: Callable[[], list[float]], index: int):
+        self._weights, self._index = weights, index
+
+    def __float__(self) -> float:
+        return self._weights()[self._index]
+
+    def __repr__(self) -> str:
+        return f"Rate({float(self)})"
