@@ -36,8 +36,12 @@ RULES: Mapping[str, str | tuple[str, ...] | None] = {
     "vocab": "tensor",
     "relpos_buckets": None,
     "positions": None,
+    "projection": None,
     "layers": None,
 }
+# Axes that stay whole where they do not divide by their mesh axes: models have as few key/value
+# heads as one, and every device of a group then holds all of them.
+MAY_STAY_WHOLE = frozenset({"kv_heads"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +86,19 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
-def spec(axes: Sequence[str | None]) -> PartitionSpec:
-    """Logical axes -> PartitionSpec. The first logical axis that asks for a mesh axis gets it."""
+def spec(
+    axes: Sequence[str | None],
+    shape: Sequence[int] | None = None,
+    mesh_shape: Mapping[str, int] | None = None,
+) -> PartitionSpec:
+    """Logical axes -> PartitionSpec. The first logical axis that asks for a mesh axis gets it.
+
+    Given sizes of the array and the mesh, axes of :data:`MAY_STAY_WHOLE` that do not divide are
+    replicated.
+    """
     used: set[str] = set()
     entries: list[Any] = []
-    for axis in axes:
+    for dim, axis in enumerate(axes):
         if axis is not None and axis not in RULES:
             raise ValueError(
                 f"Unknown logical axis {axis!r}; the rules table knows {sorted(RULES)}."
@@ -94,6 +106,9 @@ def spec(axes: Sequence[str | None]) -> PartitionSpec:
         rule = RULES[axis] if axis is not None else None
         wanted = (rule,) if isinstance(rule, str) else tuple(rule or ())
         free = tuple(name for name in wanted if name not in used)
+        if axis in MAY_STAY_WHOLE and shape and mesh_shape:
+            divides = shape[dim] % math.prod(mesh_shape[name] for name in free) == 0
+            free = free if divides else ()
         used.update(free)
         entries.append(free[0] if len(free) == 1 else (free or None))
     return PartitionSpec(*entries)
@@ -108,7 +123,7 @@ def sharding_for(
       ValueError: if a dimension does not divide by the mesh axes it is split over.
     """
     assert len(shape) == len(axes), (path, shape, axes)
-    partition = spec(axes)
+    partition = spec(axes, shape, mesh.shape)
     for dim, (size, entry) in enumerate(zip(shape, tuple(partition))):
         names = [entry] if isinstance(entry, str) else list(entry or ())
         ways = math.prod(mesh.shape[name] for name in names)
@@ -170,6 +185,7 @@ def to_global(local: Mapping[str, np.ndarray], mesh: Mesh, batch_size: int) -> d
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     """Constrains an activation to its logical axes; does nothing where no mesh is set."""
-    if jax.sharding.get_abstract_mesh().empty:
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
         return x
-    return jax.lax.with_sharding_constraint(x, spec(axes))
+    return jax.lax.with_sharding_constraint(x, spec(axes, x.shape, mesh.shape))

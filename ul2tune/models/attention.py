@@ -1,6 +1,8 @@
-"""Multi-head attention with T5's conventions: no scaling, a bias by distance, no bias terms.
+"""Attention, however it is computed, and T5's multi-head attention: no scaling, a bias by distance,
+no bias terms. `grouped_attention` has that of the decoder-only families.
 
-Axes: B batch, L query length, S key length, D model, H heads, A head size, W = L + S - 1 distances.
+Axes: B batch, L query length, S key length, D model, H heads, K key/value heads, A head size,
+W = L + S - 1 distances.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ul2tune.models import chunked_attention, relative_bias
+from ul2tune.models import chunked_attention, grouped, relative_bias
 from ul2tune.models.layers import drop, keep_mask, linear, normal, param
 from ul2tune.models.visibility import MASKED, Visibility
 from ul2tune.sharding import constrain
@@ -35,73 +37,77 @@ class Implementation:
 
 def attend(
     query_BLHA: jax.Array,
-    key_BSHA: jax.Array,
-    value_BSHA: jax.Array,
+    key_BSKA: jax.Array,
+    value_BSKA: jax.Array,
     bias_HW: jax.Array | None,
     visibility: Visibility,
     implementation: Implementation,
+    softcap: float | None = None,
 ) -> jax.Array:
     """Returns ``softmax(q k^T + bias) v`` as [B, L, H, A].
 
     Args:
-      query_BLHA: queries, unscaled.
-      key_BSHA: keys.
-      value_BSHA: values. Attention dropout is in them, see :class:`MultiHeadAttention`.
+      query_BLHA: queries; any scaling is in them.
+      key_BSKA: keys; K divides H, see `grouped`.
+      value_BSKA: values. Attention dropout is in them, see :class:`MultiHeadAttention`.
       bias_HW: bias by distance, see `relative_bias.by_distance`.
       visibility: who sees whom.
       implementation: how to compute it.
+      softcap: bounds the products: ``cap * tanh(q k^T / cap)`` (Gemma 2).
 
     Raises:
       ValueError: if "cudnn" does not support these inputs on this machine.
     """
     if implementation.name == "chunked":
-        return chunked_attention.attend(
-            query_BLHA, key_BSHA, value_BSHA, bias_HW, visibility, implementation.chunk_tokens
-        )
+        how = chunked_attention.How(chunk_tokens=implementation.chunk_tokens, softcap=softcap)
+        return chunked_attention.attend(query_BLHA, key_BSKA, value_BSKA, bias_HW, visibility, how)
     if bias_HW is not None:
         bias_BHLS = relative_bias.toeplitz(bias_HW, query_BLHA.shape[1])[None]
     else:
         bias_BHLS = None
     if implementation.name == "cudnn":
-        return _cudnn(query_BLHA, key_BSHA, value_BSHA, bias_BHLS, visibility)
-    return xla(query_BLHA, key_BSHA, value_BSHA, bias_BHLS, visibility.mask())
+        return _cudnn(query_BLHA, key_BSKA, value_BSKA, bias_BHLS, visibility, softcap)
+    return xla(query_BLHA, key_BSKA, value_BSKA, bias_BHLS, visibility.mask(), softcap)
 
 
 def xla(
     query_BLHA: jax.Array,
-    key_BSHA: jax.Array,
-    value_BSHA: jax.Array,
+    key_BSKA: jax.Array,
+    value_BSKA: jax.Array,
     bias_BHLS: jax.Array | None,
     mask_BLS: jax.Array,
+    softcap: float | None = None,
 ) -> jax.Array:
     """Attention with an explicit bias and mask; one query per row when decoding."""
-    logits_BHLS = jnp.einsum(
-        "BLHA,BSHA->BHLS", query_BLHA, key_BSHA, preferred_element_type=jnp.float32
-    )
+    logits_BHLS = grouped.cap(grouped.scores(query_BLHA, key_BSKA), softcap)
     if bias_BHLS is not None:
-        logits_BHLS += bias_BHLS
+        logits_BHLS = relative_bias.add_to_rows(logits_BHLS, bias_BHLS)
     logits_BHLS = jnp.where(mask_BLS[:, None], logits_BHLS, MASKED)
     # NUMERICS: softmax in float32; its result is rounded to the compute dtype for the product.
-    weights_BHLS = jax.nn.softmax(logits_BHLS, axis=-1).astype(value_BSHA.dtype)
-    return jnp.einsum("BHLS,BSHA->BLHA", weights_BHLS, value_BSHA)
+    weights_BHLS = jax.nn.softmax(logits_BHLS, axis=-1).astype(value_BSKA.dtype)
+    return jnp.moveaxis(grouped.mix(weights_BHLS, value_BSKA), 1, 2)
 
 
-def _cudnn(query_BLHA, key_BSHA, value_BSHA, bias_BHLS, visibility: Visibility) -> jax.Array:
+def _cudnn(
+    query_BLHA, key_BSKA, value_BSKA, bias_BHLS, visibility: Visibility, softcap: float | None
+) -> jax.Array:
     dtype, (length, size) = query_BLHA.dtype, (query_BLHA.shape[1], query_BLHA.shape[3])
     problems = {
         f"needs an NVIDIA GPU, and this is {jax.default_backend()!r}": jax.default_backend()
         != "gpu",
         f"needs dtype bfloat16, not {dtype}": dtype != jnp.bfloat16,
-        f"needs d_kv to be a multiple of 8 up to 256, not {size}": size % 8 != 0 or size > 256,
-        f"needs even lengths, not {length} and {key_BSHA.shape[1]}": (length | key_BSHA.shape[1])
+        f"needs a head size that is a multiple of 8 up to 256, not {size}": size % 8 != 0
+        or size > 256,
+        f"needs even lengths, not {length} and {key_BSKA.shape[1]}": (length | key_BSKA.shape[1])
         % 2,
+        f"cannot cap its logits (softcap {softcap})": softcap is not None,
     }
     problem = next((text for text, found in problems.items() if found), None)
     if problem:
-        raise ValueError(f"T5Config.attention = 'cudnn' {problem}; use 'xla' or 'chunked'.")
+        raise ValueError(f"attention = 'cudnn' {problem}; use 'xla' or 'chunked'.")
     # NUMERICS: the bias is rounded to bfloat16; cuDNN's float32 bias has given NaN gradients.
     options: dict = {"bias": None if bias_BHLS is None else bias_BHLS.astype(dtype)}
-    if visibility.packed:
+    if visibility.packed or visibility.prefix_BL is not None or visibility.window is not None:
         # Folded into the bias, [B, H, L, S] in memory: segments cost what "xla" costs.
         options["mask"] = visibility.mask()[:, None]
     else:
@@ -110,7 +116,7 @@ def _cudnn(query_BLHA, key_BSHA, value_BSHA, bias_BHLS, visibility: Visibility) 
         options["key_value_seq_lengths"] = _lengths(visibility.key_BS)
         options["is_causal"] = visibility.causal
     return jax.nn.dot_product_attention(
-        query_BLHA, key_BSHA, value_BSHA, scale=1.0, implementation="cudnn", **options
+        query_BLHA, key_BSKA, value_BSKA, scale=1.0, implementation="cudnn", **options
     )
 
 

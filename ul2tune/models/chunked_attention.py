@@ -5,53 +5,63 @@ The forward pass keeps a running maximum, normaliser and output per query (Milak
 output and the log-normaliser (FlashAttention, arXiv:2205.14135, algorithm 4). Plain JAX, any
 backend.
 
-Axes: B batch, L query length, S key length, C keys of a chunk, H heads, A head size, W = L + S - 1.
+Axes: B batch, L query length, S key length, C keys of a chunk, H heads, K key/value heads, A head
+size, W = L + S - 1.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ul2tune.models import relative_bias
+from ul2tune.models import grouped, relative_bias
 from ul2tune.models.visibility import MASKED, Visibility
 
 # Segment id of the keys that fill up the last chunk.
 BEYOND = -1
 
 
+@dataclass(frozen=True, kw_only=True)
+class How:
+    """What is static: keys per chunk, and the bound of the products (None = unbounded)."""
+
+    chunk_tokens: int
+    softcap: float | None = None
+
+
 def attend(
     query_BLHA: jax.Array,
-    key_BSHA: jax.Array,
-    value_BSHA: jax.Array,
+    key_BSKA: jax.Array,
+    value_BSKA: jax.Array,
     bias_HW: jax.Array | None,
     visibility: Visibility,
-    chunk_tokens: int,
+    how: How,
 ) -> jax.Array:
     """Returns ``softmax(q k^T + bias) v`` [B, L, H, A]; see `attention.attend`."""
-    length = key_BSHA.shape[1]
-    chunk_tokens = min(chunk_tokens, length)
-    extra = -length % chunk_tokens
-    key_BSHA, value_BSHA = (
-        jnp.pad(x, ((0, 0), (0, extra), (0, 0), (0, 0))) for x in (key_BSHA, value_BSHA)
+    length = key_BSKA.shape[1]
+    how = dataclasses.replace(how, chunk_tokens=min(how.chunk_tokens, length))
+    extra = -length % how.chunk_tokens
+    key_BSKA, value_BSKA = (
+        jnp.pad(x, ((0, 0), (0, extra), (0, 0), (0, 0))) for x in (key_BSKA, value_BSKA)
     )
     if bias_HW is not None:
         bias_HW = jnp.pad(bias_HW, ((0, 0), (0, extra)))
     segments_BS = jnp.pad(visibility.key_BS, ((0, 0), (0, extra)), constant_values=BEYOND)
     visibility = dataclasses.replace(visibility, key_BS=segments_BS)
-    return _attend(query_BLHA, key_BSHA, value_BSHA, bias_HW, visibility, chunk_tokens)
+    return _attend(query_BLHA, key_BSKA, value_BSKA, bias_HW, visibility, how)
 
 
-def _logits(query_BLHA, key_BCHA, bias_HW, visibility: Visibility, first_key: Any) -> jax.Array:
+def _logits(
+    query_BLHA, key_BCKA, bias_HW, visibility: Visibility, how: How, first_key: Any
+) -> jax.Array:
     """Masked float32 logits [B, H, L, C] of the keys that start at `first_key`."""
-    length, chunk_tokens = query_BLHA.shape[1], key_BCHA.shape[1]
-    logits_BHLC = jnp.einsum(
-        "BLHA,BCHA->BHLC", query_BLHA, key_BCHA, preferred_element_type=jnp.float32
-    )
+    length, chunk_tokens = query_BLHA.shape[1], key_BCKA.shape[1]
+    logits_BHLC = grouped.cap(grouped.scores(query_BLHA, key_BCKA), how.softcap)
     if bias_HW is not None:
         width = length + chunk_tokens - 1
         chunk_HW = jax.lax.dynamic_slice_in_dim(bias_HW, first_key, width, axis=1)
@@ -62,68 +72,66 @@ def _logits(query_BLHA, key_BCHA, bias_HW, visibility: Visibility, first_key: An
     return jnp.where((keys_BC == BEYOND)[:, None, None], -jnp.inf, logits_BHLC)
 
 
-def _chunks(x_BSHA: jax.Array, chunk_tokens: int) -> jax.Array:
-    """[B, S, H, A] -> [S / C, B, C, H, A]"""
-    shape = (x_BSHA.shape[0], -1, chunk_tokens, *x_BSHA.shape[2:])
-    return jnp.moveaxis(x_BSHA.reshape(shape), 1, 0)
+def _chunks(x_BSKA: jax.Array, chunk_tokens: int) -> jax.Array:
+    """[B, S, K, A] -> [S / C, B, C, K, A]"""
+    shape = (x_BSKA.shape[0], -1, chunk_tokens, *x_BSKA.shape[2:])
+    return jnp.moveaxis(x_BSKA.reshape(shape), 1, 0)
 
 
-def _scan(step: Any, carry: Any, chunk_tokens: int, *arrays_BSHA: jax.Array) -> Any:
+def _scan(step: Any, carry: Any, chunk_tokens: int, *arrays_BSKA: jax.Array) -> Any:
     """Scans ``step(carry, first_key, *chunks)`` over the keys."""
-    starts = jnp.arange(0, arrays_BSHA[0].shape[1], chunk_tokens)
-    xs = (starts, *(_chunks(x, chunk_tokens) for x in arrays_BSHA))
+    starts = jnp.arange(0, arrays_BSKA[0].shape[1], chunk_tokens)
+    xs = (starts, *(_chunks(x, chunk_tokens) for x in arrays_BSKA))
     return jax.lax.scan(lambda carry, x: step(carry, *x), carry, xs)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _attend(query_BLHA, key_BSHA, value_BSHA, bias_HW, visibility, chunk_tokens):
-    return _forward(query_BLHA, key_BSHA, value_BSHA, bias_HW, visibility, chunk_tokens)[0]
+def _attend(query_BLHA, key_BSKA, value_BSKA, bias_HW, visibility, how):
+    return _forward(query_BLHA, key_BSKA, value_BSKA, bias_HW, visibility, how)[0]
 
 
-def _forward(query_BLHA, key_BSHA, value_BSHA, bias_HW, visibility, chunk_tokens):
+def _forward(query_BLHA, key_BSKA, value_BSKA, bias_HW, visibility, how):
     batch, length, heads, size = query_BLHA.shape
 
-    def step(carry, first_key, key_BCHA, value_BCHA):
+    def step(carry, first_key, key_BCKA, value_BCKA):
         max_BHL, sum_BHL, out_BHLA = carry
-        logits_BHLC = _logits(query_BLHA, key_BCHA, bias_HW, visibility, first_key)
+        logits_BHLC = _logits(query_BLHA, key_BCKA, bias_HW, visibility, how, first_key)
         new_max_BHL = jnp.maximum(max_BHL, jnp.max(logits_BHLC, axis=-1))
         shrink_BHL = jnp.exp(max_BHL - new_max_BHL)
         weights_BHLC = jnp.exp(logits_BHLC - new_max_BHL[..., None])
-        update_BHLA = jnp.einsum(
-            "BHLC,BCHA->BHLA",
-            weights_BHLC.astype(value_BCHA.dtype),
-            value_BCHA,
-            preferred_element_type=jnp.float32,
-        )
+        rounded_BHLC = weights_BHLC.astype(value_BCKA.dtype)
+        update_BHLA = grouped.mix(rounded_BHLC, value_BCKA, jnp.float32)
         sum_BHL = sum_BHL * shrink_BHL + jnp.sum(weights_BHLC, axis=-1)
         return (new_max_BHL, sum_BHL, out_BHLA * shrink_BHL[..., None] + update_BHLA), None
 
     zeros_BHL = jnp.zeros((batch, heads, length), jnp.float32)
     start = (zeros_BHL - jnp.inf, zeros_BHL, jnp.zeros((batch, heads, length, size), jnp.float32))
-    carry, _ = _scan(step, start, chunk_tokens, key_BSHA, value_BSHA)
+    carry, _ = _scan(step, start, how.chunk_tokens, key_BSKA, value_BSKA)
     max_BHL, sum_BHL, out_BHLA = carry
     out_BHLA = out_BHLA / sum_BHL[..., None]
     log_sum_BHL = max_BHL + jnp.log(sum_BHL)
-    out_BLHA = jnp.moveaxis(out_BHLA, 1, 2).astype(value_BSHA.dtype)
-    residuals = (query_BLHA, key_BSHA, value_BSHA, bias_HW, visibility, out_BLHA, log_sum_BHL)
+    out_BLHA = jnp.moveaxis(out_BHLA, 1, 2).astype(value_BSKA.dtype)
+    residuals = (query_BLHA, key_BSKA, value_BSKA, bias_HW, visibility, out_BLHA, log_sum_BHL)
     return out_BLHA, residuals
 
 
-def _backward(chunk_tokens, residuals, grad_BLHA):
-    query_BLHA, key_BSHA, value_BSHA, bias_HW, visibility, out_BLHA, log_sum_BHL = residuals
+def _backward(how, residuals, grad_BLHA):
+    query_BLHA, key_BSKA, value_BSKA, bias_HW, visibility, out_BLHA, log_sum_BHL = residuals
     products = grad_BLHA.astype(jnp.float32) * out_BLHA.astype(jnp.float32)
     delta_BHL = jnp.moveaxis(jnp.sum(products, axis=-1), 1, 2)
 
-    def step(carry, first_key, key_BCHA, value_BCHA):
+    def step(carry, first_key, key_BCKA, value_BCKA):
         logits_BHLC, pull_back = jax.vjp(
-            lambda q, k, b: _logits(q, k, b, visibility, first_key), query_BLHA, key_BCHA, bias_HW
+            lambda q, k, b: _logits(q, k, b, visibility, how, first_key),
+            query_BLHA,
+            key_BCKA,
+            bias_HW,
         )
         weights_BHLC = jnp.exp(logits_BHLC - log_sum_BHL[..., None])
-        value_grad = jnp.einsum("BHLC,BLHA->BCHA", weights_BHLC.astype(grad_BLHA.dtype), grad_BLHA)
-        weights_grad = jnp.einsum(
-            "BLHA,BCHA->BHLC", grad_BLHA, value_BCHA, preferred_element_type=jnp.float32
-        )
-        logits_grad = weights_BHLC * (weights_grad - delta_BHL[..., None])
+        rounded_BHLC = weights_BHLC.astype(grad_BLHA.dtype)
+        value_grad = grouped.gather(rounded_BHLC, grad_BLHA, value_BCKA.shape[2])
+        weights_grad_BHLC = grouped.scores(grad_BLHA, value_BCKA)
+        logits_grad = weights_BHLC * (weights_grad_BHLC - delta_BHL[..., None])
         query_grad, key_grad, bias_grad = pull_back(logits_grad)
         # NUMERICS: partial sums over chunks stay in float32 whatever the compute dtype.
         carry = jax.tree.map(
@@ -132,9 +140,9 @@ def _backward(chunk_tokens, residuals, grad_BLHA):
         return carry, (key_grad, value_grad)
 
     carry = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), (query_BLHA, bias_HW))
-    carry, grads = _scan(step, carry, chunk_tokens, key_BSHA, value_BSHA)
+    carry, grads = _scan(step, carry, how.chunk_tokens, key_BSKA, value_BSKA)
     query_grad, bias_grad = carry
-    key_grad, value_grad = (jnp.moveaxis(x, 0, 1).reshape(key_BSHA.shape) for x in grads)
+    key_grad, value_grad = (jnp.moveaxis(x, 0, 1).reshape(key_BSKA.shape) for x in grads)
     return query_grad.astype(query_BLHA.dtype), key_grad, value_grad, bias_grad, None
 
 

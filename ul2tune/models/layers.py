@@ -51,6 +51,12 @@ def ones(key: jax.Array, shape: Sequence[int]) -> jax.Array:
     return jnp.ones(shape, jnp.float32)
 
 
+def zeros(key: jax.Array, shape: Sequence[int]) -> jax.Array:
+    """Initialiser of biases."""
+    del key
+    return jnp.zeros(shape, jnp.float32)
+
+
 def param(init: Init, key: jax.Array, **axes: int) -> nnx.Param:
     """A float32 parameter; the keywords are its axes: ``param(init, key, embed=512, mlp=2048)``."""
     return nnx.Param(init(key, tuple(axes.values())), axes=tuple(axes))
@@ -65,8 +71,11 @@ def stack(make: Callable[[jax.Array], Any], num_layers: int, key: jax.Array) -> 
     return layers
 
 
-def linear(x: jax.Array, kernel: jax.Array, num_in: int) -> jax.Array:
-    """Contracts the last `num_in` axes of `x` with the first of `kernel`, in the dtype of `x`.
+def linear(
+    x: jax.Array, kernel: jax.Array, num_in: int, bias: jax.Array | None = None
+) -> jax.Array:
+    """Contracts the last `num_in` axes of `x` with the first of `kernel`, in the dtype of `x`; a
+    bias has the kernel's remaining axes.
 
     Both are flattened to matrices first: XLA for CPU transposes the operands of a product's
     gradient far more cheaply so (a training step is a seventh faster), elsewhere it is the same.
@@ -74,17 +83,20 @@ def linear(x: jax.Array, kernel: jax.Array, num_in: int) -> jax.Array:
     rows, columns = x.shape[: x.ndim - num_in], kernel.shape[num_in:]
     size = math.prod(kernel.shape[:num_in])
     y = x.reshape(-1, size) @ kernel.astype(x.dtype).reshape(size, -1)
+    if bias is not None:
+        y += bias.astype(x.dtype).reshape(1, -1)
     return y.reshape(*rows, *columns)
 
 
 def rms_norm(x_BLD: jax.Array, scale_D: jax.Array, eps: float) -> jax.Array:
-    """Root-mean-square norm without mean or bias (T5's layer norm).
+    """Root-mean-square norm without mean or bias (T5's layer norm), over the last of any axes.
 
     NUMERICS: computed in float32, as T5X does, whatever the activations' dtype.
     """
     x = x_BLD.astype(jnp.float32)
     inverse = jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + eps)
-    return (x * inverse * scale_D[None, None]).astype(x_BLD.dtype)
+    scale = jnp.expand_dims(scale_D, range(x.ndim - 1))
+    return (x * inverse * scale).astype(x_BLD.dtype)
 
 
 def keep_mask(dropout: Dropout, shape: Sequence[int]) -> jax.Array | None:
@@ -115,26 +127,36 @@ def drop_channels(x_BLD: jax.Array, dropout: Dropout) -> jax.Array:
 
 
 class MLP(nnx.Module):
-    """``wo(f(wi(x)))`` or, gated, ``wo(f(wi_0(x)) * wi_1(x))`` (Shazeer 2020, arXiv:2002.05202)."""
+    """``wo(f(wi(x)))`` or, gated, ``wo(f(wi_0(x)) * wi_1(x))`` (Shazeer 2020, arXiv:2002.05202).
 
-    def __init__(self, d_model: int, d_ff: int, activation: str, key: jax.Array):
-        self.activation = activation
+    With `bias` each product adds one: `wi_bias`, `wi_0_bias`, `wi_1_bias`, `wo_bias`.
+    """
+
+    def __init__(
+        self, d_model: int, d_ff: int, activation: str, key: jax.Array, *, bias: bool = False
+    ):
+        self.activation, self.bias = activation, bias
         keys = jax.random.split(key, 3)
         init = truncated_normal(d_model**-0.5)
-        if ACTIVATIONS[activation][1]:
-            self.wi_0 = param(init, keys[0], embed=d_model, mlp=d_ff)
-            self.wi_1 = param(init, keys[1], embed=d_model, mlp=d_ff)
-        else:
-            self.wi = param(init, keys[0], embed=d_model, mlp=d_ff)
+        names = ("wi_0", "wi_1") if ACTIVATIONS[activation][1] else ("wi",)
+        for name, init_key in zip(names, keys):
+            setattr(self, name, param(init, init_key, embed=d_model, mlp=d_ff))
+            if bias:
+                setattr(self, f"{name}_bias", param(zeros, key, mlp=d_ff))
         self.wo = param(truncated_normal(d_ff**-0.5), keys[2], mlp=d_ff, embed=d_model)
+        if bias:
+            self.wo_bias = param(zeros, key, embed=d_model)
+
+    def _project(self, x: jax.Array, name: str) -> jax.Array:
+        bias = getattr(self, f"{name}_bias")[...] if self.bias else None
+        return linear(x, getattr(self, name)[...], 1, bias)
 
     def __call__(self, x_BLD: jax.Array, dropout: Dropout) -> jax.Array:
         """Returns [B, L, D]; dropout acts on the hidden activations."""
         function, gated = ACTIVATIONS[self.activation]
         if gated:
-            gate_BLF = function(linear(x_BLD, self.wi_0[...], 1))
-            hidden_BLF = gate_BLF * linear(x_BLD, self.wi_1[...], 1)
+            hidden_BLF = function(self._project(x_BLD, "wi_0")) * self._project(x_BLD, "wi_1")
         else:
-            hidden_BLF = function(linear(x_BLD, self.wi[...], 1))
+            hidden_BLF = function(self._project(x_BLD, "wi"))
         hidden_BLF = constrain(drop_channels(hidden_BLF, dropout), "batch", "length", "mlp")
-        return linear(hidden_BLF, self.wo[...], 1)
+        return self._project(hidden_BLF, "wo")

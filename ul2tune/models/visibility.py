@@ -10,6 +10,15 @@ An attention implementation builds only the part of the mask it needs.
         q 2       . . x x .             q 2       . . x x .
         q 0       . . . . x             q 0       . . . . x     (padding; nothing reads it)
 
+    one segment of 5, causal
+
+        prefix of 3                     window of 2               both
+        q 0       x x x . .             q 0       x . . . .       x x . . .
+        q 1       x x x . .             q 1       x x . . .       x x x . .
+        q 2       x x x . .             q 2       . x x . .       . x x . .
+        q 3       x x x x .             q 3       . . x x .       . . x x .
+        q 4       x x x x x             q 4       . . . x x       . . . x x
+
 Axes: B batch, L query length, S key length.
 """
 
@@ -31,34 +40,52 @@ MASKED = -1e30
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["query_BL", "key_BS"],
+    data_fields=["query_BL", "key_BS", "prefix_BL", "window"],
     meta_fields=["causal", "packed"],
 )
 @dataclass(frozen=True, kw_only=True)
 class Visibility:
     """Which keys a query sees: those of its own segment and, if causal, not to its right.
 
+    A prefix exempts from causality, a window restricts on both sides. Both are for self-attention,
+    where queries and keys are the same positions (L = S).
+
     Attributes:
       query_BL: segment id of each query, 0 at padding.
       key_BS: segment id of each key, 0 at padding.
       causal: whether queries see only keys at or before their own index.
       packed: False promises that ids are only 1 and, after them, 0.
+      prefix_BL: 1 where attention is bidirectional although `causal`: such queries see such keys
+        wherever they stand (SeqIO's `decoder_causal_attention`). None = nowhere.
+      window: only keys less than so many positions away are seen; an integer, or an array [] that
+        differs between layers. None = all.
     """
 
     query_BL: jax.Array
     key_BS: jax.Array
     causal: bool
     packed: bool
+    prefix_BL: jax.Array | None = None
+    window: jax.Array | int | None = None
 
     def mask(self, first_key: Any = 0, num_keys: int | None = None) -> jax.Array:
         """Returns booleans [B, L, S] for `num_keys` keys from `first_key` on (default: all)."""
         num_keys = self.key_BS.shape[1] if num_keys is None else num_keys
         key_BS = jax.lax.dynamic_slice_in_dim(self.key_BS, first_key, num_keys, axis=1)
         mask_BLS = self.query_BL[:, :, None] == key_BS[:, None, :]
+        query_L = jnp.arange(self.query_BL.shape[1])
+        distance_LS = query_L[:, None] - (first_key + jnp.arange(num_keys))[None]
         if self.causal:
-            query_L = jnp.arange(self.query_BL.shape[1])
-            key_S = first_key + jnp.arange(num_keys)
-            mask_BLS &= (query_L[:, None] >= key_S[None])[None]
+            seen_BLS = (distance_LS >= 0)[None]
+            if self.prefix_BL is not None:
+                prefix_BL = self.prefix_BL != 0
+                # The last chunk of keys may reach beyond the queries.
+                padded_BS = jnp.pad(prefix_BL, ((0, 0), (0, num_keys)))
+                prefix_BS = jax.lax.dynamic_slice_in_dim(padded_BS, first_key, num_keys, axis=1)
+                seen_BLS = seen_BLS | (prefix_BL[:, :, None] & prefix_BS[:, None])
+            mask_BLS &= seen_BLS
+        if self.window is not None:
+            mask_BLS &= (jnp.abs(distance_LS) < self.window)[None]
         return mask_BLS
 
 

@@ -31,6 +31,7 @@ ROLES = {
     "kv": Role.COLUMN,
     "relpos_buckets": Role.NONE,
     "positions": Role.NONE,
+    "projection": Role.NONE,
     "layer_norm": Role.NONE,
     "layers": Role.BATCH,
     None: Role.NONE,

@@ -1,0 +1,159 @@
+"""Attention with everything the decoder-only families add to T5's: shared key/value heads, biases,
+norms of queries and keys, rotated positions, a scale, a bound on the logits.
+
+Axes: B batch, L query length, S key length, D model, H query heads, K key/value heads, A head size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ul2tune.models import attention
+from ul2tune.models.attention import Implementation
+from ul2tune.models.layers import Dropout, drop, keep_mask, linear, normal, param, zeros
+from ul2tune.models.norms import Norm
+from ul2tune.models.rotary import Rotation
+from ul2tune.models.visibility import Visibility
+from ul2tune.sharding import constrain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heads:
+    """Shape of one attention block.
+
+    Attributes:
+      d_model: width of the residual stream.
+      num_heads: query heads.
+      num_kv_heads: key/value heads; divides `num_heads`.
+      head_dim: size of a head.
+      scale: what queries are multiplied by.
+      bias: whether queries, keys and values have biases.
+      out_bias: whether the output has one.
+      norm: kind of the norms of queries and keys (`norms.NORMS`); None = not normed.
+      norm_eps: of those norms.
+      softcap: bound of the logits; None = unbounded.
+    """
+
+    d_model: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    scale: float
+    bias: bool = False
+    out_bias: bool = False
+    norm: str | None = None
+    norm_eps: float = 1e-6
+    softcap: float | None = None
+
+
+class GroupedQueryAttention(nnx.Module):
+    """Queries from one sequence, keys and values from another or the same.
+
+    Parameters: `query` [D, H, A], `key` and `value` [D, K, A], `out` [H, A, D]; where there are
+    biases `query_bias` [H, A], `key_bias` and `value_bias` [K, A], `out_bias` [D]; where queries
+    and keys are normed `query_norm` and `key_norm` [A].
+    """
+
+    def __init__(self, sizes: Heads, key: jax.Array):
+        self.sizes, d = sizes, sizes.d_model
+        keys = jax.random.split(key, 4)
+        queries = {"heads": sizes.num_heads, "kv": sizes.head_dim}
+        shared = {"kv_heads": sizes.num_kv_heads, "kv": sizes.head_dim}
+        # Unit logits and outputs from unit inputs: the scale is not in the query's init as in T5.
+        std = d**-0.5
+        self.query = param(normal(std), keys[0], embed=d, **queries)
+        self.key = param(normal(std), keys[1], embed=d, **shared)
+        self.value = param(normal(std), keys[2], embed=d, **shared)
+        out_std = (sizes.num_heads * sizes.head_dim) ** -0.5
+        self.out = param(normal(out_std), keys[3], **queries, embed=d)
+        if sizes.bias:
+            self.query_bias = param(zeros, key, **queries)
+            self.key_bias = param(zeros, key, **shared)
+            self.value_bias = param(zeros, key, **shared)
+        if sizes.out_bias:
+            self.out_bias = param(zeros, key, embed=d)
+        if sizes.norm is not None:
+            self.query_norm = Norm(sizes.norm, sizes.norm_eps, key, kv=sizes.head_dim)
+            self.key_norm = Norm(sizes.norm, sizes.norm_eps, key, kv=sizes.head_dim)
+
+    def queries(self, x_BLD: jax.Array, rotation: Rotation | None) -> jax.Array:
+        """Returns queries [B, L, H, A]: projected, normed, rotated, scaled."""
+        bias = self.query_bias[...] if self.sizes.bias else None
+        y_BLHA = linear(x_BLD, self.query[...], 1, bias)
+        if self.sizes.norm is not None:
+            y_BLHA = self.query_norm(y_BLHA)
+        if rotation is not None:
+            y_BLHA = rotation(y_BLHA)
+        # NUMERICS: the product in float32, then rounded; powers of two lose nothing.
+        y_BLHA = (y_BLHA.astype(jnp.float32) * self.sizes.scale).astype(y_BLHA.dtype)
+        return constrain(y_BLHA, "batch", "length", "heads", "kv")
+
+    def keys(self, x_BSD: jax.Array, rotation: Rotation | None) -> jax.Array:
+        """Returns keys [B, S, K, A]: projected, normed, rotated."""
+        y_BSKA = linear(x_BSD, self.key[...], 1, self.key_bias[...] if self.sizes.bias else None)
+        if self.sizes.norm is not None:
+            y_BSKA = self.key_norm(y_BSKA)
+        if rotation is not None:
+            y_BSKA = rotation(y_BSKA)
+        return constrain(y_BSKA, "batch", "length", "kv_heads", "kv")
+
+    def values(self, x_BSD: jax.Array, dropout: Dropout = (0.0, None)) -> jax.Array:
+        """Returns values [B, S, K, A].
+
+        Dropout of attention weights is in them, one mask [B, H, 1, S] for all queries as in
+        `attention.MultiHeadAttention`; here for all heads of a group too.
+        """
+        bias = self.value_bias[...] if self.sizes.bias else None
+        y_BSKA = constrain(
+            linear(x_BSD, self.value[...], 1, bias), "batch", "length", "kv_heads", "kv"
+        )
+        mask_BSK = keep_mask(dropout, y_BSKA.shape[:3])
+        return y_BSKA if mask_BSK is None else drop(y_BSKA, mask_BSK[..., None])
+
+    def merge(self, x_BLHA: jax.Array) -> jax.Array:
+        """Projects the heads' results back to [B, L, D]."""
+        return linear(x_BLHA, self.out[...], 2, self.out_bias[...] if self.sizes.out_bias else None)
+
+    def attend(
+        self,
+        query_BLHA: jax.Array,
+        key_BSKA: jax.Array,
+        value_BSKA: jax.Array,
+        visibility: Visibility,
+        implementation: Implementation,
+    ) -> jax.Array:
+        """Returns what queries read, merged, [B, L, D]."""
+        inputs = (query_BLHA, key_BSKA, value_BSKA, None, visibility, implementation)
+        return self.merge(attention.attend(*inputs, self.sizes.softcap))
+
+    def attend_masked(
+        self,
+        query_BLHA: jax.Array,
+        key_BSKA: jax.Array,
+        value_BSKA: jax.Array,
+        mask_BLS: jax.Array,
+    ) -> jax.Array:
+        """:meth:`attend` with an explicit mask: decoding, where keys are slots of a cache."""
+        inputs = (query_BLHA, key_BSKA, value_BSKA, None, mask_BLS)
+        return self.merge(attention.xla(*inputs, self.sizes.softcap))
+
+    def __call__(
+        self,
+        x_BLD: jax.Array,
+        rotation: Rotation | None,
+        visibility: Visibility,
+        implementation: Implementation,
+        dropout: Dropout = (0.0, None),
+    ) -> jax.Array:
+        """Self-attention: returns what every position of `x_BLD` reads from the others."""
+        return self.attend(
+            self.queries(x_BLD, rotation),
+            self.keys(x_BLD, rotation),
+            self.values(x_BLD, dropout),
+            visibility,
+            implementation,
+        )
