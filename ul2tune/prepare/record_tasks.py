@@ -133,6 +133,7 @@ def register_record_task(
     *,
     vocabulary: VocabularyLike = "stdlib",
     seed: int = 0,
+    eos: Sequence[str] = ("inputs", "targets"),
 ) -> seqio.Task:
     """Registers a task over records. Nothing is read until the task is used.
 
@@ -142,17 +143,27 @@ def register_record_task(
       make_renderer: tokenizer -> renderer; the tokenizer is for token budgets.
       vocabulary: as for `ul2tune.prepare.tasks.seqio_vocabulary`.
       seed: of everything random in the rendering.
+      eos: the features that end with end of sequence. Decoder-only models usually want it after
+        the targets alone: ``("targets",)``.
 
     Returns:
       the registered task.
+
+    Raises:
+      ValueError: if `eos` names something else than ``"inputs"`` and ``"targets"``.
     """
+    if unknown := sorted(set(eos) - {"inputs", "targets"}):
+        raise ValueError(f"Task {name!r}: eos names {unknown[0]!r}; use 'inputs', 'targets'.")
     wrapped = seqio_vocabulary(vocabulary)
-    feature = seqio.Feature(vocabulary=wrapped, add_eos=True)
+    features = {
+        side: seqio.Feature(vocabulary=wrapped, add_eos=side in eos)
+        for side in ("inputs", "targets")
+    }
     return seqio.TaskRegistry.add(
         name,
         source=RecordSource(corpus, make_renderer, wrapped, seed),  # type: ignore[arg-type]
         preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos_after_trim],
-        output_features={"inputs": feature, "targets": feature},
+        output_features=features,
         postprocess_fn=references,
         metric_fns=[registry.exact_match, registry.token_f1, registry.rouge_l],
     )

@@ -1,0 +1,300 @@
+"""MetaICL: learning to learn in context (Min et al. 2022, arXiv:2110.15943; OPT-IML, section 5).
+
+An example is k demos of a task and a query of the same task:
+
+    direct    {x1}⏎{y1}⏎⏎⏎{x2}⏎{y2}⏎⏎⏎{x}⏎       ->  {y}
+    channel   {y1}⏎{x1}⏎⏎⏎{y2}⏎{x2}⏎⏎⏎{y}⏎       ->  {x}
+
+*Label loss* trains on the part after the arrow. *Suffix loss* (OPT-IML) trains on the first demo's
+answer and everything after it: that is one cut further to the left, ``{x1}⏎ -> {y1}⏎⏎⏎…{y}``, so a
+boundary between inputs and targets says all there is to say about the loss, in every layout.
+
+Written from descriptions of the method; MetaICL's own code is licensed CC BY-NC and none is here.
+T5's vocabulary drops newlines (`docs/mixing.md`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ul2tune.instructions import exemplars
+from ul2tune.instructions.records import Demo, Record, Rendered, stable_hash
+from ul2tune.instructions.tk_instruct import Tokenizer
+
+SEPARATOR = "\n\n\n"
+# A model that has always seen one separator overfits it (OPT-IML, table 20): draw it.
+SEPARATORS = (SEPARATOR, "\n\n", "\n", " ", " ### ", "\n---\n")
+# What stands for an input that says nothing (PMI: the prior of an answer).
+NO_INPUT = "N/A"
+# Seeds of the demos over which MetaICL reports average and worst.
+SEEDS = (100, 13, 21, 42, 87)
+EXAMPLES_PER_TASK = 16_384
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaICL:
+    """How examples are put together.
+
+    Attributes:
+      method: "direct" predicts the answer, "channel" the input from the answer.
+      demos: k; with `zipf` the largest k.
+      zipf: draw k from 0 … `demos` by Zipf's law with this exponent; None = always `demos`.
+      loss: "label" or "suffix"; the latter for training records only.
+      separators: between examples; one is drawn for each record where there are several.
+      newlines: False writes spaces instead of newlines (MetaICL's raw language models).
+      example_tokens: longest single example; its input is cut, its answer kept.
+      max_tokens: longest whole; the demos that are left out are the first ones.
+    """
+
+    method: Literal["direct", "channel"] = "direct"
+    demos: int = 16
+    zipf: float | None = None
+    loss: Literal["label", "suffix"] = "label"
+    separators: tuple[str, ...] = (SEPARATOR,)
+    newlines: bool = True
+    example_tokens: int = 256
+    max_tokens: int = 1024
+
+    def __post_init__(self) -> None:
+        for name, known in (("method", ("direct", "channel")), ("loss", ("label", "suffix"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"MetaICL.{name} is {getattr(self, name)!r}: use one of {known}.")
+        if self.demos < 0 or not self.separators:
+            raise ValueError(f"MetaICL needs demos >= 0 and a separator, got {self}.")
+        if not 3 <= self.example_tokens <= self.max_tokens:
+            raise ValueError(
+                f"MetaICL.example_tokens must be between 3 and max_tokens={self.max_tokens}, got "
+                f"{self.example_tokens}."
+            )
+
+
+def zipf(exponent: float, most: int) -> tuple[float, ...]:
+    """P(k) for k = 0 … `most`, proportional to ``(k + 1) ** -exponent``.
+
+    >>> [round(zipf(a, 5)[0], 3) for a in (4, 2)]
+    [0.925, 0.671]
+    """
+    weights = [(k + 1.0) ** -exponent for k in range(most + 1)]
+    return tuple(weight / sum(weights) for weight in weights)
+
+
+def render(
+    record: Record,
+    seed: int,
+    *,
+    config: MetaICL = MetaICL(),
+    tokenizer: Tokenizer | None = None,
+) -> Rendered:
+    """Renders a record with its first k demos.
+
+    Args:
+      record: with the demos to show, in order (:class:`TaskFile` draws them).
+      seed: with the record's id, decides k and the separator.
+      config: the format.
+      tokenizer: counts tokens; None = no limits.
+
+    Returns:
+      inputs and targets whose concatenation is the text. With "channel" the target is the input of
+      the record, and there are no answer choices: the choices differ in their prompts, see
+      :func:`queries`.
+    """
+    number = config.demos if config.zipf is None else _draw(record, seed, config)
+    separator, line = separator_of(record, seed, config), "\n" if config.newlines else " "
+    shown = [demo for demo in record.demos if not demo.negative][:number]
+    texts = [_cut(d.input, d.target, config, tokenizer) for d in shown]
+    last = _cut(record.input, record.targets[0], config, tokenizer)
+    truncated = any(t.truncated for t in (*texts, last))
+    pairs = [t.pair(config.method) for t in (*texts, last)]
+    if tokenizer is not None:
+        query, *before = [first + line + second for first, second in reversed(pairs)]
+        lengths = [len(tokenizer.encode(text + separator)) for text in before]
+        kept = exemplars.fitting(lengths, config.max_tokens - len(tokenizer.encode(query)))
+        truncated |= kept < len(shown)
+        shown = shown[len(shown) - kept :]
+        pairs = pairs[len(pairs) - 1 - kept :]
+    whole = separator.join(first + line + second for first, second in pairs)
+    split = len(whole) - len(pairs[-1][1])
+    if config.loss == "suffix" and record.split_level == "train":
+        split = len(pairs[0][0] + line)
+    choices = record.answer_choices or () if config.method == "direct" else ()
+    return Rendered(
+        inputs=whole[:split],
+        targets=whole[split:],
+        answer_choices=choices,
+        demo_ids=tuple(demo.id or f"demo-{i}" for i, demo in enumerate(shown)),
+        truncated=truncated,
+    )
+
+
+def queries(
+    record: Record,
+    seed: int,
+    *,
+    config: MetaICL = MetaICL(),
+    tokenizer: Tokenizer | None = None,
+) -> tuple[Rendered, ...]:
+    """One prompt with its target per answer choice: what a prediction compares.
+
+    The prediction is the choice with the lowest mean token loss of the targets
+    (`metrics.classification.lowest_loss`). With "channel" the choices stand in the prompts and the
+    target is always the input.
+
+    Raises:
+      ValueError: if the record has no answer choices.
+    """
+    if record.answer_choices is None:
+        raise ValueError(f"Record {record.id!r} of {record.task!r} has no answer choices.")
+    # Only a training record may have suffix loss: a query is judged on its own answer.
+    level = "supervised" if record.split_level == "train" else record.split_level
+    asked = [
+        replace(record, targets=(choice,), split_level=level) for choice in record.answer_choices
+    ]
+    return tuple(render(one, seed, config=config, tokenizer=tokenizer) for one in asked)
+
+
+def without_input(record: Record) -> Record:
+    """The record that measures how likely its answers are by themselves (PMI)."""
+    return replace(record, input=NO_INPUT)
+
+
+def separator_of(record: Record, seed: int, config: MetaICL) -> str:
+    """The separator drawn for a record."""
+    draw = stable_hash(seed, "separator", record.task, record.id)
+    return config.separators[draw % len(config.separators)]
+
+
+def _draw(record: Record, seed: int, config: MetaICL) -> int:
+    point = stable_hash(seed, "k", record.task, record.id) / 2.0**64
+    for k, probability in enumerate(zipf(config.zipf or 0.0, config.demos)):
+        point -= probability
+        if point < 0:
+            return k
+    return config.demos
+
+
+@dataclass(frozen=True)
+class _Example:
+    input: str
+    output: str
+    truncated: bool
+
+    def pair(self, method: str) -> tuple[str, str]:
+        return (self.input, self.output) if method == "direct" else (self.output, self.input)
+
+
+def _cut(input: str, output: str, config: MetaICL, tokenizer: Tokenizer | None) -> _Example:
+    """Cuts the input so that both, and the newline between them, fit into one example's tokens."""
+    if tokenizer is None:
+        return _Example(input, output, False)
+    answer, question = tokenizer.encode(output), tokenizer.encode(input)
+    # An answer alone may be too long; a token of the question stays.
+    answer_room = config.example_tokens - 2
+    cut_answer = len(answer) > answer_room
+    output = tokenizer.decode(answer[:answer_room]) if cut_answer else output
+    room = config.example_tokens - 1 - min(len(answer), answer_room)
+    cut = len(question) > room
+    return _Example(tokenizer.decode(question[:room]) if cut else input, output, cut or cut_answer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskFile:
+    """A task as a corpus: JSON lines ``{"task", "input", "output", "options"}``.
+
+    Split "train": the training file, every example with demos drawn from the others of the file,
+    as MetaICL trains. Split "validation": the test file, with the training file's examples as
+    demos in their order (its k-shot files hold k).
+
+    Attributes:
+      train, test: paths; empty = no such file.
+      demos: at most so many per record.
+      trains: whether the training file is trained on, or holds demos only.
+      limit: at most so many training examples.
+      seed: of the draws.
+    """
+
+    train: str
+    test: str = ""
+    demos: int = 16
+    trains: bool = True
+    limit: int = EXAMPLES_PER_TASK
+    seed: int = SEEDS[0]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """SeqIO splits."""
+        return (("train",) if self.trains else ()) + (("validation",) if self.test else ())
+
+    def read(self, split: str) -> Iterator[Record]:
+        """The records of one split.
+
+        Raises:
+          ValueError: naming file and line of what is malformed.
+        """
+        pool = [] if not self.train else list(load(self.train))[: self.limit]
+        demos = [Demo(input=r.input, target=r.targets[0], id=r.id) for r in pool]
+        if split == "train":
+            for record in pool:
+                chosen = exemplars.choose(
+                    demos,
+                    self.demos,
+                    query_id=record.id,
+                    query_input=record.input,
+                    seed=self.seed,
+                )
+                yield replace(record, demos=chosen)
+            return
+        level = "supervised" if self.trains else "held_out"
+        for record in load(self.test):
+            yield replace(record, demos=tuple(demos[: self.demos]), split_level=level)
+
+    def fingerprint(self) -> str:
+        """Of the files' bytes and the options."""
+        paths = [path for path in (self.train, self.test) if path]
+        digests = [stable_hash(Path(path).read_bytes().hex()) for path in paths]
+        return f"{digests}/{replace(self, train='', test='')}"
+
+
+def load(path: str | Path) -> Iterator[Record]:
+    """Reads a file of JSON lines; blank lines are skipped.
+
+    Raises:
+      ValueError: naming file and line, the key that is wrong, and what it must be.
+    """
+    stem = Path(path).stem
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            where = f"{path}:{number}"
+            try:
+                data = json.loads(line.decode("utf-8"))
+            except (UnicodeDecodeError, json.JSONDecodeError) as error:
+                raise ValueError(f"{where}: not valid UTF-8 JSON ({error}).") from error
+            yield _record(data, f"{stem}-{number}", where)
+
+
+def _record(data: Any, identity: str, where: str) -> Record:
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{where}: expected a JSON object, got {type(data).__name__}.")
+    for key in ("task", "input", "output"):
+        if not isinstance(data.get(key), str):
+            raise ValueError(f"{where}: {key!r} must be a string, got {data.get(key)!r:.80}.")
+    options = data.get("options") or []
+    if not isinstance(options, list) or not all(isinstance(o, str) for o in options):
+        raise ValueError(f"{where}: 'options' must be a list of strings, got {options!r:.80}.")
+    choices = tuple(dict.fromkeys(options))
+    if choices and data["output"] not in choices:
+        raise ValueError(f"{where}: the output {data['output']!r:.80} is not one of the options.")
+    return Record(
+        id=identity,
+        task=data["task"],
+        input=data["input"],
+        targets=(data["output"],),
+        answer_choices=choices if len(choices) > 1 else None,
+        benchmark="metaicl",
+        metric_names=("exact_match",),
+    )

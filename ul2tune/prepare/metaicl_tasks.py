@@ -1,0 +1,116 @@
+"""Registering MetaICL's tasks from a folder of its prepared files.
+
+folder/<task>/<task>_<k>_<seed>_train.jsonl, …_test.jsonl
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import seqio
+
+from ul2tune.instructions import metaicl
+from ul2tune.instructions.metaicl import MetaICL, TaskFile
+from ul2tune.prepare.record_tasks import register_record_task, tk_instruct_renderer
+from ul2tune.prepare.tasks import VocabularyLike
+
+_FILE = re.compile(r"_(?P<k>\d+)_(?P<seed>\d+)_(?P<split>train|test)\.jsonl")
+
+
+def register_metaicl(
+    folder: str | Path,
+    *,
+    name: str = "metaicl",
+    setting: str | Path | None = None,
+    config: MetaICL | None = None,
+    seed: int = metaicl.SEEDS[0],
+    vocabulary: VocabularyLike = "stdlib",
+) -> tuple[str, str]:
+    """Registers a task per folder, the mixture `name` of the training tasks and `<name>_eval`.
+
+    A training task reads the training file with the most examples; a test task takes its demos
+    from the training file of `config.demos` examples and `seed`, and asks what is in the test file
+    of that seed. To report average and worst, register once for each of `metaicl.SEEDS`.
+
+    Args:
+      folder: your copy of the data.
+      name: of the training mixture, and prefix of the tasks' names.
+      setting: a JSON file ``{"train": [task, …], "test": [task, …]}`` such as hr_to_lr.json; None
+        trains and tests on every task that has the files.
+      config: the format; None = `MetaICL`'s defaults.
+      seed: of demos and of all draws.
+      vocabulary: as for `ul2tune.prepare.tasks.seqio_vocabulary`.
+
+    Returns:
+      The names of the two mixtures; an empty one is not registered and its name is "".
+
+    Raises:
+      ValueError: if the folder has another layout, or a task that the setting names is absent.
+    """
+    folder, config = Path(folder), config or MetaICL()
+    roles = _roles(folder, setting)
+    mixtures = []
+    for role, mixture in (("train", name), ("test", f"{name}_eval")):
+        names = []
+        for task in roles[role]:
+            corpus = _corpus(folder / task, role, config, seed)
+            if corpus is None and setting is None:
+                continue
+            if corpus is None:
+                raise ValueError(
+                    f"{folder / task} has no {role} file for k={config.demos}, seed={seed}; files "
+                    f"are called {task}_<k>_<seed>_{role}.jsonl."
+                )
+            slug = re.sub(r"[^\w.]", "_", f"{mixture}_{task}")
+            render = tk_instruct_renderer(metaicl.render, config=config)
+            # As MetaICL: neither side has an end of sequence.
+            register_record_task(slug, corpus, render, vocabulary=vocabulary, seed=seed, eos=())
+            names.append(slug)
+        if names:
+            seqio.MixtureRegistry.add(mixture, names, default_rate=1.0)
+        mixtures.append(mixture if names else "")
+    if not any(mixtures):
+        raise ValueError(f"{folder} has no files <task>/<task>_<k>_<seed>_train.jsonl.")
+    return mixtures[0], mixtures[1]
+
+
+def _corpus(folder: Path, role: str, config: MetaICL, seed: int) -> TaskFile | None:
+    """The task in its role, or None where its files are absent."""
+    files: dict[tuple[int, int, str], str] = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        if found := _FILE.fullmatch(path.name.removeprefix(folder.name)):
+            files[int(found["k"]), int(found["seed"]), found["split"]] = str(path)
+    if role == "train":
+        trained = [key for key in files if key[2] == "train"]
+        if not trained:
+            return None
+        return TaskFile(train=files[max(trained)], demos=config.demos, seed=seed)
+    key = (config.demos, seed)
+    if (*key, "test") not in files:
+        return None
+    return TaskFile(
+        train=files.get((*key, "train"), ""),
+        test=files[*key, "test"],
+        demos=config.demos,
+        trains=False,
+        seed=seed,
+    )
+
+
+def _roles(folder: Path, setting: str | Path | None) -> dict[str, list[str]]:
+    if setting is None:
+        every = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        return {"train": every, "test": every}
+    data: Any = json.loads(Path(setting).read_text(encoding="utf-8"))
+    for role in ("train", "test"):
+        names = data.get(role) if isinstance(data, dict) else None
+        if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+            raise ValueError(
+                f"{setting}: {role!r} must be a list of task names, got {names!r:.80}."
+            )
+    if both := sorted(set(data["train"]) & set(data["test"])):
+        raise ValueError(f"{setting}: {both[0]!r} is both a training and a test task.")
+    return data
