@@ -59,3 +59,38 @@ def fingerprints(flat: Mapping[str, Any]) -> dict[str, int]:
     """Fingerprints of a flat ``{path: array}`` dict. Collective: every process must call it."""
     values = np.asarray(_all([flat[path] for path in sorted(flat)])) if flat else []
     return {path: int(value) for path, value in zip(sorted(flat), values)}
+
+
+class HostFingerprint:
+    """The fingerprint of an array that comes in pieces, in row-major order.
+
+    Attributes:
+      count: elements so far.
+      value: the fingerprint so far; that of the array once all its elements were given.
+    """
+
+    # Padded to one length, so that one compiled function serves all arrays.
+    _LENGTH = 2**20
+
+    def __init__(self) -> None:
+        self.count = self.value = 0
+
+    def update(self, piece: np.ndarray) -> None:
+        """Adds the next elements."""
+        unsigned = np.dtype(f"u{piece.dtype.itemsize}")
+        words = np.ascontiguousarray(piece).reshape(-1).view(unsigned)
+        for begin in range(0, words.size, self._LENGTH):
+            part = words[begin : begin + self._LENGTH]
+            padded = np.zeros(self._LENGTH, np.uint32)
+            padded[: part.size] = part
+            start = (self.count + begin) % 2**32
+            self.value += int(_piece(padded, np.uint32(start), np.uint32(part.size)))
+        self.count += words.size
+        self.value %= 2**32
+
+
+@jax.jit
+def _piece(words: jax.Array, start: jax.Array, size: jax.Array) -> jax.Array:
+    index = jax.lax.iota(jnp.uint32, words.size)
+    weighted = _mix(words) * (_mix(start + index) | jnp.uint32(1))
+    return jnp.sum(jnp.where(index < size, weighted, 0), dtype=jnp.uint32)

@@ -14,6 +14,8 @@ COMMANDS = {
     "train": ("ul2tune.cli.train", "pretrain, continue or fine-tune: the gin file decides"),
     "evaluate": ("ul2tune.cli.evaluate", "score a checkpoint on the tasks of a mixture"),
     "infer": ("ul2tune.cli.infer", "generate for the prompts of a JSONL file or stdin"),
+    "import": ("ul2tune.cli.convert", "turn a model of another program into a checkpoint"),
+    "export": ("ul2tune.cli.convert", "turn a checkpoint into a model of another program"),
     "inspect": (
         "ul2tune.cli.inspect",
         "show rendered examples, rates, packing and fill of a mixture",
@@ -21,6 +23,8 @@ COMMANDS = {
     "demo": ("ul2tune.cli.demo", "the whole road on the embedded corpus, with a report"),
     "init": ("ul2tune.cli.init", "write a project (gin/, tasks/) to start from"),
 }
+# Formats of `import` and `export`.
+CONVERSIONS = ("hf",)
 GIN_COMMANDS = ("prepare", "train", "evaluate", "infer", "inspect")
 
 
@@ -129,7 +133,39 @@ def _init_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", metavar="DIR", help="a new or empty folder")
 
 
+def _import_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("format", choices=CONVERSIONS, help="what it is: hf = Transformers")
+    parser.add_argument("source", metavar="SOURCE", help="a folder, or for hf a repository's name")
+    parser.add_argument("model_dir", metavar="MODEL_DIR", help="a new or empty folder")
+    parser.add_argument(
+        "--step", type=int, default=0, metavar="N",
+        help="steps the model was trained for; a run that starts from it counts on (default: 0)",
+    )  # fmt: skip
+    parser.add_argument("--revision", metavar="REV", help="branch, tag or commit of a repository")
+
+
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("format", choices=CONVERSIONS, help="what it becomes: hf = Transformers")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a MODEL_DIR or one step's folder")
+    parser.add_argument("directory", metavar="DIR", help="a new or empty folder")
+    parser.add_argument(
+        "--like", metavar="DIR",
+        help="the model it began as (the MODEL_DIR it was imported to, or its folder): gives "
+        "tokenizer files, dtypes and kind of model",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dtype", choices=("stored", "float32", "bfloat16", "float16"), default="stored",
+        help="of the weights (default: as it was imported, else float32)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max_shard_size", type=float, default=5.0, metavar="GB",
+        help="size of the files (default: 5)",
+    )  # fmt: skip
+
+
 _ARGUMENTS = {
+    "import": _import_arguments,
+    "export": _export_arguments,
     "prepare": _gin_arguments,
     "train": _distributed_arguments,
     "evaluate": _distributed_arguments,

@@ -19,13 +19,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 
 from ul2tune.models.base import ModelConfig
 
 Convert = Callable[[np.ndarray], np.ndarray]
+
+
+class Conversions(TypedDict):
+    """The two functions of a :class:`Leaf`."""
+
+    to_ours: Convert
+    to_theirs: Convert
 
 
 def keep(x: np.ndarray) -> np.ndarray:
@@ -126,7 +133,7 @@ def numbered(pattern: str, count: int) -> tuple[str, ...]:
     return tuple(pattern.format(n) for n in range(count))
 
 
-def linear(inputs: Sequence[int], outputs: Sequence[int]) -> dict[str, Convert]:
+def linear(inputs: Sequence[int], outputs: Sequence[int]) -> Conversions:
     """Conversions between ``Linear.weight`` [prod(outputs), prod(inputs)] and [*inputs, *outputs].
 
     >>> query = linear((512,), (8, 64))     # D -> H A
@@ -140,12 +147,12 @@ def linear(inputs: Sequence[int], outputs: Sequence[int]) -> dict[str, Convert]:
     }
 
 
-def reshaped(theirs: Sequence[int], ours: Sequence[int]) -> dict[str, Convert]:
+def reshaped(theirs: Sequence[int], ours: Sequence[int]) -> Conversions:
     """Conversions that only regroup axes, such as a bias [H * A] and [H, A]."""
     theirs, ours = tuple(theirs), tuple(ours)
     return {"to_ours": lambda x: x.reshape(ours), "to_theirs": lambda x: x.reshape(theirs)}
 
 
-def transposed() -> dict[str, Convert]:
+def transposed() -> Conversions:
     """Conversions of matrices that lie the other way round."""
     return {"to_ours": lambda x: x.T, "to_theirs": lambda x: x.T}

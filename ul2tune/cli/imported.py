@@ -1,0 +1,102 @@
+"""What an imported model's folder holds, whatever it was imported from.
+
+MODEL_DIR/checkpoints/<step>   the parameters, for INITIAL_CHECKPOINT_PATH, evaluate and infer
+MODEL_DIR/model.gin            MODEL, for --gin_file
+MODEL_DIR/hf/                  config.json and tokenizer files as they came
+MODEL_DIR/hf/import.json       where it came from, and the dtypes it was stored in
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ul2tune.checkpoints import layout
+from ul2tune.checkpoints.streaming import StepWriter
+from ul2tune.convert import hf_folder
+from ul2tune.training import drift
+
+GIN_FILE = "model.gin"
+
+
+@contextmanager
+def new_model_dir(model_dir: str, step: int, config: Any) -> Iterator[tuple[Path, StepWriter]]:
+    """A MODEL_DIR with one checkpoint; it appears complete, or not at all.
+
+    Yields:
+      The folder to put further files into, and the writer of the parameters, ``params/…``.
+
+    Raises:
+      ValueError: if MODEL_DIR exists and is not empty, or `step` is negative.
+    """
+    if step < 0:
+        raise ValueError(f"--step={step} must not be negative.")
+    with hf_folder.new_folder(model_dir) as folder:
+        writer = StepWriter(folder / layout.SUBDIRECTORY / str(step))
+        yield folder, writer
+        writer.finish({"config": {"model": drift.describe(config)}})
+
+
+def gin_text(config: Any, origin: str) -> str:
+    """A gin file that defines MODEL as `config`, like those in gin/models.
+
+    Dropout is left to the run, as there: the macro DROPOUT_RATE, off unless a later file sets it.
+    """
+    *package, module = type(config).__module__.split(".")
+    name = f"{module}.{type(config).__name__}"
+    lines = [
+        f"# {origin}",
+        "# Put it before the files of the run:",
+        "#   ul2tune train --gin_file=THIS_FOLDER/model.gin --gin_file=… \\",
+        "#     --gin.INITIAL_CHECKPOINT_PATH=THIS_FOLDER",
+        "",
+        "from __gin__ import dynamic_registration",
+        f"from {'.'.join(package)} import {module}",
+        "",
+        f"MODEL = @{name}()",
+        "DROPOUT_RATE = 0.0",
+        "",
+        f"{name}:",
+    ]
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name == "dropout_rate":
+            was = f"  # {value!r} in config.json" if value else ""
+            lines.append(f"  dropout_rate = %DROPOUT_RATE{was}")
+        elif field.default is dataclasses.MISSING or value != field.default:
+            lines.append(f"  {field.name} = {value!r}")
+    return "\n".join(lines) + "\n"
+
+
+class ByteProgress:
+    """One live line: how much of a model is done, how fast."""
+
+    def __init__(self, what: str, total: int):
+        self.what, self.total, self.done = what, total, 0
+        self.start = self.shown = time.monotonic()
+
+    def add(self, num_bytes: int) -> None:
+        """Counts bytes that are done; shows it at most ten times a second."""
+        self.done += num_bytes
+        now = time.monotonic()
+        if sys.stderr.isatty() and now - self.shown > 0.1:
+            self.shown = now
+            print(f"\r\x1b[K{self._text(now)}", end="", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Leaves the last state on the screen."""
+        clear = "\r\x1b[K" if sys.stderr.isatty() else ""
+        print(f"{clear}{self._text(time.monotonic())}", file=sys.stderr)
+
+    def _text(self, now: float) -> str:
+        seconds = max(now - self.start, 1e-9)
+        share = 100 * self.done / max(self.total, 1)
+        return (
+            f"{self.what}: {self.done / 1e9:.2f} of {self.total / 1e9:.2f} GB ({share:.0f} %), "
+            f"{self.done / 1e6 / seconds:.0f} MB/s"
+        )

@@ -1,0 +1,344 @@
+"""Hugging Face models in and out, one tensor at a time: the part that no family knows.
+
+source = open_model("google-flan-t5-base/")       # checks everything but the numbers
+source.config                                     # ours
+for path, shape, layers in source.arrays(): …     # our arrays, layer by layer, float32
+params = load_params(folder, abstract)            # or straight onto a mesh
+
+write_model(folder, Export(config=…, like=…, dtypes=…), read)
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from ul2tune import tree
+from ul2tune.convert import hf_folder
+from ul2tune.convert.hf_folder import HFFolder
+from ul2tune.convert.hf_t5 import T5Family
+from ul2tune.convert.mapping import Family, Leaf
+from ul2tune.convert.safetensors_io import DTYPES, Entry
+from ul2tune.models import base
+from ul2tune.types import Tree
+
+FAMILIES: tuple[Family, ...] = (T5Family(),)
+# What float32 holds exactly.
+STORED = ("F32", "BF16", "F16")
+MAX_SHARD_BYTES = 5 * 10**9
+# Presence means that the numbers in the files are not the weights.
+_QUANTISED = ("quantization_config", "compression_config")
+
+
+def family_of_type(model_type: Any) -> Family:
+    """The family of a config.json's `model_type`.
+
+    Raises:
+      ValueError: if there is none.
+    """
+    for family in FAMILIES:
+        if model_type in family.model_types:
+            return family
+    known = sorted(name for family in FAMILIES for name in family.model_types)
+    raise ValueError(
+        f"config.json has model_type = {str(model_type)[:80]!r}; supported are {', '.join(known)}."
+    )
+
+
+def family_of_config(config: Any) -> Family:
+    """The family that `config`, one of our model configurations, belongs to."""
+    for family in FAMILIES:
+        if type(config) is family.config_type:
+            return family
+    raise ValueError(f"{type(config).__name__} has no counterpart in Transformers.")
+
+
+def config_of_class(name: str) -> type:
+    """Our configuration class of that name, as checkpoints record it."""
+    for family in FAMILIES:
+        if family.config_type.__name__ == name:
+            return family.config_type
+    raise ValueError(f"The model {name!r} has no counterpart in Transformers.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A checked model of Hugging Face's: names, shapes and dtypes are what `config` needs.
+
+    Attributes:
+      folder: where its tensors are.
+      family: what reads its config.json.
+      config: our configuration.
+      leaves: the table of all its parameters.
+    """
+
+    folder: HFFolder
+    family: Family
+    config: base.ModelConfig
+    leaves: tuple[Leaf, ...]
+
+    @property
+    def abstract(self) -> Mapping[str, jax.ShapeDtypeStruct]:
+        """Our parameters by path."""
+        return tree.flatten(base.abstract_params(self.config))
+
+    @property
+    def dtypes(self) -> dict[str, str]:
+        """The stored dtype ("BF16", …) of every tensor that is read."""
+        return {n: self.folder.info(n).dtype for leaf in self.leaves for n in leaf.names}
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all tensors that are read."""
+        infos = (self.folder.info(n) for leaf in self.leaves for n in leaf.names)
+        return sum(info.end - info.begin for info in infos)
+
+    def layer(self, leaf: Leaf, index: int) -> np.ndarray:
+        """One tensor in our layout and its stored dtype.
+
+        Raises:
+          ValueError: if it holds a NaN or an infinity, or differs from a copy of it in the files.
+        """
+        name = leaf.names[index]
+        value = self.folder.read(name)
+        _check_finite(value, f"Tensor {name!r} of {self.folder.path}")
+        for alias in leaf.aliases:
+            if alias in self.folder.names and not _same(value, self.folder.read(alias)):
+                raise ValueError(
+                    f"{self.folder.path} holds {name!r} and {alias!r} with different numbers; this "
+                    f"model has one tensor for both."
+                )
+        return leaf.to_ours(value)
+
+    def arrays(self) -> Iterator[tuple[Leaf, tuple[int, ...], Iterator[np.ndarray]]]:
+        """Our parameters in the order of the table: the leaf, our shape, and its layers in order
+        ([...] of one layer, also for the only one of what is not stacked).
+        """
+        shapes = self.abstract
+        for leaf in self.leaves:
+            layers = (self.layer(leaf, index) for index in range(len(leaf.names)))
+            yield leaf, shapes[leaf.path].shape, layers
+
+
+def open_model(path: str | Path) -> Source:
+    """Opens a folder in Transformers' format; checks all names, shapes and dtypes, reads no numbers
+    (but those of a tied head).
+
+    Raises:
+      ValueError: for anything missing, unused, of the wrong shape or dtype, hostile, or not
+        representable.
+    """
+    folder = hf_folder.open_folder(path)
+    family = family_of_type(folder.config.get("model_type"))
+    for key in _QUANTISED:
+        if folder.config.get(key) is not None:
+            raise ValueError(f"{folder.path} is quantised ({key}); import the original weights.")
+    try:
+        hf = family.observe(folder.config, folder)
+        config = family.config_from_hf(hf)
+    except ValueError as error:
+        raise ValueError(f"{folder.path}: {error}") from error
+    source = Source(folder=folder, family=family, config=config, leaves=family.leaves(config, hf))
+    _check_names(source)
+    _check_tensors(source)
+    return source
+
+
+def _check_names(source: Source) -> None:
+    folder, leaves = source.folder, source.leaves
+    wanted = {name for leaf in leaves for name in leaf.names}
+    if missing := sorted(wanted - set(folder.names)):
+        raise ValueError(
+            f"{folder.path} lacks tensor {missing[0]!r}, which its config.json calls for "
+            f"({len(missing)} such tensors)."
+        )
+    known = wanted | {alias for leaf in leaves for alias in leaf.aliases}
+    unused = sorted(
+        name
+        for name in set(folder.names) - known
+        if not any(re.fullmatch(pattern, name) for pattern in source.family.ignored)
+    )
+    if unused:
+        raise ValueError(
+            f"{folder.path} holds tensor {unused[0][:200]!r}, which the model of its config.json "
+            f"does not have ({len(unused)} such tensors)."
+        )
+
+
+def _check_tensors(source: Source) -> None:
+    ours = source.abstract
+    paths = [leaf.path for leaf in source.leaves]
+    assert sorted(paths) == sorted(ours), (set(paths) ^ set(ours), "the family's table")
+    for leaf in source.leaves:
+        expected = _their_shape(leaf, ours[leaf.path].shape)
+        for name in leaf.names:
+            info = source.folder.info(name)
+            where = f"Tensor {name!r} of {source.folder.path}"
+            if info.shape != expected:
+                raise ValueError(
+                    f"{where} has shape {list(info.shape)}; its config.json calls for "
+                    f"{list(expected)}."
+                )
+            if info.dtype not in STORED:
+                raise ValueError(
+                    f"{where} has dtype {info.dtype}; parameters are float32, which only holds "
+                    f"{', '.join(STORED)} exactly."
+                )
+
+
+def _their_shape(leaf: Leaf, shape: Sequence[int]) -> tuple[int, ...]:
+    layer = tuple(shape[1:] if leaf.stacked else shape)
+    return leaf.to_theirs(np.broadcast_to(np.zeros((), np.int8), layer)).shape
+
+
+def _check_finite(value: np.ndarray, where: str) -> None:
+    flat = value.reshape(-1)
+    for begin in range(0, flat.size, 2**22):  # a temporary array of a few megabytes at a time
+        if not np.isfinite(flat[begin : begin + 2**22]).all():
+            raise ValueError(f"{where} holds a NaN or an infinity: these are no trained weights.")
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and bool(np.array_equal(a, b))
+
+
+def load_params(path: str | Path | Source, abstract: Tree) -> Tree:
+    """Reads a model of Hugging Face's onto a mesh, never more than one tensor on the host.
+
+    Args:
+      path: its folder, or an opened one.
+      abstract: our parameters as `jax.ShapeDtypeStruct` with shardings.
+
+    Raises:
+      ValueError: as :func:`open_model`; or if `abstract` is another model.
+    """
+    source = path if isinstance(path, Source) else open_model(path)
+    wanted = tree.flatten(abstract)
+    found = {leaf_path: leaf.shape for leaf_path, leaf in source.abstract.items()}
+    if {leaf_path: leaf.shape for leaf_path, leaf in wanted.items()} != found:
+        raise ValueError(f"{source.folder.path} is another model: {source.config}.")
+    params = {
+        leaf.path: _place(leaf, layers, wanted[leaf.path]) for leaf, _, layers in source.arrays()
+    }
+    return tree.unflatten(params)
+
+
+def _place(leaf: Leaf, layers: Iterator[np.ndarray], wanted: jax.ShapeDtypeStruct) -> jax.Array:
+    """Builds one sharded array from its layers."""
+    sharding = wanted.sharding
+    if not leaf.stacked:
+        return _put(next(layers), sharding)
+    one_layer = sharding
+    if isinstance(sharding, NamedSharding):
+        assert not sharding.spec or sharding.spec[0] is None, "layers are never split"
+        one_layer = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
+    stack = jax.jit(lambda: jnp.zeros(wanted.shape, jnp.float32), out_shardings=sharding)()
+    insert = jax.jit(
+        lambda stack, layer, n: jax.lax.dynamic_update_index_in_dim(stack, layer, n, 0),
+        donate_argnums=0,
+        out_shardings=sharding,
+    )
+    for index, layer in enumerate(layers):
+        stack = insert(stack, _put(layer, one_layer), jnp.int32(index))
+    return stack
+
+
+def _put(value: np.ndarray, sharding: Any) -> jax.Array:
+    if sharding is None:
+        return jnp.asarray(np.ascontiguousarray(value, np.float32))
+    return jax.make_array_from_callback(
+        value.shape, sharding, lambda index: np.ascontiguousarray(value[index], np.float32)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """An `InitFn` for a run that starts from a folder in Transformers' format, without importing
+    it first: ``INITIAL = @hf.Checkpoint()``.
+
+    Attributes:
+      path: the folder.
+    """
+
+    path: str
+
+    def __call__(self, abstract: Tree) -> Tree:
+        return load_params(self.path, abstract)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What a model becomes.
+
+    Attributes:
+      config: our configuration.
+      like: the config.json it came with, {} if none.
+      dtypes: stored dtype by tensor name; others get `dtype`.
+      dtype: a key of `safetensors_io.DTYPES` among :data:`STORED`.
+      max_shard_bytes: size of the files.
+    """
+
+    config: Any
+    like: Mapping[str, Any]
+    dtypes: Mapping[str, str]
+    dtype: str = "F32"
+    max_shard_bytes: int = MAX_SHARD_BYTES
+
+
+# Transformers' (PyTorch's) names.
+_TORCH = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+
+
+def write_model(
+    folder: Path, export: Export, read: Callable[[str], np.ndarray], report: Callable[[int], None]
+) -> None:
+    """Writes config.json and the weights into `folder`.
+
+    Args:
+      folder: an empty folder.
+      export: what to write.
+      read: our parameter by path, float32; called once per path, in the order of the table.
+      report: called with the bytes of every tensor that was written.
+
+    Raises:
+      ValueError: for what Transformers cannot represent, or the dtype cannot hold.
+    """
+    family = family_of_config(export.config)
+    hf = family.config_to_hf(export.config, export.like)
+    shapes = tree.flatten(base.abstract_params(export.config))
+    places: dict[str, tuple[Leaf, int]] = {}
+    entries: list[Entry] = []
+    for leaf in family.leaves(export.config, hf):
+        shape = _their_shape(leaf, shapes[leaf.path].shape)
+        for index, name in enumerate(leaf.names):
+            places[name] = leaf, index
+            dtype = export.dtypes.get(name, export.dtype)
+            entries.append(Entry(name=name, dtype=dtype, shape=shape))
+    current: dict[str, np.ndarray] = {}
+
+    def produce(entry: Entry) -> np.ndarray:
+        leaf, index = places[entry.name]
+        if leaf.path not in current:
+            current.clear()
+            current[leaf.path] = read(leaf.path)
+        value = current[leaf.path][index] if leaf.stacked else current[leaf.path]
+        with np.errstate(over="ignore"):
+            value = leaf.to_theirs(value).astype(DTYPES[entry.dtype])
+        _check_finite(value, f"Tensor {entry.name!r} as {_TORCH[entry.dtype]}")
+        report(entry.num_bytes)
+        return value
+
+    common = Counter(entry.dtype for entry in entries).most_common(1)[0][0]
+    hf.pop("torch_dtype", None)
+    hf["dtype"] = _TORCH[common]
+    hf_folder.write_json(folder / hf_folder.CONFIG, hf)
+    hf_folder.write_weights(folder, entries, produce, export.max_shard_bytes)
