@@ -20,7 +20,7 @@ from ul2tune.prepare.seqio_vocab import from_seqio
 from ul2tune.prepare.sources import DocumentSource
 
 # Changes when the same task would give other bytes.
-VERSION = 1
+VERSION = 2
 BYTES_PER_SHARD = 32 * 2**20
 MAX_SHARDS = 256
 _APPEND_EOS = (seqio.preprocessors.append_eos, seqio.preprocessors.append_eos_after_trim)

@@ -26,7 +26,10 @@ from ul2tune.prepare.tasks import VocabularyLike, seqio_vocabulary
 
 _TEXT, _TEXTS = tf.TensorSpec([], tf.string), tf.TensorSpec([None], tf.string)
 _LISTS = ("targets_text", "answer_choices", "demo_ids", "metric_names")
-_TEXTS_ONLY = ("inputs", "targets", "id", "task", "category", "copy_input", "copy_demo")
+_TEXTS_ONLY = (
+    *("inputs", "targets", "id", "task", "category", "cluster", "template_id"),
+    *("copy_input", "copy_demo"),
+)
 
 
 class RecordCorpus(Protocol):
