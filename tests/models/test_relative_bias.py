@@ -59,3 +59,18 @@ def test_bias_and_its_gradient_are_those_of_a_table_lookup():
     np.testing.assert_array_equal(ours(table_HR), lookup(table_HR))
     grads = [jax.grad(lambda t, f=f: jnp.sum(f(t) * weights))(table_HR) for f in (ours, lookup)]
     np.testing.assert_allclose(*grads, rtol=1e-5, atol=1e-6)
+
+
+def test_adding_to_rows_has_the_gradients_of_a_plain_sum():
+    keys = jax.random.split(jax.random.key(0), 3)
+    logits_BHLS = jax.random.normal(keys[0], (3, 2, 4, 5))
+    bias_BHLS = jax.random.normal(keys[1], (1, 2, 4, 5))
+    weight_BHLS = jax.random.normal(keys[2], (3, 2, 4, 5))
+
+    def loss(add, logits, bias):
+        return jnp.sum(jnp.square(add(logits, bias)) * weight_BHLS)
+
+    for position in (1, 2):
+        ours = jax.grad(loss, position)(relative_bias.add_to_rows, logits_BHLS, bias_BHLS)
+        plain = jax.grad(loss, position)(jnp.add, logits_BHLS, bias_BHLS)
+        np.testing.assert_allclose(ours, plain, rtol=1e-5)

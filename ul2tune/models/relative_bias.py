@@ -95,3 +95,28 @@ def toeplitz(bias_HW: jax.Array, query_length: int) -> jax.Array:
     )
     flat = tiled.reshape(num_heads, -1)[:, : query_length * width]
     return flat.reshape(num_heads, query_length, width)[:, :, query_length - 1 :]
+
+
+@jax.custom_vjp
+def add_to_rows(logits_BHLS: jax.Array, bias_BHLS: jax.Array) -> jax.Array:
+    """Returns ``logits + bias``, the same bias [1, H, L, S] for every row of the batch.
+
+    The gradient is a product with ones: XLA for CPU sums over a leading axis a hundred times slower
+    than it multiplies (in a small T5's training step that sum took a seventh of the time).
+    """
+    return logits_BHLS + bias_BHLS
+
+
+def _add_forward(logits_BHLS: jax.Array, bias_BHLS: jax.Array) -> tuple[jax.Array, None]:
+    return logits_BHLS + bias_BHLS, None
+
+
+def _add_backward(residuals: None, grad_BHLS: jax.Array) -> tuple[jax.Array, jax.Array]:
+    del residuals
+    ones_B = jnp.ones(grad_BHLS.shape[0], grad_BHLS.dtype)
+    # NUMERICS: as exact as the sum it stands for.
+    highest = jax.lax.Precision.HIGHEST
+    return grad_BHLS, jnp.einsum("B,BHLS->HLS", ones_B, grad_BHLS, precision=highest)[None]
+
+
+add_to_rows.defvjp(_add_forward, _add_backward)
