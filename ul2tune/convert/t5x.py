@@ -1,0 +1,314 @@
+"""T5X's checkpoints in and out: parameters, Adafactor's state, step; both of its formats.
+
+    source = t5x.open_model("gs://…/checkpoint_1100000")     # checks everything but the numbers
+    source.config, source.layout, source.step, source.notes
+    params = t5x.load_params(source)                         # nested dict of NumPy arrays
+    moments = t5x.load_moments(source, plans)                # Adafactor's state, see t5x_moments
+
+    t5x.export_checkpoint("runs/t5x", Export(config=…, params=…, step=…))
+
+`ul2tune import t5x` and `ul2tune export t5x` wrap these.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from ul2tune import tree
+from ul2tune.convert import folders, t5x_format, t5x_gin, t5x_moments, t5x_names, t5x_orbax
+from ul2tune.convert.mapping import Leaf, Tensors
+from ul2tune.convert.t5x_moments import AdafactorMoments, Plan
+from ul2tune.convert.t5x_names import LAYOUTS, Layout, Weight
+from ul2tune.models.t5 import T5Config
+from ul2tune.types import Tree
+
+log = logging.getLogger(__name__)
+FORMATS = ("legacy", "orbax")
+DTYPES = ("float32", "bfloat16")
+STEP = "state/step"
+_NORM = "decoder/final_norm"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A checked checkpoint of T5X's.
+
+    Attributes:
+      path: its folder.
+      tensors: its arrays, read when asked for.
+      config: our configuration of the model in it.
+      layout: how it lays its parameters out.
+      notes: what was assumed or filled in, for people.
+    """
+
+    path: str
+    tensors: Tensors
+    config: T5Config
+    layout: Layout
+    notes: tuple[str, ...] = ()
+
+    @property
+    def step(self) -> int:
+        """Updates done."""
+        return int(self.tensors.read(STEP))
+
+    @property
+    def weights(self) -> tuple[Weight, ...]:
+        """The table of its parameters."""
+        return t5x_names.weights(self.config, self.layout)
+
+    @property
+    def leaves(self) -> tuple[Leaf, ...]:
+        """The same as converters' leaves."""
+        return tuple(weight.leaf() for weight in self.weights)
+
+    @property
+    def has_adafactor(self) -> bool:
+        """Whether there is an Adafactor state to carry over; raises for another optimiser's."""
+        return t5x_moments.has_adafactor(self.tensors)
+
+    def array(self, leaf: Leaf) -> np.ndarray:
+        """One of our parameters, float32.
+
+        Raises:
+          ValueError: if it holds a NaN or an infinity, or its files are damaged.
+        """
+        layers = []
+        for name in leaf.names:
+            value = self.tensors.read(name).astype(np.float32)
+            if not np.isfinite(value).all():
+                raise ValueError(
+                    f"{name!r} of {self.path} holds a NaN or an infinity: these are no trained "
+                    f"weights."
+                )
+            layers.append(leaf.to_ours(value))
+        return np.stack(layers) if leaf.stacked else np.ascontiguousarray(layers[0])
+
+
+def open_tensors(path: str) -> tuple[str, Tensors]:
+    """Opens a checkpoint in either format: its folder, and its arrays by T5X's names.
+
+    Raises:
+      ValueError: if it is none, damaged or hostile.
+    """
+    folder = t5x_format.find(path)
+    if t5x_format.is_orbax(folder):
+        return folder, t5x_orbax.open_checkpoint(folder)
+    return folder, t5x_format.open_checkpoint(path)
+
+
+def open_model(path: str, told: Mapping[str, Any] | None = None) -> Source:
+    """Opens a checkpoint and works out which T5 it holds; reads no parameters.
+
+    Args:
+      path: checkpoint_<step>, its msgpack file, or a MODEL_DIR (its newest checkpoint); local or
+        ``gs://``.
+      told: fields of `T5Config` that are known better than what names, shapes and the gin file
+        beside the checkpoint say, such as ``{"activation": "silu_gated"}`` for UL2-20B.
+
+    Raises:
+      ValueError: for anything missing, unused, of another shape, damaged, hostile, or not
+        representable.
+    """
+    folder, tensors = open_tensors(path)
+    try:
+        fields = {**t5x_gin.read(folder), **(told or {})}
+        config, layout = t5x_names.config_from(tensors, fields)
+        source = Source(path=folder, tensors=tensors, config=config, layout=layout)
+        t5x_names.check(tensors, source.weights, config)
+        known = (t5x_names.TARGET, t5x_moments.STATES, STEP)
+        odd = sorted(name for name in tensors.names if not name.startswith(known))
+        if odd or STEP not in tensors.names:
+            what = f"holds {odd[0]!r}, which no T5 has" if odd else f"lacks {STEP!r}"
+            raise ValueError(f"The checkpoint {what}.")
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
+    notes = []
+    if "activation" not in fields:
+        notes.append(f"activation {config.activation!r} is assumed: shapes do not show it")
+    if not layout.decoder_norm:
+        notes.append(
+            "the decoder's final norm has no scale in the checkpoint (as in UL2-20B): taken as ones"
+        )
+    return dataclasses.replace(source, notes=tuple(notes))
+
+
+def load_params(path: str | Source, abstract: Tree | None = None) -> Tree:
+    """Reads all parameters, one at a time: float32, in our layout.
+
+    Args:
+      path: as in :func:`open_model`, or an opened source.
+      abstract: our parameters as `jax.ShapeDtypeStruct` with shardings, to place them on a mesh.
+        None: NumPy arrays.
+
+    Raises:
+      ValueError: as :func:`open_model`; for damaged files or numbers; or if `abstract` is another
+        model.
+    """
+    source = path if isinstance(path, Source) else open_model(path)
+    wanted = None if abstract is None else tree.flatten(abstract)
+    params: dict[str, Any] = {}
+    for name, array in _parameters(source):
+        if wanted is None:
+            params[name] = array
+            continue
+        if name not in wanted or wanted[name].shape != array.shape:
+            raise ValueError(f"{source.path} is another model: {source.config}.")
+        params[name] = jax.device_put(array, wanted[name].sharding)
+    if wanted is not None and params.keys() != wanted.keys():
+        raise ValueError(f"{source.path} is another model: {source.config}.")
+    return tree.unflatten(params)
+
+
+def _parameters(source: Source) -> Iterator[tuple[str, np.ndarray]]:
+    for leaf in source.leaves:
+        yield leaf.path, source.array(leaf)
+    if not source.layout.decoder_norm:
+        yield _NORM, np.ones(source.config.d_model, np.float32)
+
+
+def load_moments(source: Source, plans: Mapping[str, Plan]) -> AdafactorMoments:
+    """Reads Adafactor's state in our layout.
+
+    Args:
+      source: the checkpoint.
+      plans: how our optimiser factors each parameter: `AdafactorConfig.factoring(path, shape,
+        axes)` by path.
+
+    Raises:
+      ValueError: for another optimiser's state, or one that our layout cannot hold exactly.
+    """
+    if not source.has_adafactor:
+        raise ValueError(f"{source.path} holds no optimiser state.")
+    moments = t5x_moments.read(source.tensors, source.weights, plans)
+    if source.layout.decoder_norm:
+        return moments
+    unused, size = np.zeros(t5x_moments.UNUSED, np.float32), source.config.d_model
+    whole = np.zeros(size, np.float32)  # no gradient was ever seen
+    return dataclasses.replace(
+        moments,
+        v_row={**moments.v_row, _NORM: unused},
+        v_col={**moments.v_col, _NORM: unused},
+        v={**moments.v, _NORM: whole},
+        momentum=None if moments.momentum is None else {**moments.momentum, _NORM: whole},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What to write.
+
+    Attributes:
+      config: the model.
+      params: its parameters (nested dict; arrays of any kind).
+      step: names the checkpoint.
+      moments: Adafactor's state, or None.
+      plans: how its optimiser factors, see :func:`load_moments`; needed with `moments`.
+      layout: "plain" (T5 1.0, 1.1, mT5, ByT5, UL2) or "scanned" (scalable_t5, umT5).
+      format: "legacy" or "orbax".
+      dtype: of the parameters; the optimiser's state is float32 always.
+    """
+
+    config: T5Config
+    params: Tree
+    step: int
+    moments: AdafactorMoments | None = None
+    plans: Mapping[str, Plan] | None = None
+    layout: str = "plain"
+    format: str = "legacy"
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        for name, choices in (("layout", LAYOUTS), ("format", FORMATS), ("dtype", DTYPES)):
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"{name} = {getattr(self, name)!r} is unknown; use one of {', '.join(choices)}."
+                )
+        if self.moments is not None and self.moments.step != self.step:
+            raise ValueError(
+                f"Adafactor counts {self.moments.step} updates at step {self.step}; T5X has one "
+                f"number for both. Export without the optimiser's state."
+            )
+        _check_representable(self.config, self.layout)
+        if self.repeats_bias and self.moments is not None:
+            raise ValueError(
+                "T5X's scanned layout has a relative bias in every layer; this model's is shared, "
+                "and its optimiser state cannot be repeated. Use the plain layout, or export "
+                "without the optimiser's state."
+            )
+
+    @property
+    def repeats_bias(self) -> bool:
+        """Whether the one table of biases is written once per layer, as that layout wants it."""
+        return self.layout == "scanned" and not self.config.per_layer_relative_bias
+
+    def leaves(self) -> Iterator[tuple[str, np.ndarray]]:
+        """T5X's names and arrays, one at a time."""
+        flat, config = tree.flatten(self.params), self.config
+        if self.repeats_bias:
+            config = dataclasses.replace(config, per_layer_relative_bias=True)
+            for stack, depth in (
+                ("encoder", config.num_encoder_layers),
+                ("decoder", config.num_decoder_layers),
+            ):
+                table = np.asarray(flat.pop(f"{stack}/relative_bias"))
+                flat[f"{stack}/layers/relative_bias"] = np.broadcast_to(
+                    table, (depth, *table.shape)
+                )
+        weights = t5x_names.weights(config, LAYOUTS[self.layout])
+        assert {weight.path for weight in weights} == flat.keys()
+        for weight in weights:
+            leaf, array = weight.leaf(), np.asarray(flat.pop(weight.path), np.float32)
+            for n, name in enumerate(leaf.names):
+                yield (
+                    name,
+                    np.ascontiguousarray(leaf.to_theirs(array[n] if leaf.stacked else array)),
+                )
+        if self.moments is not None:
+            assert self.plans is not None
+            yield from t5x_moments.leaves(self.moments, weights, self.plans)
+
+
+def export_checkpoint(directory: str, export: Export) -> str:
+    """Writes ``directory/checkpoint_<step>`` as T5X would, and ``model.gin`` for T5X beside it.
+
+    Returns:
+      The checkpoint's folder.
+
+    Raises:
+      ValueError: if it exists, or T5X has no such model.
+    """
+    leaves = t5x_format.cast(export.leaves(), export.dtype)
+    write = t5x_format.write if export.format == "legacy" else t5x_orbax.write
+    written = write(directory, export.step, leaves)
+    gin = t5x_gin.text(export.config, scanned=export.layout == "scanned")
+    folders.open_folder(directory).write("model.gin", gin.encode())
+    return written
+
+
+def _check_representable(config: T5Config, layout: str) -> None:
+    """Raises ValueError, naming what T5X's examples do not have."""
+    expected = {
+        "scale_logits": config.tied_logits,
+        "relative_buckets": 32,
+        "relative_max_distance": 128,
+        "layer_norm_eps": 1e-6,
+    }
+    for field, value in expected.items():
+        if getattr(config, field) != value:
+            raise ValueError(
+                f"T5X has no model with {field} = {getattr(config, field)!r} (tied_logits = "
+                f"{config.tied_logits}): it is {value!r} there. It cannot be exported."
+            )
+    if layout == "plain" and config.per_layer_relative_bias:
+        raise ValueError(
+            "T5X's plain layout has one relative bias for all layers, this model has one in each "
+            "(umT5): export it in the layout 'scanned'."
+        )
