@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib
-import importlib.util
-import textwrap
-from collections.abc import Iterable
 
-from ul2tune.cli import launch, render
+from ul2tune.cli import inspect_sections as sections
+from ul2tune.cli import launch
 from ul2tune.cli.prepared import prepare_missing
 from ul2tune.data import manifest
-from ul2tune.data.manifest import MixtureManifest, TaskManifest
 from ul2tune.feed.config import FeedConfig
 from ul2tune.feed.feed import Feed
 
 ROOTS = (prepare_missing, FeedConfig)
-AUDITED_TEXTS = 200
 
 
 def run(options: argparse.Namespace) -> None:
@@ -32,110 +27,9 @@ def run(options: argparse.Namespace) -> None:
         )
     names = [options.task] if options.task else list(mixture.tasks)
     tasks = [manifest.read_task(data.data_dir, name, data.split) for name in names]
-    print_tasks(data, mixture, tasks)
+    sections.print_tasks(data, mixture, tasks)
     with Feed(data) as feed:
-        print_rows(feed, options)
-        print_fill(feed, mixture, options.batches)
-        print_audit(feed, data, mixture, tasks)
-
-
-def print_tasks(data: FeedConfig, mixture: MixtureManifest, tasks: Iterable[TaskManifest]) -> None:
-    """The mixture's table."""
-    heading(f"{data.mixture} ({data.split})")
-    rates = dict(zip(mixture.tasks, mixture.rates, strict=True))
-    for task in tasks:
-        tokens = ", ".join(
-            f"{name} {facts['tokens']:,} tokens (longest {facts['max_tokens']:,})"
-            for name, facts in task.features.items()
-        )
-        print(f"{rates[task.task]:7.2%}  {task.task}: {task.num_examples:,} examples; {tokens}")
-        online = task.online["kind"] if task.online else "nothing: prepared to the end"
-        print(f"         online: {online}; metrics: {', '.join(task.metrics) or 'none'}")
-        if rejected := sum(task.rejected.values()):
-            print(f"         {rejected:,} malformed records: {', '.join(task.rejected_examples)}")
-
-
-def print_rows(feed: Feed, options: argparse.Namespace) -> None:
-    """The first rows, or the first that hold the task asked for."""
-    left, width = options.rows, max(40, options.width - 13)
-    for number in range(options.batches):
-        batch = next(feed, None)
-        if batch is None or left == 0:
-            return
-        for row in range(len(feed.rows)):
-            found = [
-                segment
-                for segment in render.segments(batch, row, feed.source_names)
-                if options.task in (None, segment.source.partition("/")[0])
-            ]
-            if not found or left == 0:
-                continue
-            left -= 1
-            heading(f"batch {number}, row {row}")
-            for side in ("encoder", "decoder"):
-                if f"{side}_input_tokens" in batch:
-                    ids_L = render.segment_ids(batch, side, row)
-                    fill = f"{(ids_L > 0).sum():,} of {ids_L.size:,} real"
-                    print(f"{side}  {fill:>22}  {render.bar(ids_L, width - 20)}")
-            for segment in found:
-                print_segment(segment, feed, width)
-
-
-def print_segment(segment: render.Segment, feed: Feed, width: int) -> None:
-    inputs, targets = render.text(segment, feed.vocabulary)
-    counts = [f"{segment.targets_L.size:,} target tokens, {segment.loss_L.sum():,} with loss"]
-    if segment.inputs_L.size:
-        counts.insert(0, f"{segment.inputs_L.size:,} input tokens")
-    print(
-        f"\n  segment {segment.number}: {segment.source or 'unnamed source'}; {'; '.join(counts)}"
-    )
-    for name, words in (("inputs", inputs), ("targets", targets)):
-        if words:
-            block = textwrap.indent(render.shorten(words, width), " " * 13)
-            print(f"    {name:<9}{block.lstrip()}")
-
-
-def print_fill(feed: Feed, mixture: MixtureManifest, num_batches: int) -> None:
-    """Fill and effective rates over some batches."""
-    for _ in range(num_batches):
-        if next(feed, None) is None:
-            break
-    stats = feed.stats()
-    heading(f"{int(stats['rows']):,} rows: fill and effective rates")
-    for side in ("inputs", "targets", "rows"):
-        if f"fill/{side}" in stats:
-            print(f"{stats[f'fill/{side}']:7.2%}  of {side} positions are real tokens")
-    print(f"{stats['segments'] / stats['rows']:7.2f}  segments per row")
-    print(f"{stats['truncated_examples']:7.0f}  examples were cut to TASK_FEATURE_LENGTHS")
-    print("   segments   raw tokens  source")
-    for name in feed.source_names:
-        of_segments = stats[f"segments/{name}"] / max(1, stats["segments"])
-        of_tokens = stats[f"raw_tokens/{name}"] / max(1, stats["raw_tokens"])
-        print(f"    {of_segments:7.2%}      {of_tokens:7.2%}  {name}")
-
-
-def print_audit(
-    feed: Feed, data: FeedConfig, mixture: MixtureManifest, tasks: Iterable[TaskManifest]
-) -> None:
-    """What the vocabulary cannot represent: of the tasks' own texts, not of what was tokenised."""
-    vocabulary = feed.vocabulary
-    heading("vocabulary: text -> tokens -> text")
-    print(
-        f"{vocabulary.kind}, {vocabulary.size:,} ids: {vocabulary.base_size:,} pieces, "
-        f"{vocabulary.extra_ids} sentinels, modes {', '.join(vocabulary.modes) or 'none'}"
-    )
-    if importlib.util.find_spec("seqio") is None:
-        print(
-            "The audit reads the tasks' sources, which needs SeqIO: pip install 'ul2tune[prepare]'."
-        )
-        return
-    # Loaded only here: it brings TensorFlow, which no other part of this command needs.
-    prepare_audit = importlib.import_module("ul2tune.prepare.audit")
-    reports = prepare_audit.audit(data.mixture, mixture.modules, data.split, AUDITED_TEXTS)
-    for task in tasks:
-        if task.task in reports:
-            print(f"{task.task}: {reports[task.task].describe()}")
-
-
-def heading(title: str) -> None:
-    print(f"\n── {title} {'─' * max(0, 90 - len(title))}")
+        sections.print_rows(feed, options)
+        sections.print_fill(feed, mixture, options.batches)
+        sections.print_tree(feed, mixture, config.macros)
+        sections.print_audit(feed, data, mixture, tasks)
