@@ -33,3 +33,5 @@ def run(options: argparse.Namespace) -> None:
         sections.print_fill(feed, mixture, options.batches)
         sections.print_tree(feed, mixture, config.macros)
         sections.print_audit(feed, data, mixture, tasks)
+    if options.against is not None:
+        sections.print_overlap(data, options)

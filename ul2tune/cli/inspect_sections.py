@@ -14,6 +14,8 @@ from ul2tune.data import manifest
 from ul2tune.data.manifest import MixtureManifest, TaskManifest
 from ul2tune.feed.config import FeedConfig
 from ul2tune.feed.feed import Feed
+from ul2tune.feed.texts import mixture_texts
+from ul2tune.instructions import decontaminate
 
 AUDITED_TEXTS = 200
 
@@ -105,6 +107,20 @@ def print_tree(feed: Feed, mixture: MixtureManifest, macros: Mapping[str, Any]) 
         print(line)
     if plan is None:
         print("(Set TRAIN_STEPS, or inspect a training recipe, to see epochs.)")
+
+
+def print_overlap(data: FeedConfig, options: argparse.Namespace) -> None:
+    """What this split shares with the text that another mixture trains on."""
+    heading(f"13-grams shared with {options.against} (train)")
+    report = decontaminate.decontaminate(
+        mixture_texts(data.data_dir, data.mixture, data.split),
+        mixture_texts(data.data_dir, options.against, "train"),
+    )
+    decontaminate.write_report(report, options.report)
+    print(report.describe())
+    for found in report.contaminated[:5]:
+        print(f"{found.overlap:7.2%}  {found.id}: {', '.join(found.sources[:3])}")
+    print(f"All of them, with what they share: {options.report}")
 
 
 def print_audit(

@@ -1,0 +1,52 @@
+"""The words of a prepared mixture, streamed: what decontamination compares."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ul2tune.data import manifest, vocab
+from ul2tune.data.codec import Example
+from ul2tune.data.vocab import Vocabulary
+from ul2tune.feed.store import Readers, Store
+from ul2tune.instructions.decontaminate import Text
+
+_AT_ONCE = 256
+
+
+def mixture_texts(data_dir: str, mixture: str, split: str) -> Iterator[Text]:
+    """Every example of every task of a prepared mixture once, as prompt and references.
+
+    Where the text was not kept (running text for denoising), it is decoded from the tokens.
+
+    Args:
+      data_dir: where `ul2tune prepare` wrote it.
+      mixture: its name.
+      split: SeqIO split.
+
+    Raises:
+      FileNotFoundError: if the mixture or its split is not prepared.
+    """
+    with contextlib.closing(Readers()) as readers:
+        for name in manifest.read_mixture(data_dir, mixture).tasks:
+            task = manifest.read_task(data_dir, name, split)
+            vocabulary = vocab.load(task.vocabulary, root=data_dir)
+            store = Store(data_dir, task, readers)
+            for start in range(0, len(store), _AT_ONCE):
+                rows = store.read(np.arange(start, min(start + _AT_ONCE, len(store))))
+                for number, row in enumerate(rows, start=start):
+                    identity = row.fields.get("id", number)
+                    yield Text(name=f"{name}/{identity}", text=_text(row, vocabulary))
+
+
+def _text(row: Example, vocabulary: Vocabulary) -> str:
+    parts = []
+    for side in ("inputs", "targets"):
+        kept: Any = row.fields.get(f"{side}_text")
+        if kept is None and side in row.arrays:
+            kept = vocabulary.decode(row.arrays[side].tolist())
+        parts += [kept] if isinstance(kept, str) else list(kept or ())
+    return "\n".join(parts)
