@@ -88,7 +88,7 @@ def test_works_in_plain_seqio(name):
     targets = [VOCABULARY.decode(element["targets"]) for element in elements]
     assert set(targets) <= {" green", " lime é"}
     references = task.postprocess_fn("", example=elements[0], is_target=True)
-    assert references == ["green", "lime é"]
+    assert list(references) == ["green", "lime é"]
     assert task.postprocess_fn(" lime é ", example=elements[0], is_target=False) == "lime é"
     (exact_match, *_) = task.metric_fns
     assert exact_match([references] * 2, ["green", "red"]) == {"exact_match": 50.0}

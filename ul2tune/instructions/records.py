@@ -56,7 +56,12 @@ class Record:
       demos: candidates in order; the renderer decides how many fit.
       explanation: rationale or chain of thought that leads to the target.
       template_id, template_style, inverted: which template renders it; empty = the only one.
-      metric_names: keys of `ul2tune.metrics.registry.SCORES`.
+      metric_names: the scores the collection reports, its headline first: keys of
+        `ul2tune.metrics.registry.SCORES`, or the ranks of `ul2tune.evaluation.report`.
+      structure: JSON text of what the instance is about beside words (a table, a schema), for a
+        renderer that writes it out; empty = nothing.
+      metric_context: JSON text of what metrics need beside references
+        (`ul2tune.metrics.references`); empty = nothing.
 
     Raises:
       ValueError: on construction, naming the field and the value that is wrong.
@@ -79,6 +84,8 @@ class Record:
     template_style: Literal["zs_opt", "zs_noopt", "fs_opt", "fs_noopt"] = "zs_noopt"
     inverted: bool = False
     metric_names: tuple[str, ...] = ()
+    structure: str = ""
+    metric_context: str = ""
 
     def __post_init__(self) -> None:
         for name in _TEXT_FIELDS:
@@ -146,8 +153,9 @@ class Rendered:
     truncated: bool = False
 
 
-# (record, seed) -> text. Configuration is bound beforehand (`functools.partial`).
-Renderer = Callable[[Record, int], Rendered]
+# (record, seed) -> text; None = the collection leaves this record out. Configuration is bound
+# beforehand (`functools.partial`).
+Renderer = Callable[[Record, int], Rendered | None]
 
 # What a prepared example carries for evaluation, beside its tokens (`Example.fields`).
 FIELD_NAMES = (
@@ -163,6 +171,7 @@ FIELD_NAMES = (
     "metric_names",
     "copy_input",
     "copy_demo",
+    "metric_context",
 )
 
 
@@ -214,6 +223,7 @@ def evaluation_fields(record: Record, rendered: Rendered) -> dict[str, Any]:
         "metric_names": list(record.metric_names),
         "copy_input": copy_input(record),
         "copy_demo": copy_demo(record),
+        "metric_context": record.metric_context,
     }
 
 

@@ -11,17 +11,35 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
+from ul2tune.metrics.answers import score_bbh, score_gsm8k, score_mmlu
+from ul2tune.metrics.denotation import score_all_ex, score_denotation
+from ul2tune.metrics.dialogue_state import score_multiwoz_joint
+from ul2tune.metrics.spider import score_spider_exact_match, score_spider_exact_match_tables
+from ul2tune.metrics.tabfact import score_tabfact
 from ul2tune.metrics.text import score_exact_match, score_rouge_l, score_token_f1
 
 Score = Callable[[str, Sequence[str]], float]
 MetricFn = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, float]]
 
-# The registry. `Record.metric_names` and `EvalConfig.metrics` name its keys.
+# The registry. `Record.metric_names` and `EvalConfig.metrics` name its keys; the metrics named
+# after a suite take the final answer out of the prediction first.
 SCORES: Mapping[str, Score] = {
     "exact_match": score_exact_match,
     "token_f1": score_token_f1,
     "rouge_l": score_rouge_l,
+    "bbh": score_bbh,
+    "gsm8k": score_gsm8k,
+    "mmlu": score_mmlu,
+    "all_ex": score_all_ex,
+    "denotation": score_denotation,
+    "tabfact": score_tabfact,
+    "spider_exact_match": score_spider_exact_match,
+    "spider_exact_match_tables": score_spider_exact_match_tables,
+    "multiwoz_joint": score_multiwoz_joint,
 }
+
+# Those that read more than references (`ul2tune.metrics.references`), from tasks that bring it.
+NEED_CONTEXT = frozenset({"spider_exact_match", "spider_exact_match_tables", "multiwoz_joint"})
 
 
 def exact_match(targets: Sequence[Any], predictions: Sequence[str]) -> dict[str, float]:
@@ -52,7 +70,7 @@ def mean_percent(name: str, targets: Sequence[Any], predictions: Sequence[str]) 
         raise ValueError(
             f"{name} needs one prediction per target, got {len(predictions)} for {len(targets)}."
         )
-    references = [[target] if isinstance(target, str) else list(target) for target in targets]
+    references = [[target] if isinstance(target, str) else target for target in targets]
     total = sum(SCORES[name](p, r) for p, r in zip(predictions, references))
     return 100.0 * total / len(targets)
 

@@ -14,21 +14,26 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import seqio
 
 from ul2tune.instructions.records import Record, Renderer, evaluation_fields, move_space
 from ul2tune.instructions.tk_instruct import Tokenizer
 from ul2tune.metrics import registry
+from ul2tune.metrics.references import References
+from ul2tune.metrics.registry import MetricFn
 from ul2tune.prepare.identity import identity
 from ul2tune.prepare.runtime import tf
 from ul2tune.prepare.seqio_vocab import SeqioVocabulary
 from ul2tune.prepare.tasks import VocabularyLike, seqio_vocabulary
 
+DEFAULT_METRICS = (registry.exact_match, registry.token_f1, registry.rouge_l)
+
 _TEXT, _TEXTS = tf.TensorSpec([], tf.string), tf.TensorSpec([None], tf.string)
 _LISTS = ("targets_text", "answer_choices", "demo_ids", "metric_names")
 _TEXTS_ONLY = (
     *("inputs", "targets", "id", "task", "category", "cluster", "template_id"),
-    *("copy_input", "copy_demo"),
+    *("copy_input", "copy_demo", "metric_context"),
 )
 
 
@@ -55,6 +60,7 @@ class RecordSource(seqio.DataSource):
       seed: of the rendering.
 
     Attributes:
+      corpus, make_renderer, vocabulary, seed: the arguments.
       failure: what stopped the last reading; TensorFlow hides it in a long message of its own.
     """
 
@@ -66,8 +72,8 @@ class RecordSource(seqio.DataSource):
         seed: int,
     ):
         super().__init__(splits=tuple(corpus.splits))
-        self._corpus, self._make_renderer = corpus, make_renderer
-        self._vocabulary, self._seed = vocabulary, seed
+        self.corpus, self.make_renderer = corpus, make_renderer
+        self.vocabulary, self.seed = vocabulary, seed
         self.failure: Exception | None = None
 
     @property
@@ -79,7 +85,7 @@ class RecordSource(seqio.DataSource):
 
     def fingerprint(self) -> list[Any]:
         """Changes whenever an element could: records, renderer, seed."""
-        return [self._corpus.fingerprint(), identity(self._make_renderer), self._seed]
+        return [self.corpus.fingerprint(), identity(self.make_renderer), self.seed]
 
     def read(self, split: str, shard: int = 0, num_shards: int = 1) -> Iterator[dict[str, Any]]:
         """The elements without TensorFlow.
@@ -95,14 +101,16 @@ class RecordSource(seqio.DataSource):
             raise
 
     def _elements(self, split: str, shard: int, num_shards: int) -> Iterator[dict[str, Any]]:
-        vocabulary = self._vocabulary.vocabulary
-        render = self._make_renderer(vocabulary)
+        vocabulary = self.vocabulary.vocabulary
+        render = self.make_renderer(vocabulary)
         # Where a space is part of the next piece, it belongs to the answer.
         keeps_spaces = vocabulary.encode("a") != vocabulary.encode(" a")
-        for index, record in enumerate(self._corpus.read(split)):
+        for index, record in enumerate(self.corpus.read(split)):
             if index % num_shards != shard:
                 continue
-            rendered = render(record, self._seed)
+            rendered = render(record, self.seed)
+            if rendered is None:
+                continue
             rendered = move_space(rendered) if keeps_spaces else rendered
             fields = evaluation_fields(record, rendered)
             del fields["inputs_text"]  # SeqIO keeps it as `inputs_pretokenized`
@@ -137,6 +145,7 @@ def register_record_task(
     vocabulary: VocabularyLike = "stdlib",
     seed: int = 0,
     eos: Sequence[str] = ("inputs", "targets"),
+    metric_fns: Sequence[MetricFn] = DEFAULT_METRICS,
 ) -> seqio.Task:
     """Registers a task over records. Nothing is read until the task is used.
 
@@ -148,6 +157,7 @@ def register_record_task(
       seed: of everything random in the rendering.
       eos: the features that end with end of sequence. Decoder-only models usually want it after
         the targets alone: ``("targets",)``.
+      metric_fns: with SeqIO's signature; targets come as `metrics.references.References`.
 
     Returns:
       the registered task.
@@ -168,16 +178,18 @@ def register_record_task(
         preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos_after_trim],
         output_features=features,
         postprocess_fn=references,
-        metric_fns=[registry.exact_match, registry.token_f1, registry.rouge_l],
+        metric_fns=list(metric_fns),
     )
 
 
 def references(
     output: str, example: Mapping[str, Any] | None = None, is_target: bool = False
-) -> str | list[str]:
+) -> str | References:
     """SeqIO postprocessor: all references as the target, and a prediction without outer spaces."""
     if is_target and example is not None:
-        return [text.decode("utf-8") for text in example["targets_text"].tolist()]
+        texts = [text.decode("utf-8") for text in example["targets_text"].tolist()]
+        context = example.get("metric_context", b"")
+        return References(texts, bytes(np.asarray(context).item()).decode("utf-8"))
     return output.strip()
 
 
