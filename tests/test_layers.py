@@ -48,7 +48,7 @@ ALLOWED = {
     **{name: {"prepare"} for name in TENSORFLOW},
     **{name: set(LEVEL) - {"data", "metrics", "instructions", "feed", "prepare"} for name in JAX},
     "flax": {"models"},
-    "orbax": {"checkpoints"},
+    "orbax": {"checkpoints", "convert"},  # convert: T5X's Orbax form
     "optax": {"optim"},
     "gin": {"cli"},
 }

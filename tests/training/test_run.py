@@ -337,7 +337,7 @@ def test_what_a_person_sees(finished, copy, data_dir, capsys, tmp_path):
     for words in (
         "data 1 x fsdp 8 x tensor 1: 8 cpu devices",
         "8 rows of 64+48 = 896 tokens per step",
-        f"InitialCheckpoint(path='{copy}', keep_step=False)",
+        f"InitialCheckpoint(path='{copy}', keep_step=False, keep_optimizer=False)",
         "0 -> 6",
         "fill (positions that are not padding): decoder",
         "step 6/6 (100 %)  loss ",

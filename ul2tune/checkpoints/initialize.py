@@ -14,7 +14,7 @@ from ul2tune.checkpoints.restore import CorruptCheckpointError, restore_step
 from ul2tune.types import Tree
 
 log = logging.getLogger(__name__)
-PARAMS = "params"
+PARAMS, OPTIMIZER = "params", "opt_state"
 # Fields of a model configuration that do not change the function its parameters compute.
 FREE_FIELDS = frozenset(
     {"dropout_rate", "dtype", "remat", "scan_layers", "attention", "attention_chunk_tokens"}
@@ -25,17 +25,20 @@ FREE_FIELDS = frozenset(
 class InitialCheckpoint:
     """An `InitFn` that starts a run from the parameters of another one.
 
-    The optimiser state, its schedule and the data streams start fresh. The step counter goes on
-    from the checkpoint's, as in T5X: `TRAIN_STEPS` includes the earlier steps,
-    `TRAIN_STEPS_RELATIVE` does not.
+    The data streams start fresh, and so does the optimiser with its schedule, unless it is kept.
+    The step counter goes on from the checkpoint's, as in T5X: `TRAIN_STEPS` includes the earlier
+    steps, `TRAIN_STEPS_RELATIVE` does not.
 
     Attributes:
       path: a MODEL_DIR (its newest checkpoint), its `checkpoints` folder, or one step's folder.
       keep_step: False makes the counter start at 0 too.
+      keep_optimizer: take over the optimiser's state too (T5X does so): moments and the count of
+        updates that schedules go by. The optimiser must be configured as it was.
     """
 
     path: str
     keep_step: bool = True
+    keep_optimizer: bool = False
 
     @property
     def first_step(self) -> int:
@@ -45,10 +48,21 @@ class InitialCheckpoint:
     def __call__(self, abstract: Tree) -> Tree:
         return load_params(self.path, abstract)
 
+    def optimizer_state(self, abstract: Tree) -> Tree:
+        """Reads the optimiser's state, verified, in structure and shardings of `abstract`.
 
-def from_checkpoint(path: str, keep_step: bool = True) -> InitialCheckpoint:
+        Raises:
+          ValueError: if the checkpoint has none, or that of another optimiser or configuration.
+          CorruptCheckpointError: if the checkpoint is damaged.
+        """
+        return restore_step(resolve(self.path), {OPTIMIZER: abstract}).state[OPTIMIZER]
+
+
+def from_checkpoint(
+    path: str, keep_step: bool = True, keep_optimizer: bool = False
+) -> InitialCheckpoint:
     """For `INITIAL_CHECKPOINT_PATH`; see :class:`InitialCheckpoint`."""
-    return InitialCheckpoint(path=path, keep_step=keep_step)
+    return InitialCheckpoint(path=path, keep_step=keep_step, keep_optimizer=keep_optimizer)
 
 
 def load_params(path: str | Path, abstract: Tree) -> Tree:

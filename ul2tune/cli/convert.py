@@ -6,15 +6,33 @@ import argparse
 
 import jax
 
-from ul2tune.cli import convert_hf
+from ul2tune.cli import convert_hf, convert_t5x
 
 FORMATS = {
     ("import", "hf"): convert_hf.import_model,
     ("export", "hf"): convert_hf.export_model,
+    ("import", "t5x"): convert_t5x.import_model,
+    ("export", "t5x"): convert_t5x.export_model,
+}
+# Flags that mean nothing to the other formats.
+ONLY = {
+    "revision": "hf",
+    "like": "hf",
+    "max_shard_size": "hf",
+    "set": "t5x",
+    "layout": "t5x",
+    "t5x_format": "t5x",
+    "no_optimizer_state": "t5x",
 }
 
 
 def run(options: argparse.Namespace) -> None:
+    for flag, format in ONLY.items():
+        if getattr(options, flag, None) is not None and options.format != format:
+            raise ValueError(
+                f"--{flag} means something to the format {format!r} only, not to "
+                f"{options.format!r}; leave it out."
+            )
     # Conversion moves numbers between files: an accelerator would only be in the way.
     jax.config.update("jax_platforms", "cpu")
     FORMATS[options.command, options.format](options)

@@ -10,14 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
 from ul2tune import __version__, tree
-from ul2tune.checkpoints import initialize, layout
-from ul2tune.checkpoints.restore import restore_step
-from ul2tune.cli import imported
+from ul2tune.checkpoints import initialize
+from ul2tune.cli import exported, imported
 from ul2tune.cli.imported import ByteProgress
 from ul2tune.convert import hf, hf_folder, hub
 from ul2tune.models import base
@@ -35,7 +30,8 @@ def import_model(options: argparse.Namespace) -> None:
     """
     source = hf.open_model(hub.folder(options.source, options.revision))
     progress = ByteProgress("imported", source.num_bytes)
-    target = imported.new_model_dir(options.model_dir, options.step, source.config)
+    step = options.step or 0
+    target = imported.new_model_dir(options.model_dir, step, source.config)
     with target as (folder, writer):
         for leaf, shape, layers in source.arrays():
             array = writer.array(f"{initialize.PARAMS}/{leaf.path}", shape)
@@ -50,7 +46,7 @@ def import_model(options: argparse.Namespace) -> None:
         origin = f"Written by `ul2tune import hf {options.source}`."
         (folder / imported.GIN_FILE).write_text(imported.gin_text(source.config, origin), "utf-8")
     progress.end()
-    print(f"{options.model_dir}: checkpoint of step {options.step}; MODEL in {imported.GIN_FILE}.")
+    print(f"{options.model_dir}: checkpoint of step {step}; MODEL in {imported.GIN_FILE}.")
 
 
 def export_model(options: argparse.Namespace) -> None:
@@ -59,10 +55,13 @@ def export_model(options: argparse.Namespace) -> None:
     Raises:
       ValueError: if the checkpoint's model has no counterpart there.
     """
-    if not options.max_shard_size > 0:
-        raise ValueError(f"--max_shard_size={options.max_shard_size} must be above 0.")
+    max_shard_bytes = hf.MAX_SHARD_BYTES
+    if options.max_shard_size is not None:
+        max_shard_bytes = int(options.max_shard_size * 1e9)
+        if max_shard_bytes <= 0:
+            raise ValueError(f"--max_shard_size={options.max_shard_size} must be above 0.")
     step_dir = initialize.resolve(options.checkpoint)
-    config = _config_of(step_dir)
+    config = exported.config_of(step_dir)
     like = _like(options.like, step_dir)
     stored = like.dtypes if options.dtype == "stored" else {}
     common = Counter(stored.values()).most_common(1)
@@ -71,52 +70,16 @@ def export_model(options: argparse.Namespace) -> None:
         like=like.config,
         dtypes=stored,
         dtype=common[0][0] if common else _DTYPES[options.dtype],
-        max_shard_bytes=int(options.max_shard_size * 1e9),
+        max_shard_bytes=max_shard_bytes,
     )
     total = 4 * tree.num_elements(base.abstract_params(config))
     progress = ByteProgress("exported (as float32)", total)
     with hf_folder.new_folder(options.directory) as folder:
         if like.folder is not None:
             hf_folder.copy_carried(like.folder, folder)
-        hf.write_model(folder, export, _Reader(step_dir, config), progress.add)
+        hf.write_model(folder, export, exported.Reader(step_dir, config), progress.add)
     progress.end()
     print(f"{options.directory}: step {step_dir.name} of {options.checkpoint}.")
-
-
-def _config_of(step_dir: Path) -> Any:
-    """The model configuration that a checkpoint records."""
-    described = dict(layout.read_meta(step_dir).get("config", {}).get("model", {}))
-    if "class" not in described:
-        raise ValueError(f"{step_dir} does not say which model it holds.")
-    cls = hf.config_of_class(described.pop("class"))
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in described.items()}
-    try:
-        return cls(**values)
-    except TypeError as error:
-        raise ValueError(
-            f"{step_dir} was written by another version of ul2tune: {error}."
-        ) from None
-
-
-class _Reader:
-    """Parameters of a checkpoint by path, one in memory at a time, each verified."""
-
-    def __init__(self, step_dir: Path, config: Any):
-        self.step_dir = step_dir
-        self.sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        self.shapes = tree.flatten(base.abstract_params(config))
-        prefix = f"{initialize.PARAMS}/"
-        saved = {p for p in layout.read_meta(step_dir)["leaves"] if p.startswith(prefix)}
-        unused = sorted(saved - {prefix + path for path in self.shapes})
-        if unused:
-            raise ValueError(f"{step_dir} holds {unused[0]!r}, which its model does not have.")
-
-    def __call__(self, path: str) -> np.ndarray:
-        shape = self.shapes[path].shape
-        wanted = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=self.sharding)
-        abstract = {initialize.PARAMS: tree.unflatten({path: wanted})}
-        state = restore_step(self.step_dir, abstract).state
-        return np.asarray(tree.flatten(state[initialize.PARAMS])[path])
 
 
 @dataclass(frozen=True, kw_only=True)

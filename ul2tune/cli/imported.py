@@ -3,7 +3,7 @@
 MODEL_DIR/checkpoints/<step>   the parameters, for INITIAL_CHECKPOINT_PATH, evaluate and infer
 MODEL_DIR/model.gin            MODEL, for --gin_file
 MODEL_DIR/hf/                  config.json and tokenizer files as they came
-MODEL_DIR/hf/import.json       where it came from, and the dtypes it was stored in
+MODEL_DIR/*/import.json        where it came from, and how it was stored
 """
 
 from __future__ import annotations
@@ -25,11 +25,20 @@ GIN_FILE = "model.gin"
 
 
 @contextmanager
-def new_model_dir(model_dir: str, step: int, config: Any) -> Iterator[tuple[Path, StepWriter]]:
+def new_model_dir(
+    model_dir: str, step: int, config: Any, optimizer: Any = None
+) -> Iterator[tuple[Path, StepWriter]]:
     """A MODEL_DIR with one checkpoint; it appears complete, or not at all.
 
+    Args:
+      model_dir: the folder.
+      step: names the checkpoint.
+      config: the model's configuration, recorded in the checkpoint.
+      optimizer: the optimiser's, if its state comes along.
+
     Yields:
-      The folder to put further files into, and the writer of the parameters, ``params/…``.
+      The folder to put further files into, and the writer of the parameters, ``params/…`` (and
+      ``opt_state/…``).
 
     Raises:
       ValueError: if MODEL_DIR exists and is not empty, or `step` is negative.
@@ -39,7 +48,10 @@ def new_model_dir(model_dir: str, step: int, config: Any) -> Iterator[tuple[Path
     with hf_folder.new_folder(model_dir) as folder:
         writer = StepWriter(folder / layout.SUBDIRECTORY / str(step))
         yield folder, writer
-        writer.finish({"config": {"model": drift.describe(config)}})
+        described = {"model": drift.describe(config)}
+        if optimizer is not None:
+            described["optimizer"] = drift.describe(optimizer)
+        writer.finish({"config": described})
 
 
 def gin_text(config: Any, origin: str) -> str:

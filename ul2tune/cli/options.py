@@ -24,7 +24,7 @@ COMMANDS = {
     "init": ("ul2tune.cli.init", "write a project (gin/, tasks/) to start from"),
 }
 # Formats of `import` and `export`.
-CONVERSIONS = ("hf",)
+CONVERSIONS = ("hf", "t5x")
 GIN_COMMANDS = ("prepare", "train", "evaluate", "infer", "inspect")
 
 
@@ -120,6 +120,14 @@ def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
         help="batches to measure fill on (default: 50)",
     )
     parser.add_argument("--width", type=int, default=100, help="columns of text (default: 100)")
+    parser.add_argument(
+        "--against", metavar="MIXTURE",
+        help="report which examples share 13-grams with this prepared mixture's training split",
+    )  # fmt: skip
+    parser.add_argument(
+        "--report", default="contaminated.jsonl", metavar="FILE",
+        help="where --against writes the examples and what they share",
+    )  # fmt: skip
 
 
 def _demo_arguments(parser: argparse.ArgumentParser) -> None:
@@ -134,23 +142,33 @@ def _init_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _import_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("format", choices=CONVERSIONS, help="what it is: hf = Transformers")
-    parser.add_argument("source", metavar="SOURCE", help="a folder, or for hf a repository's name")
+    parser.add_argument("format", choices=CONVERSIONS, help="what it is: Transformers' or T5X's")
+    parser.add_argument(
+        "source", metavar="SOURCE",
+        help="a folder; for hf also a repository's name, for t5x also gs://…",
+    )  # fmt: skip
     parser.add_argument("model_dir", metavar="MODEL_DIR", help="a new or empty folder")
     parser.add_argument(
-        "--step", type=int, default=0, metavar="N",
-        help="steps the model was trained for; a run that starts from it counts on (default: 0)",
+        "--step", type=int, metavar="N",
+        help="steps the model was trained for; a run that starts from it counts on (default: 0; "
+        "t5x: as stored)",
     )  # fmt: skip
-    parser.add_argument("--revision", metavar="REV", help="branch, tag or commit of a repository")
+    parser.add_argument("--revision", metavar="REV", help="hf: branch, tag or commit")
+    parser.add_argument(
+        "--set", action="append", metavar="FIELD=VALUE",
+        help="t5x: a field of T5Config that names and shapes do not show (repeatable), such as "
+        "activation=silu_gated for UL2-20B",
+    )  # fmt: skip
+    _optimizer_state_argument(parser)
 
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("format", choices=CONVERSIONS, help="what it becomes: hf = Transformers")
+    parser.add_argument("format", choices=CONVERSIONS, help="for whom: Transformers or T5X")
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a MODEL_DIR or one step's folder")
-    parser.add_argument("directory", metavar="DIR", help="a new or empty folder")
+    parser.add_argument("directory", metavar="DIR", help="a new or empty folder; t5x: any folder")
     parser.add_argument(
         "--like", metavar="DIR",
-        help="the model it began as (the MODEL_DIR it was imported to, or its folder): gives "
+        help="hf: the model it began as (the MODEL_DIR it was imported to, or its folder): gives "
         "tokenizer files, dtypes and kind of model",
     )  # fmt: skip
     parser.add_argument(
@@ -158,8 +176,24 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the weights (default: as it was imported, else float32)",
     )  # fmt: skip
     parser.add_argument(
-        "--max_shard_size", type=float, default=5.0, metavar="GB",
-        help="size of the files (default: 5)",
+        "--max_shard_size", type=float, metavar="GB", help="hf: size of the files (default: 5)"
+    )
+    parser.add_argument(
+        "--layout", choices=("plain", "scanned"),
+        help="t5x: an array per layer, or all in one (default: as it was imported, else scanned "
+        "for umT5 and plain for the others)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--t5x_format", choices=("legacy", "orbax"),
+        help="t5x: msgpack and zarr, or Orbax (default: legacy)",
+    )  # fmt: skip
+    _optimizer_state_argument(parser)
+
+
+def _optimizer_state_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no_optimizer_state", action="store_true", default=None,
+        help="t5x: leave Adafactor's state out",
     )  # fmt: skip
 
 

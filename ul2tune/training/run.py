@@ -266,6 +266,8 @@ def _start(
         if isinstance(init, InitialCheckpoint):
             warn_of_other_model(init.path, settings.model)
         state, frozen = state_lib.create(spec, settings.model, optimizer, run.seed, init, step)
+        if isinstance(init, InitialCheckpoint) and init.keep_optimizer:
+            state["opt_state"] = init.optimizer_state(spec.state["opt_state"])
         origin = "fresh parameters" if init is None else str(init)
         clock = {"first_step": step, "train_secs": 0.0}
     last_step = run.last_step(clock["first_step"])
