@@ -5,7 +5,7 @@
     params = t5x.load_params(source)                         # nested dict of NumPy arrays
     moments = t5x.load_moments(source, plans)                # Adafactor's state, see t5x_moments
 
-    t5x.export_checkpoint("runs/t5x", Export(config=…, params=…, step=…))
+    t5x.export_checkpoint("runs/t5x", Export(config=…, step=…), tree.flatten(params).__getitem__)
 
 `ul2tune import t5x` and `ul2tune export t5x` wrap these.
 """
@@ -13,8 +13,7 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,16 +23,19 @@ import numpy as np
 from ul2tune import tree
 from ul2tune.convert import folders, t5x_format, t5x_gin, t5x_moments, t5x_names, t5x_orbax
 from ul2tune.convert.mapping import Leaf, Tensors
+from ul2tune.convert.t5x_axes import LAYERS
 from ul2tune.convert.t5x_moments import AdafactorMoments, Plan
 from ul2tune.convert.t5x_names import LAYOUTS, Layout, Weight
+from ul2tune.models import base
 from ul2tune.models.t5 import T5Config
 from ul2tune.types import Tree
 
-log = logging.getLogger(__name__)
 FORMATS = ("legacy", "orbax")
 DTYPES = ("float32", "bfloat16")
 STEP = "state/step"
 _NORM = "decoder/final_norm"
+_LAYER_BIAS, _BIAS = "/layers/relative_bias", "/relative_bias"
+Read = Callable[[str], Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,22 +76,36 @@ class Source:
         """Whether there is an Adafactor state to carry over; raises for another optimiser's."""
         return t5x_moments.has_adafactor(self.tensors)
 
-    def array(self, leaf: Leaf) -> np.ndarray:
-        """One of our parameters, float32.
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all parameters as float32."""
+        return 4 * tree.num_elements(base.abstract_params(self.config))
+
+    def layer(self, leaf: Leaf, index: int) -> np.ndarray:
+        """One array in our layout and its stored dtype.
 
         Raises:
           ValueError: if it holds a NaN or an infinity, or its files are damaged.
         """
-        layers = []
-        for name in leaf.names:
-            value = self.tensors.read(name).astype(np.float32)
-            if not np.isfinite(value).all():
-                raise ValueError(
-                    f"{name!r} of {self.path} holds a NaN or an infinity: these are no trained "
-                    f"weights."
-                )
-            layers.append(leaf.to_ours(value))
-        return np.stack(layers) if leaf.stacked else np.ascontiguousarray(layers[0])
+        value = self.tensors.read(leaf.names[index])
+        if not np.isfinite(value.astype(np.float32, copy=False)).all():
+            raise ValueError(
+                f"{leaf.names[index]!r} of {self.path} holds a NaN or an infinity: these are no "
+                f"trained weights."
+            )
+        return leaf.to_ours(value)
+
+    def arrays(self) -> Iterator[tuple[str, tuple[int, ...], Iterator[np.ndarray]]]:
+        """Our parameters: path, shape, and the pieces to put together along the leading axis (one
+        layer each, or one that is all).
+        """
+        shapes = tree.flatten(base.abstract_params(self.config))
+        for leaf in self.leaves:
+            pieces = (self.layer(leaf, index) for index in range(len(leaf.names)))
+            yield leaf.path, shapes[leaf.path].shape, pieces
+        if not self.layout.decoder_norm:
+            shape = shapes[_NORM].shape
+            yield _NORM, shape, iter([np.ones(shape, np.float32)])
 
 
 def open_tensors(path: str) -> tuple[str, Tensors]:
@@ -154,24 +170,15 @@ def load_params(path: str | Source, abstract: Tree | None = None) -> Tree:
     """
     source = path if isinstance(path, Source) else open_model(path)
     wanted = None if abstract is None else tree.flatten(abstract)
-    params: dict[str, Any] = {}
-    for name, array in _parameters(source):
-        if wanted is None:
-            params[name] = array
-            continue
-        if name not in wanted or wanted[name].shape != array.shape:
-            raise ValueError(f"{source.path} is another model: {source.config}.")
-        params[name] = jax.device_put(array, wanted[name].sharding)
-    if wanted is not None and params.keys() != wanted.keys():
+    shapes = {name: shape for name, shape, _ in source.arrays()}
+    if wanted is not None and {name: leaf.shape for name, leaf in wanted.items()} != shapes:
         raise ValueError(f"{source.path} is another model: {source.config}.")
+    params: dict[str, Any] = {}
+    for name, shape, pieces in source.arrays():
+        layers = [np.asarray(piece, np.float32) for piece in pieces]
+        array = np.stack(layers).reshape(shape)
+        params[name] = array if wanted is None else jax.device_put(array, wanted[name].sharding)
     return tree.unflatten(params)
-
-
-def _parameters(source: Source) -> Iterator[tuple[str, np.ndarray]]:
-    for leaf in source.leaves:
-        yield leaf.path, source.array(leaf)
-    if not source.layout.decoder_norm:
-        yield _NORM, np.ones(source.config.d_model, np.float32)
 
 
 def load_moments(source: Source, plans: Mapping[str, Plan]) -> AdafactorMoments:
@@ -207,7 +214,6 @@ class Export:
 
     Attributes:
       config: the model.
-      params: its parameters (nested dict; arrays of any kind).
       step: names the checkpoint.
       moments: Adafactor's state, or None.
       plans: how its optimiser factors, see :func:`load_moments`; needed with `moments`.
@@ -217,7 +223,6 @@ class Export:
     """
 
     config: T5Config
-    params: Tree
     step: int
     moments: AdafactorMoments | None = None
     plans: Mapping[str, Plan] | None = None
@@ -249,35 +254,36 @@ class Export:
         """Whether the one table of biases is written once per layer, as that layout wants it."""
         return self.layout == "scanned" and not self.config.per_layer_relative_bias
 
-    def leaves(self) -> Iterator[tuple[str, np.ndarray]]:
-        """T5X's names and arrays, one at a time."""
-        flat, config = tree.flatten(self.params), self.config
+    def leaves(self, read: Read) -> Iterator[tuple[str, np.ndarray]]:
+        """T5X's names and arrays, one at a time, of our parameters by path."""
+        config = self.config
         if self.repeats_bias:
             config = dataclasses.replace(config, per_layer_relative_bias=True)
-            for stack, depth in (
-                ("encoder", config.num_encoder_layers),
-                ("decoder", config.num_decoder_layers),
-            ):
-                table = np.asarray(flat.pop(f"{stack}/relative_bias"))
-                flat[f"{stack}/layers/relative_bias"] = np.broadcast_to(
-                    table, (depth, *table.shape)
-                )
         weights = t5x_names.weights(config, LAYOUTS[self.layout])
-        assert {weight.path for weight in weights} == flat.keys()
         for weight in weights:
-            leaf, array = weight.leaf(), np.asarray(flat.pop(weight.path), np.float32)
+            leaf = weight.leaf()
+            if self.repeats_bias and weight.path.endswith(_LAYER_BIAS):
+                table = np.asarray(read(weight.path.replace(_LAYER_BIAS, _BIAS)))
+                shape = (weight.sizes[LAYERS], *table.shape)
+                array = np.broadcast_to(table, shape)
+            else:
+                array = np.asarray(read(weight.path), np.float32)
             for n, name in enumerate(leaf.names):
-                yield (
-                    name,
-                    np.ascontiguousarray(leaf.to_theirs(array[n] if leaf.stacked else array)),
-                )
+                layer = array[n] if leaf.stacked else array
+                yield name, np.ascontiguousarray(leaf.to_theirs(layer))
         if self.moments is not None:
             assert self.plans is not None
             yield from t5x_moments.leaves(self.moments, weights, self.plans)
 
 
-def export_checkpoint(directory: str, export: Export) -> str:
+def export_checkpoint(directory: str, export: Export, read: Read) -> str:
     """Writes ``directory/checkpoint_<step>`` as T5X would, and ``model.gin`` for T5X beside it.
+
+    Args:
+      directory: local or ``gs://``; created if needed.
+      export: what to write.
+      read: our parameters by path, such as ``tree.flatten(params).__getitem__``; asked for one by
+        one.
 
     Returns:
       The checkpoint's folder.
@@ -285,7 +291,7 @@ def export_checkpoint(directory: str, export: Export) -> str:
     Raises:
       ValueError: if it exists, or T5X has no such model.
     """
-    leaves = t5x_format.cast(export.leaves(), export.dtype)
+    leaves = t5x_format.cast(export.leaves(read), export.dtype)
     write = t5x_format.write if export.format == "legacy" else t5x_orbax.write
     written = write(directory, export.step, leaves)
     gin = t5x_gin.text(export.config, scanned=export.layout == "scanned")

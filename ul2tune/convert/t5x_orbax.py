@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -19,6 +19,8 @@ from ul2tune.convert import folders, zarr2
 from ul2tune.convert.t5x_format import Leaves
 
 ITEM = "state"
+# Leaves up to this size are read together and kept.
+SMALL_BYTES = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,7 @@ class OrbaxCheckpoint:
 
     path: str
     shapes: Mapping[str, jax.ShapeDtypeStruct]
+    _small: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
     @property
     def names(self) -> Collection[str]:
@@ -46,7 +49,18 @@ class OrbaxCheckpoint:
         Raises:
           ValueError: for missing or damaged files.
         """
-        item = tree.unflatten({name: self.shapes[name]})
+        if self._size(name) > SMALL_BYTES:
+            return self._restore([name])[name]
+        if not self._small:  # one by one they would take a tenth of a second each
+            names = [other for other in self.names if self._size(other) <= SMALL_BYTES]
+            self._small.update(self._restore(names))
+        return self._small[name]
+
+    def _size(self, name: str) -> int:
+        return math.prod(self.shape(name)) * self.shapes[name].dtype.itemsize
+
+    def _restore(self, names: Collection[str]) -> dict[str, np.ndarray]:
+        item = tree.unflatten({name: self.shapes[name] for name in names})
         restore = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
         args = ocp.args.PyTreeRestore(item=item, restore_args=restore, partial_restore=True)
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
@@ -54,7 +68,7 @@ class OrbaxCheckpoint:
                 restored = checkpointer.restore(f"{self.path}/{ITEM}", args=args)
             except Exception as error:  # Orbax and TensorStore raise many types for damaged files
                 raise _unreadable(self.path, error) from error
-        return np.asarray(tree.flatten(restored)[name])
+        return {name: np.asarray(leaf) for name, leaf in tree.flatten(restored).items()}
 
 
 def open_checkpoint(path: str) -> OrbaxCheckpoint:

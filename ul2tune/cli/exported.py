@@ -1,0 +1,52 @@
+"""What every export reads: a checkpoint's model and its arrays, one by one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ul2tune import tree
+from ul2tune.checkpoints import initialize, layout
+from ul2tune.checkpoints.restore import restore_step
+from ul2tune.convert import hf
+from ul2tune.models import base
+
+
+def config_of(step_dir: Path) -> Any:
+    """The model configuration that a checkpoint records."""
+    described = dict(layout.read_meta(step_dir).get("config", {}).get("model", {}))
+    if "class" not in described:
+        raise ValueError(f"{step_dir} does not say which model it holds.")
+    cls = hf.config_of_class(described.pop("class"))
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in described.items()}
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise ValueError(
+            f"{step_dir} was written by another version of ul2tune: {error}."
+        ) from None
+
+
+class Reader:
+    """Parameters of a checkpoint by path, one in memory at a time, each verified."""
+
+    def __init__(self, step_dir: Path, config: Any):
+        self.step_dir = step_dir
+        self.sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        self.shapes = tree.flatten(base.abstract_params(config))
+        prefix = f"{initialize.PARAMS}/"
+        saved = {p for p in layout.read_meta(step_dir)["leaves"] if p.startswith(prefix)}
+        unused = sorted(saved - {prefix + path for path in self.shapes})
+        if unused:
+            raise ValueError(f"{step_dir} holds {unused[0]!r}, which its model does not have.")
+
+    def __call__(self, path: str) -> np.ndarray:
+        shape = self.shapes[path].shape
+        wanted = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=self.sharding)
+        abstract = {initialize.PARAMS: tree.unflatten({path: wanted})}
+        state = restore_step(self.step_dir, abstract).state
+        return np.asarray(tree.flatten(state[initialize.PARAMS])[path])
