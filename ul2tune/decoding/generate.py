@@ -69,7 +69,8 @@ def generate(
 
     Args:
       model: bound to its parameters; this function runs inside `jax.jit`.
-      batch: `encoder_input_tokens` [B, S], not packed.
+      batch: `encoder_input_tokens` [B, S], or for a decoder-only model prompts as its
+        `start_decoding` takes them; not packed.
       config: static.
       names_B2: uint32 halves of the hash of each example's name, see `sampling.row_keys`.
       num_ids: ids of the vocabulary; the rows an embedding is padded with are never generated.
@@ -80,7 +81,10 @@ def generate(
       int32 tokens [B, max_decode_length]: the continuation, its end of sequence, padding.
     """
     length = config.max_decode_length
-    empty_B = jnp.all(jnp.asarray(batch["encoder_input_tokens"]) == pad_id, axis=-1)
+    side = "encoder" if "encoder_input_tokens" in batch else "decoder"
+    # Decoder-only prompts may be nothing but the start token, which is 0: segment ids tell.
+    ids = batch.get("decoder_segment_ids", batch[f"{side}_input_tokens"])
+    empty_B = jnp.all(jnp.asarray(ids) == pad_id, axis=-1)
 
     def unfinished(state: DecodeState) -> jax.Array:
         return (state.step < length) & ~jnp.all(state.done_B)

@@ -21,17 +21,11 @@ from flax import nnx
 
 from ul2tune.models import attention, layers, relative_bias
 from ul2tune.models.cache import DecodeCache
+from ul2tune.models.folding import REMAT, fold
 from ul2tune.models.layers import Dropout, drop_channels, param, rms_norm
 from ul2tune.models.visibility import Visibility, segments
 from ul2tune.sharding import constrain
 from ul2tune.types import Batch
-
-# What the backward pass finds saved per layer; it computes the rest again.
-REMAT = {
-    "none": jax.checkpoint_policies.everything_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,17 +211,9 @@ class Stack(nnx.Module):
 
     def fold(self, step: Callable[..., Any], carry: Any, per_layer: Any) -> Any:
         """Folds ``carry = step(carry, block, per_layer[n])`` over the layers."""
-        scan, remat = self.config.scan_layers, self.config.remat
-        if remat != "none":
-            # A loop's body is not merged with the forward loop's, so nothing has to prevent it.
-            step = jax.checkpoint(step, policy=REMAT[remat], prevent_cse=not scan)
-        per_layer = (self.layers, per_layer)
-        if scan:
-            return jax.lax.scan(lambda carry, x: (step(carry, *x), None), carry, per_layer)[0]
-        leaves, treedef = jax.tree.flatten(per_layer)
-        for slices in zip(*map(list, leaves)):
-            carry = step(carry, *jax.tree.unflatten(treedef, slices))
-        return carry
+        config = self.config
+        layers = (self.layers, per_layer)
+        return fold(step, carry, layers, scan=config.scan_layers, remat=config.remat)
 
     def norm(self, x_BLD: jax.Array) -> jax.Array:
         return rms_norm(x_BLD, self.final_norm[...], self.config.layer_norm_eps)

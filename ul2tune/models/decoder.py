@@ -1,0 +1,203 @@
+"""Decoder-only transformers by configuration: OPT, Llama 2/3, Qwen 2.5/3, Gemma 2/3 (text).
+
+What the families differ in, and nothing else: `decoder_model` is what they share. References: Zhang
+et al. 2022 (OPT, arXiv:2205.01068), Touvron et al. 2023 (Llama 2, arXiv:2307.09288), Dubey et al.
+2024 (Llama 3, arXiv:2407.21783), Yang et al. 2024 and 2025 (Qwen 2.5, arXiv:2412.15115; Qwen 3,
+arXiv:2505.09388), Gemma team 2024 and 2025 (Gemma 2, arXiv:2408.00118; Gemma 3, arXiv:2503.19786);
+in detail, Transformers' model classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+
+from ul2tune.models import attention, layers, norms
+from ul2tune.models.decoder_block import NORM_ORDERS
+from ul2tune.models.decoder_model import Decoder
+from ul2tune.models.folding import REMAT
+from ul2tune.models.grouped_attention import Heads
+from ul2tune.models.rotary import Rope
+
+_OPTIONAL_SIZES = ("embedding_dim", "sliding_window")
+_OPTIONAL_SCALES = ("query_scalar", "attention_softcap", "logit_softcap")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """Shape and numerics of one decoder-only model.
+
+    Attributes:
+      vocab_size: rows of the embedding; at least the vocabulary's ids.
+      d_model: width of the residual stream.
+      num_layers: blocks.
+      num_heads: query heads.
+      num_kv_heads: key/value heads; divides `num_heads`.
+      head_dim: size of one head.
+      d_ff: width of the feed-forward block.
+      max_length: tokens of the longest row, or of prompt and continuation; longer ones are refused.
+        With `learned_positions` it is the size of their table.
+      activation: a key of `layers.ACTIVATIONS`: "relu" (OPT), "silu_gated" (Llama, Qwen),
+        "gelu_gated" (Gemma).
+      norm: a member of `norms.NORMS`: "rms" (Llama, Qwen), "rms_offset" (Gemma), "layer" (OPT).
+      norm_order: "pre", "post" (OPT 350M) or "sandwich", before and after each branch (Gemma).
+      final_norm: whether the stream is normed before the head (not in OPT 350M).
+      norm_eps: of all norms.
+      qk_norm: whether queries and keys are normed per head (Qwen 3, Gemma 3).
+      attention_bias: biases of queries, keys and values (OPT, Qwen 2.5).
+      attention_out_bias: bias of attention's output (OPT).
+      mlp_bias: biases of the feed-forward block (OPT).
+      rope: rotary positions; None = learned positions.
+      local_rope: those of local layers (Gemma 3); None = `rope` everywhere.
+      learned_positions: a table of positions is added to the embeddings (OPT) instead of `rope`.
+      query_scalar: logits are divided by its square root (Gemma); None = `head_dim`.
+      attention_softcap: bound of attention's logits, ``cap * tanh(x / cap)`` (Gemma 2).
+      logit_softcap: bound of the output's (Gemma 2).
+      attention_pattern: "L" local and "G" global layers, repeated over the depth: "G", "LG" (Gemma
+        2), "LLLLLG" (Gemma 3).
+      sliding_window: how many tokens local layers see, their own included; in a prefix as many to
+        the right. Needs an "L" in the pattern, and the pattern needs it.
+      embedding_dim: size of token embeddings that are projected to and from `d_model` (OPT 350M);
+        None = `d_model`, no projections.
+      scale_embeddings: whether token embeddings are multiplied by ``d_model ** 0.5`` (Gemma).
+      tied_logits: whether the token embedding is also the output head.
+      start_id: what documents start with. SeqIO's features start every document with 0; the model
+        reads this id there (a beginning-of-sequence token). 0 = 0.
+      dropout_rate: probability of dropping from what a branch adds; applied only when a dropout key
+        is given.
+      attention_dropout_rate: the same of attention weights.
+      dtype: "bfloat16" or "float32" activations and products; parameters are float32 either way.
+      remat: what the backward pass computes again: "none", "dots" or "full", see `folding.REMAT`.
+      scan_layers: one compiled block looped over the layers, or all blocks inline.
+      attention: "xla", "chunked" (memory linear in length) or "cudnn" (NVIDIA GPUs, bfloat16,
+        no `attention_softcap`).
+      attention_chunk_tokens: keys per step of "chunked".
+
+    Raises:
+      ValueError: on values that contradict each other, or that something else ignores.
+    """
+
+    # How the feed lays out batches for this kind of model (FeedConfig.layout).
+    LAYOUTS: ClassVar[tuple[str, ...]] = ("prefix_lm", "causal_lm")
+
+    vocab_size: int
+    d_model: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    d_ff: int
+    max_length: int
+    activation: str = "silu_gated"
+    norm: str = "rms"
+    norm_order: str = "pre"
+    final_norm: bool = True
+    norm_eps: float = 1e-6
+    qk_norm: bool = False
+    attention_bias: bool = False
+    attention_out_bias: bool = False
+    mlp_bias: bool = False
+    rope: Rope | None = None
+    local_rope: Rope | None = None
+    learned_positions: bool = False
+    query_scalar: float | None = None
+    attention_softcap: float | None = None
+    logit_softcap: float | None = None
+    attention_pattern: str = "G"
+    sliding_window: int | None = None
+    embedding_dim: int | None = None
+    scale_embeddings: bool = False
+    tied_logits: bool = False
+    start_id: int = 0
+    dropout_rate: float = 0.0
+    attention_dropout_rate: float = 0.0
+    dtype: str = "bfloat16"
+    remat: str = "none"
+    scan_layers: bool = True
+    attention: str = "xla"
+    attention_chunk_tokens: int = 512
+
+    def __post_init__(self):
+        self._check_values()
+        problems = {
+            f"num_kv_heads = {self.num_kv_heads} does not divide num_heads = "
+            f"{self.num_heads}": self.num_heads % self.num_kv_heads != 0,
+            "rope is for models without learned_positions, which need it: set exactly one of "
+            "them": (self.rope is None) != self.learned_positions,
+            f"head_dim = {self.head_dim} must be even to be rotated": self.rope is not None
+            and self.head_dim % 2 != 0,
+            f"sliding_window = {self.sliding_window} belongs to patterns with L, which need it; "
+            f"attention_pattern = {self.attention_pattern!r}": (self.sliding_window is None)
+            == any(self.is_local),
+            "local_rope needs rope, and local layers (L in attention_pattern)": self.local_rope
+            is not None
+            and (self.rope is None or not any(self.is_local)),
+            "attention = 'cudnn' cannot cap its logits (attention_softcap); use 'xla' or "
+            "'chunked'": self.attention == "cudnn" and self.attention_softcap is not None,
+            f"start_id = {self.start_id} is not an id of the {self.vocab_size} rows": self.start_id
+            >= self.vocab_size,
+        }
+        problem = next((text for text, found in problems.items() if found), None)
+        if problem:
+            raise ValueError(f"DecoderConfig: {problem}.")
+
+    def _check_values(self) -> None:
+        """Every field by itself."""
+        choices = {
+            "activation": tuple(layers.ACTIVATIONS),
+            "norm": norms.NORMS,
+            "norm_order": NORM_ORDERS,
+            "dtype": ("float32", "bfloat16"),
+            "remat": tuple(REMAT),
+            "attention": attention.IMPLEMENTATIONS,
+        }
+        for name, allowed in choices.items():
+            if (value := getattr(self, name)) not in allowed:
+                raise ValueError(f"DecoderConfig.{name} = {value!r} is not one of {allowed}.")
+        if not self.attention_pattern or set(self.attention_pattern) - set("LG"):
+            raise ValueError(
+                f"DecoderConfig.attention_pattern = {self.attention_pattern!r} must be letters "
+                f"L (local) and G (global)."
+            )
+        sizes = [field.name for field in dataclasses.fields(self) if field.type == "int"]
+        sizes += [name for name in _OPTIONAL_SIZES if getattr(self, name) is not None]
+        for name in sizes:
+            value, least = getattr(self, name), int(name != "start_id")
+            if type(value) is not int or value < least:
+                raise ValueError(f"DecoderConfig.{name} = {value!r} must be an integer >= {least}.")
+        for name in _OPTIONAL_SCALES:
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"DecoderConfig.{name} = {value!r} must be positive, or None.")
+        for name in ("dropout_rate", "attention_dropout_rate"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"DecoderConfig.{name} = {getattr(self, name)} is not in [0, 1).")
+
+    @property
+    def is_local(self) -> tuple[bool, ...]:
+        """Whether each layer sees only `sliding_window` tokens."""
+        pattern = self.attention_pattern
+        return tuple(pattern[n % len(pattern)] == "L" for n in range(self.num_layers))
+
+    @property
+    def heads(self) -> Heads:
+        """The shape of an attention block."""
+        return Heads(
+            d_model=self.d_model,
+            num_heads=self.num_heads,
+            num_kv_heads=self.num_kv_heads,
+            head_dim=self.head_dim,
+            scale=(self.query_scalar or self.head_dim) ** -0.5,
+            bias=self.attention_bias,
+            out_bias=self.attention_out_bias,
+            norm=self.norm if self.qk_norm else None,
+            norm_eps=self.norm_eps,
+            softcap=self.attention_softcap,
+        )
+
+    def make(self, key: jax.Array) -> Decoder:
+        """Returns the initialised model."""
+        return Decoder(self, key)

@@ -1,0 +1,105 @@
+"""One layer of a decoder-only model, and what its layers know of the row they run over.
+
+Axes: B batch, L length, S slots of the cache, D model, A head size, N layers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ul2tune.models import layers
+from ul2tune.models.grouped_attention import GroupedQueryAttention
+from ul2tune.models.layers import drop_channels
+from ul2tune.models.norms import Norm
+from ul2tune.models.rotary import Rotation
+from ul2tune.sharding import constrain
+
+if TYPE_CHECKING:
+    from ul2tune.models.decoder import DecoderConfig
+
+NORM_ORDERS = ("pre", "post", "sandwich")
+
+
+class Block(nnx.Module):
+    """One layer: attention and feed-forward, each with its norm before, after, or on both sides of
+    the branch."""
+
+    def __init__(self, config: DecoderConfig, key: jax.Array):
+        self.config, d = config, config.d_model
+        keys = jax.random.split(key)
+
+        def norm() -> Norm:
+            return Norm(config.norm, config.norm_eps, key, embed=d)
+
+        self.attention_norm = norm()
+        self.attention = GroupedQueryAttention(config.heads, keys[0])
+        self.mlp_norm = norm()
+        self.mlp = layers.MLP(d, config.d_ff, config.activation, keys[1], bias=config.mlp_bias)
+        if config.norm_order == "sandwich":
+            self.attention_post_norm = norm()
+            self.mlp_post_norm = norm()
+
+    def add(self, x_BLD: jax.Array, name: str, branch: Any, key: jax.Array | None) -> jax.Array:
+        """Adds ``branch(y)`` to the stream, with the norms of this family.
+
+        pre         x + branch(norm(x))
+        post        norm(x + branch(x))
+        sandwich    x + post_norm(branch(norm(x)))
+        """
+        norm: Norm = getattr(self, f"{name}_norm")
+        order = self.config.norm_order
+        y_BLD = branch(x_BLD if order == "post" else norm(x_BLD))
+        if order == "sandwich":
+            y_BLD = getattr(self, f"{name}_post_norm")(y_BLD)
+        x_BLD = x_BLD + drop_channels(y_BLD, (self.config.dropout_rate, key))
+        if order == "post":
+            x_BLD = norm(x_BLD)
+        return constrain(x_BLD, "batch", "length", None)
+
+    def __call__(self, x_BLD: jax.Array, attend: Any, keys: list[Any]) -> jax.Array:
+        """Returns the residual stream after this layer, [B, L, D].
+
+        Args:
+          x_BLD: the residual stream before it.
+          attend: the branch of attention: normed stream -> [B, L, D].
+          keys: two dropout keys.
+        """
+        x_BLD = self.add(x_BLD, "attention", attend, keys[0])
+        return self.add(x_BLD, "mlp", lambda y_BLD: self.mlp(y_BLD, (0.0, None)), keys[1])
+
+
+class Layout:
+    """What all layers know of the positions they run over.
+
+    Args:
+      config: of the model.
+      positions_BL: in their documents; B may be 1.
+      length: the furthest two tokens can be apart, plus one.
+    """
+
+    def __init__(self, config: DecoderConfig, positions_BL: jax.Array, length: int):
+        self.is_local_N = jnp.array(config.is_local)
+        self.window = config.sliding_window
+        if self.window is not None and self.window >= length:
+            self.window = None  # reaches everything
+        self.rotations: tuple[Rotation, ...] = tuple(
+            rope.at(positions_BL, config.head_dim)
+            for rope in (config.rope, config.local_rope)
+            if rope is not None
+        )
+
+    def rotation(self, is_local: jax.Array) -> Rotation | None:
+        """The rotation of a layer; `is_local` is an element of `is_local_N`."""
+        if len(self.rotations) < 2:
+            return self.rotations[0] if self.rotations else None
+        return jax.tree.map(lambda x, y: jnp.where(is_local, y, x), *self.rotations)
+
+    def reach(self, is_local: jax.Array) -> jax.Array | None:
+        """The window of a layer; None where no layer has one."""
+        if self.window is None:
+            return None
+        return jnp.where(is_local, self.window, jnp.iinfo(jnp.int32).max)

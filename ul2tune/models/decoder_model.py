@@ -1,0 +1,253 @@
+"""What the decoder-only families share: one residual stream over one sequence.
+
+Causal, or bidirectional over a prefix (UL2R, Tay et al. 2022, arXiv:2210.11399, continues decoders
+as prefix-LMs). Batches are SeqIO's language-model features (`data.convert.causal_lm`, `prefix_lm`):
+position i reads `decoder_input_tokens[i]`, the start token or token i - 1 of its document, and
+predicts token i. Where `decoder_causal_attention` is there and 1, attention is bidirectional.
+
+Axes: B batch, L length, S slots of the cache, D model, E embedding, V vocabulary, N layers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ul2tune.models import decoder_features, grouped, layers
+from ul2tune.models.attention import Implementation
+from ul2tune.models.cache import PROMPT_AXES, PromptCache
+from ul2tune.models.decoder_block import Block, Layout
+from ul2tune.models.folding import fold
+from ul2tune.models.layers import linear, param
+from ul2tune.models.norms import Norm
+from ul2tune.sharding import constrain
+from ul2tune.types import Batch
+
+if TYPE_CHECKING:
+    from ul2tune.models.decoder import DecoderConfig
+
+# Rows of the table of learned positions before that of position 0 (OPT, from fairseq's padding id).
+POSITION_OFFSET = 2
+# Prompts are padded to multiples of this; some kernels refuse odd lengths.
+PROMPT_MULTIPLE = 8
+
+
+class Decoder(nnx.Module):
+    """The model. Batches hold SeqIO's model features, see `ul2tune.types.Batch`."""
+
+    def __init__(self, config: DecoderConfig, key: jax.Array):
+        self.config, self.logit_softcap = config, config.logit_softcap
+        d, e = config.d_model, config.embedding_dim or config.d_model
+        keys = jax.random.split(key, 6)
+        init = layers.normal(e**-0.5)
+        self.token_embedding = param(init, keys[0], vocab=config.vocab_size, embed=e)
+        if config.embedding_dim is not None:
+            projection = layers.normal(e**-0.5)
+            self.project_in = param(projection, keys[1], projection=e, embed=d)
+            self.project_out = param(layers.normal(d**-0.5), keys[2], embed=d, projection=e)
+        if config.learned_positions:
+            rows = config.max_length + POSITION_OFFSET
+            self.position_embedding = param(init, keys[3], positions=rows, embed=d)
+        self.layers = layers.stack(lambda k: Block(config, k), config.num_layers, keys[4])
+        if config.final_norm:
+            self.final_norm = Norm(config.norm, config.norm_eps, key, embed=d)
+        if not config.tied_logits:
+            self.head = param(init, keys[5], vocab=config.vocab_size, embed=e)
+
+    def hidden(self, batch: Batch, *, dropout_key: jax.Array | None = None) -> jax.Array:
+        """Returns final states [B, L, E], such that ``logits = hidden @ head_kernel().T`` before
+        they are capped (`logit_softcap`).
+
+        Teacher-forced: position i has read `decoder_input_tokens` up to and including i, and the
+        whole prefix if it is in it. Meaningless where `decoder_target_tokens` are padding.
+
+        Args:
+          batch: `decoder_input_tokens`, packed if there are `decoder_segment_ids`; other features
+            than these, `decoder_positions` and `decoder_causal_attention` are not read.
+          dropout_key: turns dropout on.
+
+        Raises:
+          ValueError: if rows are longer than the model's `max_length`.
+        """
+        tokens_BL = jnp.asarray(batch["decoder_input_tokens"])
+        length = tokens_BL.shape[1]
+        self._check_length(length)
+        positions_BL, seen = decoder_features.positions(batch), decoder_features.visibility(batch)
+        layout = Layout(self.config, positions_BL, length)
+        how = self._implementation()
+        rate = self.config.attention_dropout_rate
+
+        def step(x_BLD: jax.Array, block: Block, is_local: jax.Array, key: Any) -> jax.Array:
+            keys = [None] * 3 if key is None else list(jax.random.split(key, 3))
+            rotation = layout.rotation(is_local)
+            visibility = dataclasses.replace(seen, window=layout.reach(is_local))
+
+            def attend(y_BLD: jax.Array) -> jax.Array:
+                return block.attention(y_BLD, rotation, visibility, how, (rate, keys[2]))
+
+            return block(x_BLD, attend, keys)
+
+        keys_N = None
+        if dropout_key is not None:
+            keys_N = jax.random.split(dropout_key, self.config.num_layers)
+        x_BLD = self._fold(step, self._embed(tokens_BL, positions_BL), layout.is_local_N, keys_N)
+        return self._finish(x_BLD)
+
+    def head_kernel(self) -> jax.Array:
+        """The output head, float32 [V, E]: the token embedding itself when tied."""
+        return (self.token_embedding if self.config.tied_logits else self.head)[...]
+
+    def logits(self, batch: Batch, *, dropout_key: jax.Array | None = None) -> jax.Array:
+        """Returns float32 logits [B, L, V]; for tests, the loss never builds this array."""
+        return self._logits(self.hidden(batch, dropout_key=dropout_key))
+
+    def start_decoding(self, batch: Batch, *, max_decode_length: int) -> PromptCache:
+        """Reads all prompts in one pass and leaves room for what is to be decoded.
+
+        Args:
+          batch: prompts of any lengths as :meth:`hidden` reads them, one per row: the start token,
+            the prompt, padding. `decoder_segment_ids` are 1 where they are real (without them: up
+            to the last token that is not 0). With `decoder_causal_attention` prompts are prefixes.
+          max_decode_length: steps to come.
+
+        Raises:
+          ValueError: if prompt and continuation together can exceed the model's `max_length`.
+        """
+        tokens_BL = jnp.asarray(batch["decoder_input_tokens"])
+        self._check_length(tokens_BL.shape[1] - 1 + max_decode_length)
+        real_BL = decoder_features.real(batch)
+        lengths_B = jnp.maximum(jnp.sum(real_BL, axis=1) - 1, 0)
+        extra = ((0, 0), (0, -tokens_BL.shape[1] % PROMPT_MULTIPLE))
+        prompt = {"decoder_input_tokens": jnp.pad(tokens_BL, extra)}
+        if "decoder_causal_attention" in batch:
+            prefix_BL = jnp.asarray(batch["decoder_causal_attention"])
+            prompt["decoder_causal_attention"] = jnp.pad(prefix_BL, extra)
+        cache = self._prefill(prompt, max_decode_length)
+        last_B = jnp.take_along_axis(tokens_BL, lengths_B[:, None], axis=1)[:, 0]
+        return dataclasses.replace(cache, lengths_B=lengths_B, last_B=last_B)
+
+    def decode_step(
+        self, cache: PromptCache, tokens_B: jax.Array, index: jax.Array | int
+    ) -> tuple[jax.Array, PromptCache]:
+        """Feeds one token per row and predicts the next.
+
+        Args:
+          cache: of :meth:`start_decoding` or the previous step.
+          tokens_B: what the previous step's logits became. Step 0 reads the end of the prompt
+            instead.
+          index: the step, one for all rows, below `max_decode_length`.
+
+        Returns:
+          Float32 logits [B, V] of the next token, and the cache with this one in it.
+        """
+        tokens_B1 = jnp.where(index == 0, cache.last_B, tokens_B)[:, None]
+        positions_B1 = cache.lengths_B[:, None] + index
+        layout = Layout(self.config, positions_B1, cache.key.shape[2])
+        distance_BS = cache.distances(index)
+
+        def step(carry: Any, block: Block, is_local: jax.Array, n: jax.Array) -> Any:
+            x_B1D, cache = carry
+            rotation, window = layout.rotation(is_local), layout.reach(is_local)
+            seen_BS = distance_BS >= 0
+            if window is not None:
+                seen_BS &= distance_BS < window
+
+            def attend(y_B1D: jax.Array) -> jax.Array:
+                nonlocal cache
+                attention = block.attention
+                # The whole cache is carried and updated in place; as per-layer outputs of the scan
+                # it would be copied for every token.
+                kv = attention.keys(y_B1D, rotation), attention.values(y_B1D)
+                cache = cache.write(n, cache.prompt_slots + index, *kv)
+                past = cache.key[n], cache.value[n], seen_BS[:, None]
+                return attention.attend_masked(attention.queries(y_B1D, rotation), *past)
+
+            return block(x_B1D, attend, [None, None]), cache
+
+        start = self._embed(tokens_B1, positions_B1), cache
+        numbers_N = jnp.arange(self.config.num_layers)
+        x_B1D, cache = self._fold(step, start, layout.is_local_N, numbers_N)
+        return self._logits(self._finish(x_B1D))[:, 0], cache
+
+    def _prefill(self, prompt: Batch, max_decode_length: int) -> PromptCache:
+        """A cache with all keys and values of the prompts."""
+        tokens_BL = jnp.asarray(prompt["decoder_input_tokens"])
+        (batch, length), config = tokens_BL.shape, self.config
+        positions_BL, seen = decoder_features.positions(prompt), decoder_features.visibility(prompt)
+        layout, how = Layout(config, positions_BL, length), self._implementation()
+        slots = length + max_decode_length
+        shape = (config.num_layers, batch, slots, config.num_kv_heads, config.head_dim)
+        empty = constrain(jnp.zeros(shape, config.dtype), *PROMPT_AXES)
+        zeros_B = jnp.zeros(batch, jnp.int32)
+        cache = PromptCache(
+            key=empty, value=empty, lengths_B=zeros_B, last_B=zeros_B, prompt_slots=length
+        )
+
+        def step(carry: Any, block: Block, is_local: jax.Array, n: jax.Array) -> Any:
+            x_BLD, cache = carry
+            rotation = layout.rotation(is_local)
+            visibility = dataclasses.replace(seen, window=layout.reach(is_local))
+
+            def attend(y_BLD: jax.Array) -> jax.Array:
+                nonlocal cache
+                attention = block.attention
+                kv = attention.keys(y_BLD, rotation), attention.values(y_BLD)
+                cache = cache.write(n, 0, *kv)
+                return attention.attend(attention.queries(y_BLD, rotation), *kv, visibility, how)
+
+            return block(x_BLD, attend, [None, None]), cache
+
+        start = self._embed(tokens_BL, positions_BL), cache
+        numbers_N = jnp.arange(config.num_layers)
+        return self._fold(step, start, layout.is_local_N, numbers_N)[1]
+
+    def _fold(self, step: Any, carry: Any, *per_layer: Any) -> Any:
+        config = self.config
+        stacked = (self.layers, *per_layer)
+        return fold(step, carry, stacked, scan=config.scan_layers, remat=config.remat)
+
+    def _embed(self, tokens_BL: jax.Array, positions_BL: jax.Array) -> jax.Array:
+        config = self.config
+        start_BL = (tokens_BL == 0) & (positions_BL == 0)
+        tokens_BL = jnp.where(start_BL, config.start_id, tokens_BL)
+        x_BLD = self.token_embedding[...][tokens_BL].astype(config.dtype)
+        if config.scale_embeddings:
+            # NUMERICS: the factor is rounded to the compute dtype, as Gemma was trained.
+            x_BLD *= jnp.asarray(config.d_model**0.5, config.dtype)
+        if config.embedding_dim is not None:
+            x_BLD = linear(x_BLD, self.project_in[...], 1)
+        if config.learned_positions:
+            rows_BL = positions_BL + POSITION_OFFSET
+            x_BLD += self.position_embedding[...][rows_BL].astype(config.dtype)
+        return constrain(x_BLD, "batch", "length", None)
+
+    def _finish(self, x_BLD: jax.Array) -> jax.Array:
+        """From the residual stream to :meth:`hidden`'s result."""
+        if self.config.final_norm:
+            x_BLD = self.final_norm(x_BLD)
+        if self.config.embedding_dim is not None:
+            x_BLD = linear(x_BLD, self.project_out[...], 1)
+        return x_BLD
+
+    def _logits(self, hidden_BLE: jax.Array) -> jax.Array:
+        head_VE = self.head_kernel().astype(hidden_BLE.dtype)
+        logits_BLV = jnp.einsum(
+            "BLE,VE->BLV", hidden_BLE, head_VE, preferred_element_type=jnp.float32
+        )
+        return grouped.cap(logits_BLV, self.logit_softcap)
+
+    def _implementation(self) -> Implementation:
+        config = self.config
+        return Implementation(name=config.attention, chunk_tokens=config.attention_chunk_tokens)
+
+    def _check_length(self, length: int) -> None:
+        if length > self.config.max_length:
+            raise ValueError(
+                f"A row of {length} tokens (prompt and continuation together) is longer than "
+                f"DecoderConfig.max_length = {self.config.max_length}. Shorten "
+                f"TASK_FEATURE_LENGTHS or the prompts, or raise it if the model can go further."
+            )
