@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -342,7 +343,8 @@ def test_every_field_changes_the_updates(field):
         ({"name": "lion", "adamw": AdamWConfig(b1=0.5)}, "OptimizerConfig.adamw = .* ignored"),
         ({"max_grad_norm": 0.0}, "max_grad_norm = 0.0 must be positive"),
         ({"weight_decay": -1.0}, "weight_decay = -1.0 is negative"),
-        ({"decay_groups": [(".*", 1.0)]}, "decay_groups would be ignored, as weight_decay is 0"),
+        ({"decay_groups": [(".*", 1.0)]}, "would be ignored, as weight_decay is 0"),
+        ({"weight_decay_lr_exponent": 0.0}, "would be ignored, as weight_decay is 0"),
     ],
 )
 def test_wrong_configurations_are_refused(values, message):
@@ -362,3 +364,19 @@ def test_wrong_configurations_are_refused(values, message):
 def test_wrong_groups_are_refused(groups, message):
     with pytest.raises(ValueError, match=message):
         make(OptimizerConfig(groups=groups), PARAMS, AXES)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (AdamWConfig, {"b2": 1.0}, "AdamWConfig.b2 = 1.0 is not in"),
+        (AdamWConfig, {"eps": 0.0}, "AdamWConfig.eps = 0.0 must be positive"),
+        (LionConfig, {"b1": -0.1}, "LionConfig.b1 = -0.1 is not in"),
+        (MuonConfig, {"beta": 2.0}, "MuonConfig.beta = 2.0 is not in"),
+        (MuonConfig, {"newton_schulz_steps": 0}, "newton_schulz_steps = 0 must be positive"),
+        (MuonConfig, {"consistent_rms": 0.0}, "consistent_rms = 0.0 must be positive"),
+    ],
+)
+def test_directions_refuse_what_they_cannot_use(kind, values, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        kind(**values)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ul2tune.checkpoints import layout
 from ul2tune.cli import allocator, distributed, launch
 from ul2tune.cli.prepared import prepare_missing
 from ul2tune.training import lock
@@ -31,7 +32,7 @@ def run(options: argparse.Namespace) -> None:
 
 @contextmanager
 def saved(text: str, path: Path) -> Iterator[None]:
-    """Keeps `text` in `path`; puts back what was there if the run refuses the configuration."""
+    """Keeps `text` in `path`; puts back what was there (or nothing) if it is refused."""
     before = path.read_text(encoding="utf-8") if path.exists() else None
     with lock.writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,4 +42,6 @@ def saved(text: str, path: Path) -> Iterator[None]:
     except ValueError:
         if before is not None:
             path.write_text(before, encoding="utf-8")
+        elif not (path.parent / layout.SUBDIRECTORY).exists():  # nothing was trained under it
+            path.unlink()
         raise

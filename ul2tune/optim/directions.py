@@ -32,6 +32,10 @@ class AdamWConfig:
     b2: float = 0.999
     eps: float = 1e-8
 
+    def __post_init__(self):
+        _check_decays(self, "b1", "b2")
+        _check_positive(self, "eps")
+
 
 @dataclass(frozen=True, kw_only=True)
 class LionConfig:
@@ -44,6 +48,9 @@ class LionConfig:
 
     b1: float = 0.9
     b2: float = 0.99
+
+    def __post_init__(self):
+        _check_decays(self, "b1", "b2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +79,24 @@ class MuonConfig:
     adam_b1: float = 0.9
     adam_b2: float = 0.999
     adam_eps: float = 1e-8
+
+    def __post_init__(self):
+        _check_decays(self, "beta", "adam_b1", "adam_b2")
+        _check_positive(self, "newton_schulz_steps", "adam_eps")
+        if self.consistent_rms is not None:
+            _check_positive(self, "consistent_rms")
+
+
+def _check_decays(config: object, *names: str) -> None:
+    for name in names:
+        if not 0.0 <= (value := getattr(config, name)) < 1.0:
+            raise ValueError(f"{type(config).__name__}.{name} = {value} is not in [0, 1).")
+
+
+def _check_positive(config: object, *names: str) -> None:
+    for name in names:
+        if (value := getattr(config, name)) <= 0:
+            raise ValueError(f"{type(config).__name__}.{name} = {value} must be positive.")
 
 
 def adam_direction(config: AdamWConfig) -> optax.GradientTransformation:

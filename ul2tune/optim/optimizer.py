@@ -90,10 +90,13 @@ class OptimizerConfig:
             )
         if self.weight_decay < 0:
             raise ValueError(f"OptimizerConfig.weight_decay = {self.weight_decay} is negative.")
-        if self.weight_decay == 0 and self.decay_groups is not None:
-            raise ValueError(
-                "OptimizerConfig.decay_groups would be ignored, as weight_decay is 0; set it."
-            )
+        if self.weight_decay == 0:
+            for name, unset in (("decay_groups", None), ("weight_decay_lr_exponent", 1.0)):
+                if (value := getattr(self, name)) != unset:
+                    raise ValueError(
+                        f"OptimizerConfig.{name} = {value} would be ignored, as weight_decay is 0; "
+                        f"set weight_decay or remove {name}."
+                    )
 
 
 @dataclass(frozen=True, kw_only=True)
