@@ -1,0 +1,151 @@
+"""GSM8K: its files -> records, as solutions to train on and as few-shot chains of thought.
+
+    folder/{train,test}.jsonl    {"question": "…", "answer": "…<<48/2=24>>24…\\n#### 18"}
+
+Source: Cobbe et al. 2021 (arXiv:2110.14168) and the `openai/grade-school-math` repository, whose
+targets are the whole `answer`. Few-shot prompts have the layout of Wei et al. 2022
+(arXiv:2201.11903); their eight exemplars were written by hand and are not in the data, so exemplars
+are drawn from the training file.
+
+    Q: {question}
+    A: {rationale in one paragraph} The answer is {number}.
+
+    …
+    Q: {query}
+    A:
+
+`ul2tune.metrics.answers.extract_gsm8k` reads the number out of either form.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ul2tune.instructions import exemplars, reading
+from ul2tune.instructions.records import Demo, Record, Rendered
+from ul2tune.metrics.answers import extract_gsm8k, strip_annotations
+
+MARK = "\n#### "
+_FILES = {"train": "train.jsonl", "validation": "test.jsonl"}
+
+
+def load(path: str | Path) -> Iterator[Record]:
+    """The records of one file, in order; ids are ``<file>-<line>``.
+
+    `targets` is the number alone, `explanation` the solution before ``####`` with its annotations.
+
+    Raises:
+      ValueError: naming file, line and what is wrong.
+    """
+    path = Path(path)
+    for number, line in enumerate(reading.read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{where}: not valid JSON ({error.msg}).") from error
+        yield _record(row, where, f"{path.stem}-{number}")
+
+
+def _record(row: Any, where: str, identity: str) -> Record:
+    if not isinstance(row, Mapping):
+        raise ValueError(f"{where}: expected a JSON object, got {type(row).__name__}.")
+    for key in ("question", "answer"):
+        if not isinstance(row.get(key), str):
+            raise ValueError(f"{where}: {key!r} must be a string, got {row.get(key)!r:.60}.")
+    rationale, mark, _ = row["answer"].rpartition(MARK)
+    answer = extract_gsm8k(row["answer"]) if mark else ""
+    if not answer:
+        raise ValueError(f"{where}: 'answer' does not end in a line '#### <number>'.")
+    return Record(
+        id=identity,
+        task="gsm8k",
+        category="arithmetic",
+        benchmark="gsm8k",
+        license="MIT",
+        input=row["question"],
+        targets=(answer,),
+        explanation=rationale,
+        metric_names=("gsm8k",),
+    )
+
+
+def render(record: Record, seed: int = 0, *, annotated: bool = True) -> Rendered:
+    """The question as it is; the target is the file's `answer`: solution and ``#### number``.
+
+    `annotated` keeps the calculator annotations.
+    """
+    del seed
+    rationale = record.explanation if annotated else strip_annotations(record.explanation)
+    return Rendered(inputs=record.input, targets=f"{rationale}{MARK}{record.targets[0]}")
+
+
+def render_cot(record: Record, seed: int, *, pool: Sequence[Demo] = (), shots: int = 8) -> Rendered:
+    """A prompt with `shots` worked examples from `pool` (see :func:`demo_pool`).
+
+    Which ones depends on `seed` alone, so that all queries share a prompt as in the paper; a query
+    that is in the pool is never its own exemplar.
+
+    Args:
+      record: the query.
+      seed: of the choice of exemplars.
+      pool: candidates.
+      shots: how many.
+    """
+    shared = exemplars.choose(pool, shots + 1, query_id="gsm8k", query_input="", seed=seed)
+    demos = [demo for demo in shared if demo.input.strip() != record.input.strip()][:shots]
+    blocks = [f"Q: {demo.input}\nA: {demo.explanation}\n\n" for demo in demos]
+    return Rendered(
+        inputs=f"{''.join(blocks)}Q: {record.input}\nA:",
+        targets=f" {_chain(record)}",
+        demo_ids=tuple(demo.id for demo in demos),
+    )
+
+
+def demo_pool(folder: str | Path) -> tuple[Demo, ...]:
+    """The training file as exemplars."""
+    return tuple(
+        Demo(input=r.input, target=r.targets[0], explanation=_chain(r), id=r.id)
+        for r in load(Path(folder) / _FILES["train"])
+    )
+
+
+def _chain(record: Record) -> str:
+    steps = strip_annotations(record.explanation).split("\n")
+    text = " ".join(step if step.endswith((".", "!", "?")) else f"{step}." for step in steps)
+    return f"{text} The answer is {record.targets[0]}."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gsm8k:
+    """The training file as split "train", the test file as "validation".
+
+    `with_train` False leaves only the latter.
+    """
+
+    folder: str
+    with_train: bool = True
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """SeqIO splits."""
+        return ("train", "validation") if self.with_train else ("validation",)
+
+    def read(self, split: str) -> Iterator[Record]:
+        """The records of one split.
+
+        Raises:
+          ValueError: if the file is malformed.
+        """
+        return load(Path(self.folder) / _FILES[split])
+
+    def fingerprint(self) -> str:
+        """Of both files' bytes: prompts are made of the one, queries of the other."""
+        paths = [Path(self.folder) / name for name in _FILES.values()]
+        return reading.fingerprint(paths, self.with_train)

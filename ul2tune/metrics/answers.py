@@ -1,0 +1,126 @@
+"""The final answer in a model's text, as each evaluation suite takes it out.
+
+    gsm8k  "… so 9 * 2 = <<9*2=18>>18.\\n#### 18"           -> "18"
+    bbh    "… So the answer is (B)."                         -> "(B)"
+    mmlu   "B", "(B) because …", "The answer is B."          -> "B"
+
+`extract_…` returns the answer, or "" where there is none; `score_…` compares it with references and
+is what `ul2tune.metrics.registry.SCORES` lists.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+
+_ANSWER_IS = "answer is "
+# Where GSM8K's solutions ("#### 18"), its authors' models ("A: 18") and chains of thought end.
+_GSM8K_MARKS = re.compile(r"####|^A:|\banswer is\b:?", re.MULTILINE)
+_NUMBER = re.compile(r"-?\$?\s?(\d[\d,]*(?:\.\d+)?|\.\d+)")
+_ANNOTATION = re.compile(r"<<([^<>]*)>>")
+_LETTER = re.compile(r"\(?([A-D])(?![A-Za-z0-9'’])\)?")
+_MAX_EXPRESSION = 200
+_OPERATORS = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+
+
+def extract_bbh(text: str) -> str:
+    """What follows the last "answer is ", to the end of its line, without a final full stop.
+
+    All of the first line if the text does not say "answer is" (direct prompts). Source: the outputs
+    and accuracies published with BIG-Bench Hard (Suzgun et al. 2022), which this rule reproduces.
+    """
+    answer = text.rpartition(_ANSWER_IS)[2].strip().partition("\n")[0].strip()
+    return answer.removesuffix(".")
+
+
+def score_bbh(prediction: str, references: Sequence[str]) -> float:
+    """1 if the extracted answer equals a reference, letter case included."""
+    return float(extract_bbh(prediction) in references)
+
+
+def extract_gsm8k(text: str) -> str:
+    """The number after the last ``####``, ``A:`` (at the start of a line) or "answer is".
+
+    Thousands separators and a currency sign are dropped. Text without any of these marks has no
+    answer: the last number of an unfinished calculation is not one (Cobbe et al. 2021).
+    """
+    marks = list(_GSM8K_MARKS.finditer(text))
+    if not marks:
+        return ""
+    found = _NUMBER.match(text[marks[-1].end() :].strip())
+    if found is None:
+        return ""
+    sign = "-" if found[0].startswith("-") else ""
+    return sign + found[1].replace(",", "")
+
+
+def score_gsm8k(prediction: str, references: Sequence[str]) -> float:
+    """1 if the extracted number equals a reference: a bare number, or a solution that ends in one.
+
+    Numbers are compared as numbers: 18.0 is 18.
+    """
+    answer = extract_gsm8k(prediction)
+    wanted = [extract_gsm8k(text) or extract_gsm8k(f"#### {text}") for text in references]
+    return float(bool(answer) and Fraction(answer) in [Fraction(text) for text in wanted if text])
+
+
+def extract_mmlu(text: str) -> str:
+    """The letter A-D that an answer in words starts with, or that follows its last "answer is".
+
+    For models that can only generate. Published scores compare the probabilities of the letters:
+    ``rank_accuracy_first_token``.
+    """
+    words = text.rpartition(_ANSWER_IS)[2].strip()
+    found = _LETTER.match(words)
+    return found[1] if found else ""
+
+
+def score_mmlu(prediction: str, references: Sequence[str]) -> float:
+    """1 if the extracted letter is a reference."""
+    return float(extract_mmlu(prediction) in references)
+
+
+def strip_annotations(text: str) -> str:
+    """A GSM8K solution without its calculator annotations ``<<48/2=24>>``."""
+    return _ANNOTATION.sub("", text)
+
+
+def calculations(text: str) -> list[tuple[str, str]]:
+    """The calculator annotations of a solution as ``(expression, result)``, in order."""
+    pairs = [found.rpartition("=") for found in _ANNOTATION.findall(text)]
+    return [(expression, result) for expression, _, result in pairs]
+
+
+def calculate(expression: str) -> Fraction | None:
+    """The exact value of ``(48+2)/2``-like arithmetic; None if it is anything else.
+
+    Only numbers, ``+ - * /``, signs and brackets are evaluated, and at most 200 characters, so text
+    that a model wrote can be given to it.
+    """
+    if len(expression) > _MAX_EXPRESSION:
+        return None
+    try:
+        # Leading zeros (".05", "007") are no Python numbers but sums people write.
+        source = re.sub(r"(?<![\d.])0+(?=\d)", "", expression.replace(",", "").strip())
+        return _value(ast.parse(source, mode="eval").body)
+    except (SyntaxError, ValueError, ZeroDivisionError, RecursionError):
+        return None
+
+
+def _value(node: ast.expr) -> Fraction:
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        return Fraction(str(node.value))
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.UAdd | ast.USub):
+        value = _value(node.operand)
+        return -value if isinstance(node.op, ast.USub) else value
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+        return _OPERATORS[type(node.op)](_value(node.left), _value(node.right))
+    raise ValueError(f"not arithmetic: {ast.dump(node)}")
