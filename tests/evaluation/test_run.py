@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from tests.decoding import tiny
@@ -19,6 +21,7 @@ from ul2tune.evaluation import report, run
 from ul2tune.evaluation.hook import EvaluationHook
 from ul2tune.evaluation.predictor import LogLikelihood, length_buckets
 from ul2tune.evaluation.run import EvalConfig
+from ul2tune.instructions.superni import split_hash
 from ul2tune.metrics import text
 from ul2tune.models import base
 from ul2tune.sharding import MeshConfig
@@ -92,6 +95,9 @@ def test_writes_all_that_made_a_score(reference):
             row["log_likelihood_sum"], row["log_likelihood_mean"], row["answer_choices"]
         ):
             assert mean == pytest.approx(total / (len(choice) + 1), abs=1e-4)
+    assert all(row["demo_ids"] == [] and row["template_id"] == "" for row in rows)
+    ids = [str(i) for i in range(7)]
+    assert table["split_hashes"] == dict.fromkeys(prepared.TASKS, split_hash(ids))
     assert json.loads((folder / "metrics.json").read_text()) == json.loads(json.dumps(table))
     assert sorted(path.name for path in folder.iterdir()) == ["metrics.json", "predictions.jsonl"]
 
@@ -114,7 +120,7 @@ def test_mesh_and_batch_size_change_nothing(reference, data_dir, tmp_path, mesh,
     config = EvalConfig(**{**vars(EVAL), "batch_size": batch_size})
     _, other = on_mesh(mesh, data_dir, tmp_path, config)
     for mine, theirs in zip(predictions(tmp_path), predictions(folder), strict=True):
-        for name in ("log_likelihood_sum", "log_likelihood_mean"):
+        for name in (f"log_likelihood_{kind}" for kind in ("sum", "mean", "first_token")):
             assert mine.pop(name, []) == pytest.approx(theirs.pop(name, []), abs=2e-4)
         assert mine == theirs
     assert other == table
@@ -191,6 +197,73 @@ def test_ranking_reports_sum_and_mean():
     choices = [LogLikelihood(sum=-4.0, num_tokens=2), LogLikelihood(sum=-6.0, num_tokens=6)]
     scores = report.judge(example, "no", choices, ()).scores
     assert scores == {report.RANK_SUM: 0.0, report.RANK_MEAN: 1.0}
+
+
+@pytest.mark.parametrize(
+    ("choices", "position"),
+    [
+        (((36,), (37,)), 0),
+        (((5, 36), (5, 37, 38)), 1),  # the space before the letter
+        (((5, 36), (5, 36, 7)), None),  # one is the start of the other
+        (((36, 1), (37, 1), (36, 2)), None),  # the first tokens leave two of them
+        ((), None),
+    ],
+)
+def test_the_token_that_tells_choices_apart(choices, position):
+    ids = tuple(np.array(choice, np.int32) for choice in choices)
+    example = dataclasses.replace(answer("t", "c", {}).example, choice_ids=ids)
+    assert example.first_difference == position
+
+
+def test_ranking_by_the_first_token():
+    example = dataclasses.replace(
+        answer("t", "c", {}).example,
+        references=("B",),
+        answer_choices=(" A", " B"),
+        choice_ids=(np.array([5, 36, 1]), np.array([5, 37, 1])),
+        metric_names=(report.RANK_FIRST, "mmlu"),
+    )
+    choices = [
+        LogLikelihood(sum=-3.5, num_tokens=3, tokens=(-1.0, -2.0, -0.5)),
+        LogLikelihood(sum=-5.0, num_tokens=3, tokens=(-1.0, -1.5, -2.5)),
+    ]
+    judged = report.judge(example, "The answer is B", choices, ("exact_match",))
+    assert judged.scores == {
+        "exact_match": 0.0, "mmlu": 1.0,
+        report.RANK_SUM: 0.0, report.RANK_MEAN: 0.0, report.RANK_FIRST: 1.0,
+    }  # fmt: skip
+    assert judged.to_json("h")["log_likelihood_first_token"] == [-2.0, -1.5]
+
+
+def test_each_group_is_reported_by_its_own_metric_beside_the_baselines():
+    own = {"t1": ("exact_match",), "t2": ("token_f1", "exact_match"), "t3": ()}
+    answers = []
+    for task, names in own.items():
+        given = answer(task, task[0], {})
+        example = dataclasses.replace(
+            given.example, category=f"c_{task}", cluster="all", metric_names=names,
+            references=("x y",), baselines={"copy_input": "x", "copy_demo": "x y"},
+        )  # fmt: skip
+        answers.append(report.judge(example, "x z", (), ()))
+    eval_set = report.EvalSet(
+        examples=tuple(a.example for a in answers),
+        vocabulary=prepared.VOCABULARY,
+        metric_functions=dict.fromkeys(own, ()),
+        fingerprints={},
+        split_hash="h",
+        split_hashes={"t1": "h1"},
+    )
+    table = report.summarize(answers, eval_set, ())
+    assert table["headline"]["tasks"] == {
+        "t1": {"metric": "exact_match", "score": 0.0, "copy_input": 0.0, "copy_demo": 100.0},
+        "t2": {
+            "metric": "token_f1", "score": 50.0,
+            "copy_input": pytest.approx(200 / 3), "copy_demo": 100.0,
+        },
+    }  # fmt: skip
+    assert table["headline"]["categories"].keys() == {"c_t1", "c_t2"}
+    assert table["clusters"]["all"]["num_examples"] == 3
+    assert table["split_hashes"] == {"t1": "h1"}
 
 
 @pytest.mark.parametrize(

@@ -26,14 +26,17 @@ class ScoringModel(Protocol):
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["sum_B", "length_B"], meta_fields=[]
+    jax.tree_util.register_dataclass, data_fields=["sum_B", "length_B", "tokens_BL"], meta_fields=[]
 )
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Per row: summed log-likelihood (nats, float32) and the number of tokens it sums over."""
+    """Per row: summed log-likelihood (nats, float32), the number of tokens it sums over, and the
+    summands (0 where a position does not count).
+    """
 
     sum_B: jax.Array
     length_B: jax.Array
+    tokens_BL: jax.Array
 
 
 def score(model: ScoringModel, batch: Batch) -> Scores:
@@ -63,7 +66,9 @@ def score(model: ScoringModel, batch: Batch) -> Scores:
         return chosen_B - jax.nn.logsumexp(logits_BV, axis=-1)
 
     logps_LB = jax.lax.map(one_position, (jnp.moveaxis(hidden_BLD, 1, 0), targets_BL.T))
+    tokens_BL = logps_LB.T * weights_BL
     return Scores(
-        sum_B=jnp.sum(logps_LB.T * weights_BL, axis=-1),
+        tokens_BL=tokens_BL,
+        sum_B=jnp.sum(tokens_BL, axis=-1),
         length_B=jnp.sum(weights_BL, axis=-1).astype(jnp.int32),
     )

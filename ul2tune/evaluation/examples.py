@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ul2tune.data.codec import Example
 from ul2tune.data.vocab import Vocabulary
 from ul2tune.feed.store import Readers, Store
 from ul2tune.instructions.superni import split_hash
+from ul2tune.metrics.references import References
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +28,15 @@ class EvalExample:
 
     Attributes:
       task, id: its name; together unique in the set.
-      category: the task's, or empty.
+      category, cluster: the task's, or empty.
       inputs_S: int32 ids of the prompt, end of sequence included where the task has one.
       inputs_text: the prompt in words.
-      references: acceptable answers, at least one.
+      references: acceptable answers, at least one (`metrics.references.References` where a metric
+        needs more).
       answer_choices: what rank classification ranks; empty = nothing.
       choice_ids: their int32 ids, ended as the task's targets are.
+      metric_names: the scores its collection reports, the headline first; may be empty.
+      template_id: which template made the prompt; empty = the only one.
       demo_ids: demos in the prompt.
       baselines: predictions that need no model, by name.
       truncated: the prompt was cut to the feature length.
@@ -46,6 +50,9 @@ class EvalExample:
     references: tuple[str, ...]
     answer_choices: tuple[str, ...] = ()
     choice_ids: tuple[np.ndarray, ...] = ()
+    cluster: str = ""
+    template_id: str = ""
+    metric_names: tuple[str, ...] = ()
     demo_ids: tuple[str, ...] = ()
     baselines: Mapping[str, str] | None = None
     truncated: bool = False
@@ -54,6 +61,20 @@ class EvalExample:
     def name(self) -> str:
         """Keys the randomness of this example's generation."""
         return f"{self.task}/{self.id}"
+
+    @property
+    def first_difference(self) -> int | None:
+        """The position at which one token tells all answer choices apart; None if there is none.
+
+        Before it all choices are the same: nothing, or the space before a letter in a vocabulary
+        that has no piece for both.
+        """
+        shortest = min((len(ids) for ids in self.choice_ids), default=0)
+        for position in range(shortest):
+            tokens = {int(ids[position]) for ids in self.choice_ids}
+            if len(tokens) > 1:
+                return position if len(tokens) == len(self.choice_ids) else None
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +87,7 @@ class EvalSet:
       metric_functions: dotted names by task, from the manifests.
       fingerprints: of each task's prepared data.
       split_hash: of the names of all examples, in order.
+      split_hashes: of the ids of each task's examples, in order.
     """
 
     examples: tuple[EvalExample, ...]
@@ -73,6 +95,7 @@ class EvalSet:
     metric_functions: Mapping[str, tuple[str, ...]]
     fingerprints: Mapping[str, str]
     split_hash: str
+    split_hashes: Mapping[str, str] = field(default_factory=dict)
 
 
 def load(
@@ -112,6 +135,9 @@ def load(
                 for index, row in enumerate(rows)
             ]
     names = [example.name for example in examples]
+    ids: dict[str, list[str]] = {}
+    for example in examples:
+        ids.setdefault(example.task, []).append(example.id)
     _check_names(names, mixture, split)
     return EvalSet(
         examples=tuple(examples),
@@ -119,6 +145,7 @@ def load(
         metric_functions={task: entry.metrics for task, entry in manifests.items()},
         fingerprints={task: entry.fingerprint for task, entry in manifests.items()},
         split_hash=split_hash(names),
+        split_hashes={task: split_hash(found) for task, found in ids.items()},
     )
 
 
@@ -167,9 +194,15 @@ def _example(
         task=entry.task,
         id=str(fields.get("id", index)),
         category=fields.get("category", ""),
+        cluster=fields.get("cluster", ""),
+        template_id=fields.get("template_id", ""),
+        metric_names=tuple(fields.get("metric_names") or ()),
         inputs_S=np.array(kept + ending("inputs"), np.int32),
         inputs_text=fields.get("inputs_text") or vocabulary.decode(body),
-        references=(references,) if isinstance(references, str) else tuple(references),
+        references=References(
+            (references,) if isinstance(references, str) else references,
+            fields.get("metric_context", ""),
+        ),
         answer_choices=choices,
         choice_ids=tuple(
             np.array(vocabulary.encode(choice) + ending("targets"), np.int32) for choice in choices

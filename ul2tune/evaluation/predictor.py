@@ -31,10 +31,11 @@ OnDone = Callable[[int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class LogLikelihood:
-    """Of one target given its prompt: summed over tokens, in nats, and how many tokens."""
+    """Of one target given its prompt: summed over tokens, in nats, how many tokens, and of each."""
 
     sum: float
     num_tokens: int
+    tokens: tuple[float, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -140,7 +141,9 @@ class Predictor:
                 scores = jax.device_get(self._score(self.params, self._place(batch)))
             for row, index in enumerate(chosen):
                 results[index] = LogLikelihood(
-                    sum=float(scores.sum_B[row]), num_tokens=int(scores.length_B[row])
+                    sum=float(scores.sum_B[row]),
+                    num_tokens=int(scores.length_B[row]),
+                    tokens=tuple(scores.tokens_BL[row, : len(targets[index])].tolist()),
                 )
             on_done(len(chosen))
         return results

@@ -1,18 +1,19 @@
-"""From predictions to numbers and files: per task, per category, overall.
+"""From predictions to numbers and files: per task, category and cluster of categories, overall.
 
     OUTPUT_DIR/predictions.jsonl   one line per example: what the model saw, said, and should say
     OUTPUT_DIR/metrics.json        the table, with what determines it
 
-All numbers are means over examples in percent, as Tk-Instruct reports them; `mean_over_tasks` and
-`mean_over_categories` weigh tasks and categories equally instead, and are called by these names,
-because the three differ.
+All numbers are means over examples in percent, as Tk-Instruct reports them; `mean_over_tasks`,
+`mean_over_categories` and `mean_over_clusters` weigh these equally instead, and are called by these
+names, because they differ. `headline` is the score each collection reports of its task or category:
+Tk-Instruct has exact match for some categories and ROUGE-L for the others.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from ul2tune.metrics.choices import is_correct_choice, rank_choice
 
 # Both ways to rank are always reported: scores of one paper are not reproducible with the other's.
 RANK_SUM, RANK_MEAN = "rank_accuracy_sum", "rank_accuracy_mean"
+# By the probability of the one token that tells the choices apart, where there is one: MMLU's.
+RANK_FIRST = "rank_accuracy_first_token"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,8 @@ class Answer:
             "task": example.task,
             "id": example.id,
             "category": example.category,
+            "cluster": example.cluster,
+            "template_id": example.template_id,
             "split_hash": split_hash,
             "prompt": example.inputs_text,
             "truncated": example.truncated,
@@ -61,18 +66,31 @@ class Answer:
             line["answer_choices"] = [choice.strip() for choice in example.answer_choices]
             line["log_likelihood_sum"] = [round(choice.sum, 4) for choice in self.choices]
             line["log_likelihood_mean"] = [round(choice.mean, 4) for choice in self.choices]
+            first = example.first_difference
+            if first is not None:
+                line["log_likelihood_first_token"] = [
+                    round(choice.tokens[first], 4) for choice in self.choices
+                ]
         return line
 
 
 def judge(
     example: EvalExample, text: str, choices: Sequence[LogLikelihood], names: Sequence[str]
 ) -> Answer:
-    """Scores one answer by the metrics called `names`, and by rank where there are choices."""
-    scores = {name: registry.SCORES[name](text, example.references) for name in names}
+    """Scores one answer by the metrics called `names`, and by rank where there are choices.
+
+    The example's own `metric_names` come on top, but for those that are ranks.
+    Ranks are by sum, mean and, where one token tells the choices apart, by that token.
+    """
+    wanted = dict.fromkeys([*names, *(n for n in example.metric_names if n in registry.SCORES)])
+    scores = {name: registry.SCORES[name](text, example.references) for name in wanted}
     if choices:
         right = [is_correct_choice(choice, example.references) for choice in example.answer_choices]
         scores[RANK_SUM] = float(right[rank_choice([c.sum for c in choices])])
         scores[RANK_MEAN] = float(right[rank_choice([c.mean for c in choices])])
+        first = example.first_difference
+        if first is not None:
+            scores[RANK_FIRST] = float(right[rank_choice([c.tokens[first] for c in choices])])
     return Answer(example=example, text=text, choices=tuple(choices), scores=scores)
 
 
@@ -80,20 +98,30 @@ def summarize(answers: Sequence[Answer], eval_set: EvalSet, names: Sequence[str]
     """The table of `metrics.json`: overall, categories, tasks, baselines without a model."""
     tasks = _grouped(answers, lambda answer: answer.example.task)
     categories = _grouped(answers, lambda answer: answer.example.category)
+    clusters = _grouped(answers, lambda answer: answer.example.cluster)
     by_task = {
         task: _means(group) | _declared(group, eval_set.metric_functions[task])
         for task, group in tasks.items()
     }
     by_category = {category: _means(group) for category, group in categories.items() if category}
+    copied = _copied(eval_set.examples, names)
+    by_cluster = {cluster: _means(group) for cluster, group in clusters.items() if cluster}
     return {
         "overall": _means(answers),
         "mean_over_tasks": _mean_of_means(by_task.values()),
         "mean_over_categories": _mean_of_means(by_category.values()),
+        "mean_over_clusters": _mean_of_means(by_cluster.values()),
+        "clusters": by_cluster,
         "categories": by_category,
         "tasks": by_task,
-        "baselines": _baselines(eval_set.examples, names),
+        "headline": {
+            "categories": _headlines(categories, copied, lambda example: example.category),
+            "tasks": _headlines(tasks, copied, lambda example: example.task),
+        },
+        "baselines": {name: _means(answers) for name, answers in copied.items()},
         "num_truncated": sum(example.truncated for example in eval_set.examples),
         "split_hash": eval_set.split_hash,
+        "split_hashes": dict(eval_set.split_hashes),
         "data_fingerprints": dict(eval_set.fingerprints),
         "vocabulary": eval_set.vocabulary.fingerprint,
     }
@@ -137,6 +165,36 @@ def _means(answers: Sequence[Answer]) -> dict[str, float]:
     return table
 
 
+def _headlines(
+    groups: Mapping[str, Sequence[Answer]],
+    copied: Mapping[str, Sequence[Answer]],
+    key: Callable[[EvalExample], str],
+) -> dict[str, dict[str, Any]]:
+    """The score each group is reported by, and what the baselines get by it.
+
+    That is the first of its examples' `metric_names` that was computed; groups whose examples do
+    not agree on it have none.
+    """
+    baselines = {
+        name: _grouped(answers, lambda answer: key(answer.example))
+        for name, answers in copied.items()
+    }
+    table: dict[str, dict[str, Any]] = {}
+    for group, answers in groups.items():
+        firsts = {
+            next((n for n in answer.example.metric_names if n in answer.scores), "")
+            for answer in answers
+        }
+        metric = firsts.pop() if len(firsts) == 1 else ""
+        if not group or not metric:
+            continue
+        table[group] = {"metric": metric, "score": _means(answers)[metric]}
+        for name, by_group in baselines.items():
+            mean = _means(by_group.get(group, ()))
+            table[group] |= {name: mean[metric]} if metric in mean else {}
+    return table
+
+
 def _mean_of_means(tables: Iterable[Mapping[str, float]]) -> dict[str, float]:
     tables = list(tables)
     names = sorted({name for table in tables for name in table} - {"num_examples"})
@@ -146,7 +204,7 @@ def _mean_of_means(tables: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 def _declared(answers: Sequence[Answer], functions: Sequence[str]) -> dict[str, float]:
     """The metric functions the task itself declares, with SeqIO's signature."""
-    targets = [list(answer.example.references) for answer in answers]
+    targets = [answer.example.references for answer in answers]
     predictions = [answer.text for answer in answers]
     results: dict[str, float] = {}
     # The registry's own are `EvalConfig.metrics`, which the user chooses.
@@ -156,11 +214,13 @@ def _declared(answers: Sequence[Answer], functions: Sequence[str]) -> dict[str, 
     return results
 
 
-def _baselines(examples: Sequence[EvalExample], names: Sequence[str]) -> dict[str, Any]:
-    """Scores of copying input or demo (Wang et al. 2022, §5), over the examples that name them."""
-    table: dict[str, Any] = {}
-    for baseline in sorted({name for e in examples for name in e.baselines or ()}):
-        known = [e for e in examples if baseline in (e.baselines or {})]
-        answers = [judge(e, (e.baselines or {})[baseline], (), names) for e in known]
-        table[baseline] = _means(answers)
-    return table
+def _copied(examples: Sequence[EvalExample], names: Sequence[str]) -> dict[str, list[Answer]]:
+    """Answers that copy input or demo (Wang et al. 2022, §5), of the examples that name them."""
+    return {
+        baseline: [
+            judge(e, (e.baselines or {})[baseline], (), names)
+            for e in examples
+            if baseline in (e.baselines or {})
+        ]
+        for baseline in sorted({name for e in examples for name in e.baselines or ()})
+    }

@@ -33,7 +33,8 @@ class EvalConfig:
       inputs_length: longer prompts are cut from the right, and counted.
       batch_size: prompts per step; changes speed, never results.
       sampling: how answers are generated.
-      metrics: keys of `ul2tune.metrics.registry.SCORES`; a task's own metric functions come on top.
+      metrics: keys of `ul2tune.metrics.registry.SCORES`.
+      task_metrics: the metrics a task names itself come on top. Its metric functions always do.
       rank_choices: also rank the answer choices by log-likelihood, where an example has some.
       max_examples_per_task: the first so many; None = all.
       length_buckets: padded prompt lengths; empty = powers of two up to `inputs_length`.
@@ -47,6 +48,7 @@ class EvalConfig:
     batch_size: int = 32
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     metrics: tuple[str, ...] = ("exact_match", "token_f1", "rouge_l")
+    task_metrics: bool = True
     rank_choices: bool = True
     max_examples_per_task: int | None = None
     length_buckets: tuple[int, ...] = ()
@@ -114,13 +116,17 @@ def evaluate(
 
 def load_set(mixture: str, data_dir: str, eval: EvalConfig) -> EvalSet:
     """The examples that `eval` asks for."""
-    return examples.load(
+    found = examples.load(
         mixture,
         data_dir,
         split=eval.split,
         inputs_length=eval.inputs_length,
         max_examples_per_task=eval.max_examples_per_task,
     )
+    if eval.task_metrics:
+        return found
+    bare = tuple(dataclasses.replace(example, metric_names=()) for example in found.examples)
+    return dataclasses.replace(found, examples=bare)
 
 
 def make_predictor(
@@ -151,7 +157,12 @@ def evaluate_set(
     """
     answers = answer_all(predictor, eval_set, eval)
     table = report.summarize(answers, eval_set, eval.metrics)
-    table |= {**facts, "split": eval.split, "sampling": dataclasses.asdict(eval.sampling)}
+    table |= {
+        **facts,
+        "split": eval.split,
+        "inputs_length": eval.inputs_length,
+        "sampling": dataclasses.asdict(eval.sampling),
+    }
     if jax.process_index() == 0:
         report.write(output_dir, answers, table)
     return table
