@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from ul2tune.cli import inspect_sections as sections
 from ul2tune.cli import launch
@@ -31,7 +33,13 @@ def run(options: argparse.Namespace) -> None:
     with Feed(data) as feed:
         sections.print_rows(feed, options)
         sections.print_fill(feed, mixture, options.batches)
-        sections.print_tree(feed, mixture, config.macros)
+        steps = options.steps or _planned_steps(config.macros)
+        sections.print_tree(feed, mixture, steps)
         sections.print_audit(feed, data, mixture, tasks)
     if options.against is not None:
         sections.print_overlap(data, options)
+
+
+def _planned_steps(macros: Mapping[str, Any]) -> int | None:
+    """Of the training recipe that is inspected, if it is one."""
+    return macros.get("TRAIN_STEPS_RELATIVE") or macros.get("TRAIN_STEPS")

@@ -6,8 +6,7 @@ import argparse
 import importlib
 import importlib.util
 import textwrap
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from ul2tune.cli import render, render_mixture
 from ul2tune.data import manifest
@@ -95,18 +94,17 @@ def print_fill(feed: Feed, mixture: MixtureManifest, num_batches: int) -> None:
         print(f"    {of_segments:7.2%}      {of_tokens:7.2%}  {name}")
 
 
-def print_tree(feed: Feed, mixture: MixtureManifest, macros: Mapping[str, Any]) -> None:
+def print_tree(feed: Feed, mixture: MixtureManifest, steps: int | None) -> None:
     """Where the rates come from, and how often a run of the planned steps repeats each task."""
     data = feed.config
     tasks = {name: manifest.read_task(data.data_dir, name, data.split) for name in mixture.tasks}
-    steps = macros.get("TRAIN_STEPS_RELATIVE") or macros.get("TRAIN_STEPS")
     plan = render_mixture.make_plan(feed.stats(), steps, data.batch_size) if steps else None
     after = f" after {steps:,} steps of {data.batch_size} rows" if steps else ""
     heading(f"{mixture.name}: the tree of its rates{after}")
     for line in render_mixture.lines(render_mixture.tree_of(mixture, tasks), tasks, plan):
         print(line)
     if plan is None:
-        print("(Set TRAIN_STEPS, or inspect a training recipe, to see epochs.)")
+        print("(Give --steps, or inspect a training recipe, to see epochs.)")
 
 
 def print_overlap(data: FeedConfig, options: argparse.Namespace) -> None:

@@ -121,6 +121,10 @@ def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--width", type=int, default=100, help="columns of text (default: 100)")
     parser.add_argument(
+        "--steps", type=int, metavar="N",
+        help="training steps to count epochs for (default: TRAIN_STEPS of the gin files)",
+    )  # fmt: skip
+    parser.add_argument(
         "--against", metavar="MIXTURE",
         help="report which examples share 13-grams with this prepared mixture's training split",
     )  # fmt: skip

@@ -12,12 +12,13 @@ sequence; register such tasks with ``eos=("targets",)`` and feed them with layou
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from ul2tune.data.rates import Equal, Fixed, Group, Leaf, Node, Proportional
-from ul2tune.instructions.records import Record, Rendered, stable_hash
+from ul2tune.instructions.records import Record, Rendered, Renderer, stable_hash
 
 # Section 3: what stands before the answer where the prompt does not end in a colon.
 DELIMITERS = (
@@ -103,10 +104,32 @@ def render(
     parts.append(delimit(_instance(own, record.input), draw))
     return Rendered(
         inputs=separator.join(parts).rstrip(" "),
-        targets=" " + record.targets[0].rstrip(),
-        answer_choices=tuple(" " + choice.rstrip() for choice in record.answer_choices or ()),
+        targets=_answer(record.targets[0]),
+        answer_choices=tuple(map(_answer, record.answer_choices or ())),
         demo_ids=tuple(demo.id or f"positive-{i}" for i, demo in enumerate(shown, start=1)),
     )
+
+
+def delimited(render: Renderer) -> Renderer:
+    """Another collection's renderer with OPT-IML's delimiter and space before the answer."""
+    return functools.partial(_render_delimited, render)
+
+
+def _render_delimited(render: Renderer, record: Record, seed: int) -> Rendered | None:
+    rendered = render(record, seed)
+    if rendered is None:  # the collection leaves this record out
+        return None
+    draw = stable_hash(seed, "delimiter", record.task, record.id)
+    return replace(
+        rendered,
+        inputs=delimit(rendered.inputs, draw).rstrip(" "),
+        targets=_answer(rendered.targets),
+        answer_choices=tuple(map(_answer, rendered.answer_choices)),
+    )
+
+
+def _answer(text: str) -> str:
+    return " " + text.rstrip()
 
 
 def _instance(instruction: str, text: str) -> str:

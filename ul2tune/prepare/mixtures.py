@@ -17,7 +17,7 @@ from collections.abc import Callable
 import seqio
 
 from ul2tune.data import rates
-from ul2tune.data.rates import Group
+from ul2tune.data.rates import Fixed, Group, Leaf
 from ul2tune.prepare.rates import POLICIES
 
 
@@ -36,6 +36,27 @@ def register_mixture(tree: Group) -> seqio.Mixture:
       ValueError: if a leaf is no registered task or mixture, or a name is taken.
     """
     return _register(tree, tree.name)
+
+
+def register_with_text(name: str, instructions: str, text: str, percent: float) -> seqio.Mixture:
+    """Registers instructions with a share of running text (UL2 denoising or language modelling).
+
+    Args:
+      name: of the mixture.
+      instructions: a registered mixture or task; it keeps its own rates.
+      text: a registered text task (`prepare.tasks.register_text_task`).
+      percent: of the draws that are of the text.
+
+    Raises:
+      ValueError: if `percent` is not between 0 and 100.
+    """
+    if not 0.0 < percent < 100.0:
+        raise ValueError(
+            f"Mixture {name!r}: the text's percent must be in (0, 100), got {percent}."
+        )
+    weights = {instructions: 100.0 - percent, text: percent}
+    children = (Leaf(name=instructions), Leaf(name=text))
+    return register_mixture(Group(name=name, children=children, policy=Fixed(weights=weights)))
 
 
 def count_examples(name: str) -> int | None:

@@ -29,7 +29,7 @@ from ul2tune.prepare.runtime import tf
 from ul2tune.prepare.seqio_vocab import SeqioVocabulary
 from ul2tune.prepare.sources import DocumentSource
 
-VocabularyLike = str | Path | Vocabulary | VocabularyConfig
+VocabularyLike = str | Path | Vocabulary | VocabularyConfig | SeqioVocabulary
 
 
 def register_text_task(
@@ -122,6 +122,8 @@ def seqio_vocabulary(vocabulary: VocabularyLike, corpus: Corpus | None = None) -
         to choose them; the path of a SentencePiece model; or a vocabulary.
       corpus: what ``"trained"`` learns from.
     """
+    if isinstance(vocabulary, SeqioVocabulary):
+        return vocabulary
     if isinstance(vocabulary, Vocabulary):
         return SeqioVocabulary(vocabulary)
     if vocabulary == "stdlib":

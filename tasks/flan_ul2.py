@@ -1,0 +1,51 @@
+"""Instructions and UL2 denoising in one mixture, for encoder-decoders.
+
+    UL2TUNE_INSTRUCTIONS=tasks.flan:flan2022 UL2TUNE_TEXT="/data/text/*.jsonl" \
+    UL2TUNE_DENOISING_PERCENT=25 ul2tune prepare --gin_file=data/flan_ul2.gin …
+
+registers
+
+    flan_ul2            denoisers announce themselves by mode tokens, as in UL2
+    flan_ul2_no_modes   nothing is announced: instructions and denoising look alike, which is how
+                        Flan-UL2's model was made to forget the tokens before it was tuned
+
+UL2TUNE_INSTRUCTIONS names the module that registers the instructions, and their mixture;
+UL2TUNE_TEXT your text (JSON lines with "text"); UL2TUNE_DENOISING_PERCENT the share of examples
+that are denoised text (default 10). Prompts carry no mode token in either mixture.
+
+Without these variables: the embedded instruction set and the embedded corpus.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+
+from ul2tune.data.documents import FileCorpus
+from ul2tune.data.stdlib_corpus import StdlibCorpus
+from ul2tune.data.ul2 import preset
+from ul2tune.prepare.mixtures import register_with_text
+from ul2tune.prepare.tasks import register_corpus_task
+
+PLACE = os.environ.get("UL2TUNE_INSTRUCTIONS", "tasks.stdlib_instructions:stdlib_instructions")
+PERCENT = os.environ.get("UL2TUNE_DENOISING_PERCENT", "10")
+
+module, _, instructions = PLACE.partition(":")
+if not module or not instructions:
+    raise ValueError(
+        f"UL2TUNE_INSTRUCTIONS is {PLACE!r}: it should be MODULE:MIXTURE, such as "
+        "tasks.superni:superni."
+    )
+importlib.import_module(module)
+try:
+    percent = float(PERCENT)
+except ValueError as error:
+    raise ValueError(f"UL2TUNE_DENOISING_PERCENT is {PERCENT!r}: give a number.") from error
+files = os.environ.get("UL2TUNE_TEXT")
+corpus = FileCorpus(files=files, format="jsonl") if files else StdlibCorpus()
+for name, objective in (
+    ("flan_ul2", preset("ul2")),
+    ("flan_ul2_no_modes", preset("ul2").without_modes()),
+):
+    register_corpus_task(f"{name}_text", corpus, objective=objective)
+    register_with_text(name, instructions, f"{name}_text", percent)

@@ -1,0 +1,52 @@
+"""OPT-IML's mixture over the collections at hand, for decoder-only models.
+
+    UL2TUNE_OPT_IML="niv2=tasks.superni:superni,promptsource=tasks.promptsource:t0_train" \
+    UL2TUNE_OPT_IML_REASONING=tasks.gsm8k:gsm8k UL2TUNE_TEXT="/data/text/*.jsonl" \
+    ul2tune prepare --gin_file=data/opt_iml.gin …
+
+registers the mixture `opt_iml`. UL2TUNE_OPT_IML names, for each benchmark (crossfit, exmix, flan,
+niv2, promptsource, t5, unifiedskg), the module that registers it and its mixture or task, several
+of them joined by +. UL2TUNE_TEXT names your pretraining text (JSON lines with "text"; 5 %).
+
+Without these variables: the embedded instruction set as niv2, and the embedded corpus.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator
+
+from ul2tune.data.documents import FileCorpus
+from ul2tune.data.stdlib_corpus import StdlibCorpus
+from ul2tune.prepare.opt_iml_tasks import register_opt_iml, register_pretraining
+
+COLLECTIONS = os.environ.get(
+    "UL2TUNE_OPT_IML", "niv2=tasks.stdlib_instructions:stdlib_instructions"
+)
+
+
+def mixtures(places: str) -> Iterator[str]:
+    """Imports ``module:mixture+module:mixture``; yields the mixtures."""
+    for place in places.split("+"):
+        module, _, mixture = place.partition(":")
+        if not module or not mixture:
+            raise ValueError(f"{place!r} should be MODULE:MIXTURE, such as tasks.superni:superni.")
+        importlib.import_module(module)
+        yield mixture
+
+
+benchmarks = {}
+for entry in COLLECTIONS.split(","):
+    benchmark, _, places = entry.partition("=")
+    benchmarks[benchmark] = list(mixtures(places))
+reasoning = os.environ.get("UL2TUNE_OPT_IML_REASONING")
+files = os.environ.get("UL2TUNE_TEXT")
+corpus = FileCorpus(files=files, format="jsonl") if files else StdlibCorpus()
+text = register_pretraining("opt_iml_text", corpus)
+register_opt_iml(
+    "opt_iml",
+    benchmarks,
+    reasoning=list(mixtures(reasoning)) if reasoning else (),
+    pretraining=[text.name],
+)
