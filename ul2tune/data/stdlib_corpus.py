@@ -17,6 +17,7 @@ import ast
 import functools
 import hashlib
 import sysconfig
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,10 +91,16 @@ def iter_docstrings() -> Iterator[Docstring]:
         yield from _docstrings(module, path)
 
 
+# CPython 3.11 counts the parser's depth per process, not per thread (SystemError: "AST constructor
+# recursion depth mismatch"); SeqIO reads several splits at once.
+_PARSER = threading.Lock()
+
+
 @functools.cache
 def _docstrings(module: str, path: Path) -> tuple[Docstring, ...]:
     try:
-        tree = ast.parse(path.read_bytes())
+        with _PARSER:
+            tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
         return ()  # deliberately broken sources that some versions carry for their own tests
     return tuple(_visit(tree, module, "", inside_class=False))
