@@ -184,8 +184,9 @@ def to_global(local: Mapping[str, np.ndarray], mesh: Mesh, batch_size: int) -> d
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-    """Constrains an activation to its logical axes; does nothing where no mesh is set."""
+    """Constrains an activation to its logical axes; does nothing where no mesh is set, or that of
+    another program (T5X), which has axes and rules of its own."""
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
+    if not set(MESH_AXES) <= set(mesh.axis_names):
         return x
     return jax.lax.with_sharding_constraint(x, spec(axes, x.shape, mesh.shape))
