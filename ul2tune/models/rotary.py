@@ -90,7 +90,8 @@ class Rope:
 
     def at(self, positions_BL: jax.Array, head_dim: int) -> Rotation:
         """The rotation of every position; B may be 1."""
-        angles_BLE = positions_BL[..., None].astype(jnp.float32) * self.frequencies(head_dim)
+        frequencies_11E = self.frequencies(head_dim)[None, None]
+        angles_BLE = positions_BL[..., None].astype(jnp.float32) * frequencies_11E
         return Rotation(cos_BLE=jnp.cos(angles_BLE), sin_BLE=jnp.sin(angles_BLE))
 
 
