@@ -48,6 +48,8 @@ class InferConfig:
       append_eos: end prompts with the end of sequence, as tasks do by default.
       special_tokens: ``<extra_id_0>`` and ``[S]`` in a prompt mean the reserved ids; off, they are
         text.
+      layout: for models that read several (decoder-only ones), the one they were trained with, as
+        `FeedConfig.layout`: "prefix_lm" or "causal_lm".
       input_format: "jsonl", "text", or None to go by the file's name (text for standard input).
     """
 
@@ -56,6 +58,7 @@ class InferConfig:
     batch_size: int = 32
     append_eos: bool = True
     special_tokens: bool = False
+    layout: str | None = None
     input_format: str | None = None
 
     def __post_init__(self) -> None:
@@ -117,6 +120,7 @@ def infer(
         num_ids=vocabulary.size,
         batch_size=infer.batch_size,
         length_buckets=length_buckets(infer.inputs_length),
+        layout=infer.layout,
     )
     written = 0
     for chunk in _chunks(asked, predictor.batch_size * CHUNK_BATCHES):

@@ -21,6 +21,7 @@ from ul2tune.data.vocab_info import VocabInfo
 from ul2tune.decoding.generate import generate
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.decoding.score import score
+from ul2tune.evaluation import layouts
 from ul2tune.instructions.records import stable_hash
 from ul2tune.models import base
 from ul2tune.types import Tree
@@ -54,6 +55,10 @@ class Predictor:
       num_ids: size of the vocabulary; must not exceed the model's rows.
       batch_size: rows per step; rounded up to a multiple of the mesh's data-parallel size.
       length_buckets: padded input lengths, ascending; the last is the longest allowed.
+      layout: how prompts and targets are laid out, see `layouts.choose`.
+
+    Raises:
+      ValueError: if vocabulary or layout are not the model's.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class Predictor:
         num_ids: int,
         batch_size: int,
         length_buckets: Sequence[int],
+        layout: str | None = None,
     ):
         if num_ids > model.vocab_size:
             raise ValueError(
@@ -76,6 +82,7 @@ class Predictor:
         ways = mesh.shape["data"] * mesh.shape["fsdp"]
         self.batch_size = -(-batch_size // ways) * ways
         self._buckets = tuple(length_buckets)
+        self._layout = layouts.choose(model, layout)
         self.params = params
         self._generate = jax.jit(
             self._generate_batch,
@@ -106,8 +113,10 @@ class Predictor:
         halves = _halves([stable_hash(name) for name in names])
         for length, chosen in self._batches([self._bucket(len(ids)) for ids in inputs]):
             batch = {
-                "encoder_input_tokens": self._rows([inputs[i] for i in chosen], length),
-                "names": self._rows(list(halves[chosen]), 2, np.uint32),
+                **layouts.prompts(
+                    self._layout, [inputs[i] for i in chosen], self.batch_size, length
+                ),
+                "names": np.pad(halves[chosen], ((0, self.batch_size - len(chosen)), (0, 0))),
             }
             with jax.set_mesh(self._mesh):
                 tokens_BL = self._generate(self.params, self._place(batch), sampling=sampling)
@@ -128,22 +137,22 @@ class Predictor:
             (self._bucket(len(source)), _round_up(len(target)))
             for source, target in zip(inputs, targets, strict=True)
         ]
-        for (source_length, target_length), chosen in self._batches(sizes):
-            targets_BL = self._rows([targets[i] for i in chosen], target_length)
-            weights_BL = self._rows([np.ones_like(targets[i]) for i in chosen], target_length)
-            batch = {
-                "encoder_input_tokens": self._rows([inputs[i] for i in chosen], source_length),
-                "decoder_target_tokens": targets_BL,
-                "decoder_input_tokens": np.pad(targets_BL, ((0, 0), (1, 0)))[:, :-1],
-                "decoder_loss_weights": weights_BL,
-            }
+        for lengths, chosen in self._batches(sizes):
+            batch = layouts.pairs(
+                self._layout,
+                [inputs[i] for i in chosen],
+                [targets[i] for i in chosen],
+                self.batch_size,
+                lengths,
+            )
+            counts_BL = batch["decoder_loss_weights"] != 0
             with jax.set_mesh(self._mesh):
                 scores = jax.device_get(self._score(self.params, self._place(batch)))
             for row, index in enumerate(chosen):
                 results[index] = LogLikelihood(
                     sum=float(scores.sum_B[row]),
                     num_tokens=int(scores.length_B[row]),
-                    tokens=tuple(scores.tokens_BL[row, : len(targets[index])].tolist()),
+                    tokens=tuple(scores.tokens_BL[row, counts_BL[row]].tolist()),
                 )
             on_done(len(chosen))
         return results
@@ -159,7 +168,7 @@ class Predictor:
     ) -> jax.Array:
         return generate(
             base.bind(self._model, params),
-            {"encoder_input_tokens": batch["encoder_input_tokens"]},
+            {name: feature for name, feature in batch.items() if name != "names"},
             sampling,
             batch["names"],
             num_ids=self._num_ids,
@@ -185,12 +194,6 @@ class Predictor:
             indices = [i for i, other in enumerate(sizes) if other == size]
             for start in range(0, len(indices), self.batch_size):
                 yield size, indices[start : start + self.batch_size]
-
-    def _rows(self, rows: list[np.ndarray], length: int, dtype: Any = np.int32) -> np.ndarray:
-        padded = np.full((self.batch_size, length), self._info.pad_id, dtype)
-        for row, values in enumerate(rows):
-            padded[row, : len(values)] = values
-        return padded
 
     def _place(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         # Every process holds the whole batch and hands its devices their rows.

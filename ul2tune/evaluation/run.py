@@ -38,6 +38,8 @@ class EvalConfig:
       rank_choices: also rank the answer choices by log-likelihood, where an example has some.
       max_examples_per_task: the first so many; None = all.
       length_buckets: padded prompt lengths; empty = powers of two up to `inputs_length`.
+      layout: for models that read several (decoder-only ones), the one they were trained with, as
+        `FeedConfig.layout`: "prefix_lm" or "causal_lm".
 
     Raises:
       ValueError: on an unknown metric or on buckets that do not reach `inputs_length`.
@@ -52,6 +54,7 @@ class EvalConfig:
     rank_choices: bool = True
     max_examples_per_task: int | None = None
     length_buckets: tuple[int, ...] = ()
+    layout: str | None = None
 
     def __post_init__(self) -> None:
         for name in self.metrics:
@@ -141,6 +144,7 @@ def make_predictor(
         num_ids=eval_set.vocabulary.size,
         batch_size=eval.batch_size,
         length_buckets=eval.buckets,
+        layout=eval.layout,
     )
 
 

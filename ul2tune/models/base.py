@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Hashable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 from flax import nnx
@@ -22,7 +22,13 @@ from ul2tune.types import Tree
 
 
 class ModelConfig(Hashable, Protocol):
-    """A frozen dataclass that knows the module it describes."""
+    """A frozen dataclass that knows the module it describes.
+
+    Attributes:
+      LAYOUTS: members of `feed.config.LAYOUTS`: the batches that the module reads.
+    """
+
+    LAYOUTS: ClassVar[tuple[str, ...]]
 
     def make(self, key: jax.Array) -> nnx.Module:
         """Returns the freshly initialised module."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ul2tune.models.decoder import DecoderConfig
 from ul2tune.models.layers import ACTIVATIONS
 from ul2tune.models.t5 import T5Config
 
@@ -33,22 +34,28 @@ PEAK_FLOPS = {
 }
 
 
-def train_flops_per_row(config: T5Config, inputs_length: int, targets_length: int) -> float:
+def train_flops_per_row(
+    config: T5Config | DecoderConfig, inputs_length: int, targets_length: int
+) -> float:
     """Returns the FLOPs of forward and backward pass for one row of a batch.
 
     Only products of matrices are counted, a multiply and an add as two, the backward pass as twice
-    the forward pass, recomputation (`T5Config.remat`) not at all. With a = heads x head size and
-    FF = 6 d f (gated) or 4 d f, per layer::
+    the forward pass, recomputation (`remat`) not at all. With a = heads x head size, k = key/value
+    heads x head size, FF = 6 d f (gated) or 4 d f, w = min(L, sliding window of the layer), e =
+    size of token embeddings, per layer::
 
-        encoder   S (8 d a + FF + 4 S a)
-        decoder   L (12 d a + FF + 4 L a + 4 S a) + S 4 d a
-        logits    2 d V L
+        encoder        S (8 d a + FF + 4 S a)
+        decoder        L (12 d a + FF + 4 L a + 4 S a) + S 4 d a
+        decoder-only   L (4 d a + 4 d k + FF + 4 w a), where L is inputs and targets together
+        logits         2 e V L  (+ 4 d e L where embeddings are projected)
 
     Causal attention counts in full, as in PaLM's definition of MFU (arXiv:2204.02311, appendix B).
     """
+    if isinstance(config, DecoderConfig):
+        return 3.0 * _decoder_only(config, inputs_length + targets_length)
     d, attended = config.d_model, config.num_heads * config.d_kv
-    kernels = 6 if ACTIVATIONS[config.activation][1] else 4
-    feed_forward, source, target = kernels * d * config.d_ff, inputs_length, targets_length
+    feed_forward = _feed_forward(config)
+    source, target = inputs_length, targets_length
     encoder_layer = source * (8 * d * attended + feed_forward + 4 * source * attended)
     decoder_layer = target * (
         12 * d * attended + feed_forward + 4 * target * attended + 4 * source * attended
@@ -61,6 +68,25 @@ def train_flops_per_row(config: T5Config, inputs_length: int, targets_length: in
         + logits
     )
     return 3.0 * forward
+
+
+def _feed_forward(config: T5Config | DecoderConfig) -> int:
+    """Per token."""
+    kernels = 6 if ACTIVATIONS[config.activation][1] else 4
+    return kernels * config.d_model * config.d_ff
+
+
+def _decoder_only(config: DecoderConfig, length: int) -> float:
+    """The forward pass of one row."""
+    d, head_dim = config.d_model, config.head_dim
+    attended, shared = config.num_heads * head_dim, config.num_kv_heads * head_dim
+    windows = (min(length, config.sliding_window or length), length)
+    seen = sum(windows[0] if is_local else windows[1] for is_local in config.is_local)
+    per_token = config.num_layers * (4 * d * attended + 4 * d * shared + _feed_forward(config))
+    per_token += 4 * seen * attended + 2 * (config.embedding_dim or d) * config.vocab_size
+    if config.embedding_dim is not None:
+        per_token += 4 * d * config.embedding_dim
+    return length * per_token
 
 
 def peak_flops(device: Any) -> float | None:

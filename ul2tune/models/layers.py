@@ -147,7 +147,8 @@ class MLP(nnx.Module):
         if bias:
             self.wo_bias = param(zeros, key, embed=d_model)
 
-    def _project(self, x: jax.Array, name: str) -> jax.Array:
+    def project(self, x: jax.Array, name: str) -> jax.Array:
+        """One of the products: `name` is "wi", "wi_0", "wi_1" or "wo"."""
         bias = getattr(self, f"{name}_bias")[...] if self.bias else None
         return linear(x, getattr(self, name)[...], 1, bias)
 
@@ -155,8 +156,8 @@ class MLP(nnx.Module):
         """Returns [B, L, D]; dropout acts on the hidden activations."""
         function, gated = ACTIVATIONS[self.activation]
         if gated:
-            hidden_BLF = function(self._project(x_BLD, "wi_0")) * self._project(x_BLD, "wi_1")
+            hidden_BLF = function(self.project(x_BLD, "wi_0")) * self.project(x_BLD, "wi_1")
         else:
-            hidden_BLF = function(self._project(x_BLD, "wi"))
+            hidden_BLF = function(self.project(x_BLD, "wi"))
         hidden_BLF = constrain(drop_channels(hidden_BLF, dropout), "batch", "length", "mlp")
-        return self._project(hidden_BLF, "wo")
+        return self.project(hidden_BLF, "wo")

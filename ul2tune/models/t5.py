@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +56,9 @@ class T5Config:
       attention: "xla", "chunked" (memory linear in length) or "cudnn" (NVIDIA GPUs, bfloat16).
       attention_chunk_tokens: keys per step of "chunked".
     """
+
+    # How the feed lays out batches for this kind of model (FeedConfig.layout).
+    LAYOUTS: ClassVar[tuple[str, ...]] = ("encoder_decoder",)
 
     vocab_size: int
     d_model: int

@@ -82,6 +82,7 @@ def train(
     if run.compilation_cache_dir is not None:
         jax.config.update("jax_compilation_cache_dir", run.compilation_cache_dir)
     device_mesh = sharding.make_mesh(mesh)
+    _check_layout(settings)
     rows = _local_rows(settings, device_mesh)
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(device_mesh))
@@ -133,6 +134,16 @@ class Start:
     frozen: dict[str, Any]
     at: Position
     origin: str
+
+
+def _check_layout(settings: Settings) -> None:
+    """Refuses batches that the model cannot read."""
+    model, layout = settings.model, settings.data.layout
+    if layout not in model.LAYOUTS:
+        raise ValueError(
+            f"FeedConfig.layout = {layout!r} is not for {type(model).__name__}, which reads "
+            f"{' or '.join(map(repr, model.LAYOUTS))}. Set LAYOUT."
+        )
 
 
 def _local_rows(settings: Settings, mesh: Mesh) -> tuple[int, ...]:

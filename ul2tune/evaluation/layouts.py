@@ -1,0 +1,101 @@
+"""Prompts and targets as model features, in the layout the model was trained with.
+
+The very functions that lay out training batches (`data.convert`) lay out these, so that a model
+meets its prompts as it met its inputs. Rows are not packed; rows that nobody fills are padding.
+
+A prompt ``7 8 5`` for a decoder-only model, to be continued, in rows of 5 + 1; and with the target
+``3 1``, to be scored, in rows of 5 + 4:
+
+    decoder_input_tokens      0 7 8 5 0 0        0 7 8 5 3 1 0 0 0
+    decoder_segment_ids       1 1 1 1 0 0
+    decoder_causal_attention  1 1 1 1 0 0        1 1 1 1 0 0 0 0 0     ("prefix_lm")
+    decoder_loss_weights                         0 0 0 1 1 0 0 0 0
+
+Axis legend: B batch, S input length, L target length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ul2tune.data import convert, packing
+from ul2tune.data.ragged import Ragged
+
+ENCODER_DECODER = "encoder_decoder"
+# What a prompt is continued by while nothing is known: its position is that of the first answer.
+_UNKNOWN = np.zeros(1, np.int32)
+
+
+def choose(model: object, layout: str | None) -> str:
+    """The layout for a model.
+
+    Args:
+      model: configuration of the model; its `LAYOUTS` are what it can read.
+      layout: the one asked for; None = the model's, if it has only one.
+
+    Raises:
+      ValueError: if the model cannot read it, or could read several and none is named.
+    """
+    known: tuple[str, ...] = getattr(model, "LAYOUTS", (ENCODER_DECODER,))
+    if layout is None and len(known) == 1:
+        return known[0]
+    if layout is None or layout not in known:
+        raise ValueError(
+            f"layout = {layout!r} is not for {type(model).__name__}: name the one it was trained "
+            f"with, {' or '.join(map(repr, known))}."
+        )
+    return layout
+
+
+def prompts(
+    layout: str, inputs: Sequence[np.ndarray], num_rows: int, length: int
+) -> dict[str, np.ndarray]:
+    """Features of prompts to continue, int32 [B, S] each (S + 1 for a decoder-only model).
+
+    Args:
+      layout: of the model.
+      inputs: ids of the prompts, at most `num_rows`.
+      num_rows: B.
+      length: S.
+    """
+    if layout == ENCODER_DECODER:
+        segments = _segments(inputs, [_UNKNOWN] * len(inputs), num_rows, packed=False)
+        batch = convert.encoder_decoder(segments, length, 1)
+        return {"encoder_input_tokens": batch["encoder_input_tokens"]}
+    # As if packed with one segment per row: segment ids tell tokens from padding.
+    segments = _segments(inputs, [_UNKNOWN] * len(inputs), num_rows, packed=True)
+    to_features = convert.prefix_lm if layout == "prefix_lm" else convert.causal_lm
+    batch = to_features(segments, length + 1)
+    needed = ("decoder_input_tokens", "decoder_segment_ids", "decoder_causal_attention")
+    return {name: batch[name] for name in needed if name in batch}
+
+
+def pairs(
+    layout: str,
+    inputs: Sequence[np.ndarray],
+    targets: Sequence[np.ndarray],
+    num_rows: int,
+    lengths: tuple[int, int],
+) -> dict[str, np.ndarray]:
+    """Features of prompts with targets to score, int32; arguments as :func:`prompts`.
+
+    `lengths` are S and L; a decoder-only model's rows have S + L tokens.
+    """
+    segments = _segments(inputs, targets, num_rows, packed=False)
+    if layout == ENCODER_DECODER:
+        return convert.encoder_decoder(segments, *lengths)
+    to_features = convert.prefix_lm if layout == "prefix_lm" else convert.causal_lm
+    return to_features(segments, sum(lengths))
+
+
+def _segments(
+    inputs: Sequence[np.ndarray], targets: Sequence[np.ndarray], num_rows: int, *, packed: bool
+) -> convert.Segments:
+    return convert.Segments(
+        inputs=Ragged.from_rows(list(inputs)),
+        targets=Ragged.from_rows(list(targets)),
+        placement=packing.place(np.arange(len(inputs)), num_rows),
+        packed=packed,
+    )
