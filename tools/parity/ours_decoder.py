@@ -1,0 +1,62 @@
+"""The decoder-only families' sub-modules, fed what Transformers' were fed."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tools.parity.check import Loaded, Result, compare
+from ul2tune.models import base, decoder_features
+from ul2tune.models.attention import Implementation
+from ul2tune.models.decoder_block import Block, Layout
+
+OFF = (0.0, None)
+NORMS = {
+    "input_layernorm": "attention_norm",
+    "self_attn_layer_norm": "attention_norm",
+    "pre_feedforward_layernorm": "mlp_norm",
+    "post_feedforward_layernorm": "mlp_post_norm",
+}
+
+
+def submodules(loaded: Loaded) -> list[Result]:
+    """One result per tap of tools/parity/decoder.py."""
+    names = [name.split("/")[1] for name in loaded.reference if name.endswith("/in")]
+    model = base.bind(loaded.config, loaded.params)
+    real_BL = loaded.reference["inputs/tokens"] != 0
+    results = []
+    for name in names:
+        given, expected = (loaded.reference[f"tap/{name}/{side}"] for side in ("in", "out"))
+        shape = (*real_BL.shape, -1)  # OPT's feed-forward sees rows joined
+        ours = np.asarray(_output(model, loaded, name, jnp.asarray(given).reshape(shape)))
+        results.append(compare(name, ours[real_BL], expected.reshape(shape)[real_BL]))
+    return results
+
+
+def _output(model: Any, loaded: Loaded, name: str, x_BLD: jax.Array) -> jax.Array:
+    if not name.split(".")[-2].isdigit():  # of the whole model, not of a layer
+        return model.final_norm(x_BLD)
+    *_, number, module = name.split(".")
+    block: Block = jax.tree.map(lambda x: x[int(number)], model.layers)
+    if module == "self_attn":
+        return _attention(block, loaded, int(number), x_BLD)
+    if module == "mlp":
+        return block.mlp(x_BLD, OFF)
+    if module == "fc1":
+        return block.mlp.project(x_BLD, "wi")
+    sandwich = loaded.config.norm_order == "sandwich"
+    ours = NORMS.get(module, "attention_post_norm" if sandwich else "mlp_norm")
+    return getattr(block, ours)(x_BLD)
+
+
+def _attention(block: Block, loaded: Loaded, number: int, x_BLD: jax.Array) -> jax.Array:
+    layout = Layout(loaded.config, decoder_features.positions(loaded.batch), x_BLD.shape[1])
+    is_local = layout.is_local_N[number]
+    seen = decoder_features.visibility(loaded.batch)
+    seen = dataclasses.replace(seen, window=layout.reach(is_local))
+    how = Implementation(name="xla", chunk_tokens=1)
+    return block.attention(x_BLD, layout.rotation(is_local), seen, how)
