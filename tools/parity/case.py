@@ -1,7 +1,7 @@
 """One random model of Transformers and what it answers: the files that both sides exchange.
 
     CASE/model/            as `save_pretrained` wrote it
-    CASE/reference.npz     arrays by name, see below
+    CASE/reference.safetensors     arrays by name, see below
     CASE/facts.json        family, case, kind, seed, versions
     CASE/exported/         what we made of it (`run.py` only)
 
@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load_file
 
-MODEL, REFERENCE, FACTS, EXPORTED = "model", "reference.npz", "facts.json", "exported"
+MODEL, REFERENCE, FACTS, EXPORTED = "model", "reference.safetensors", "facts.json", "exported"
 NEW_TOKENS = 10
 
 
@@ -72,5 +73,4 @@ def make_inputs(kind: str, vocab_size: int, seed: int) -> dict[str, np.ndarray]:
 
 
 def read_reference(folder: Path) -> dict[str, np.ndarray]:
-    with np.load(folder / REFERENCE) as file:
-        return {name: file[name] for name in file.files}
+    return load_file(folder / REFERENCE)

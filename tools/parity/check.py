@@ -54,7 +54,7 @@ class Loaded:
       source: the opened model.
       config: of our model, computing in float32.
       params: its parameters.
-      reference: the arrays of reference.npz.
+      reference: the arrays of reference.safetensors.
       batch: model features of the teacher-forced pass.
       targets: [B, L] what the loss is over, 0 = nothing.
     """

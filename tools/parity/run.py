@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 # tools/parity/<family>.py holds a family's cases, ours_<family>.py how to run its sub-modules.
-FAMILIES = ("t5",)
+FAMILIES = ("t5", "decoder")
 
 
 def main() -> None:
@@ -30,7 +30,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="other weights and inputs")
     options = parser.parse_args()
     # The other Python need not know our package, only this folder.
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
     failed = []
 
     def run(python: str, module: str, *arguments: str) -> None:

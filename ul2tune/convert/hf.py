@@ -24,6 +24,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from ul2tune import tree
 from ul2tune.convert import hf_folder
+from ul2tune.convert.hf_decoder import DecoderFamily
 from ul2tune.convert.hf_folder import HFFolder
 from ul2tune.convert.hf_t5 import T5Family
 from ul2tune.convert.mapping import Family, Leaf
@@ -31,7 +32,7 @@ from ul2tune.convert.safetensors_io import DTYPES, Entry
 from ul2tune.models import base
 from ul2tune.types import Tree
 
-FAMILIES: tuple[Family, ...] = (T5Family(),)
+FAMILIES: tuple[Family, ...] = (T5Family(), DecoderFamily())
 # What float32 holds exactly.
 STORED = ("F32", "BF16", "F16")
 MAX_SHARD_BYTES = 5 * 10**9
@@ -254,9 +255,9 @@ def _place(leaf: Leaf, layers: Iterator[np.ndarray], wanted: jax.ShapeDtypeStruc
 
 def _put(value: np.ndarray, sharding: Any) -> jax.Array:
     if sharding is None:
-        return jnp.asarray(np.ascontiguousarray(value, np.float32))
+        return jnp.asarray(np.array(value, np.float32, order="C"))
     return jax.make_array_from_callback(
-        value.shape, sharding, lambda index: np.ascontiguousarray(value[index], np.float32)
+        value.shape, sharding, lambda index: np.array(value[index], np.float32, order="C")
     )
 
 
