@@ -21,160 +21,22 @@ and 100 sentinels end at 32,099, and its embedding has 32,128 rows, which leaves
 
 from __future__ import annotations
 
-import abc
 import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ul2tune.data.vocab_info import VocabInfo
+from ul2tune.data.vocab_base import EOS_ID, PAD_ID, Vocabulary
+from ul2tune.data.vocab_extended import ExtendedVocabulary
 
-PAD_ID, EOS_ID = 0, 1
-# UL2's three modes: regular denoising, sequential (prefix-LM) and extreme denoising.
-MODES = ("R", "S", "X")
-T5_EXTRA_IDS = 100
 # ByT5 in Hugging Face: 3 + 256 + 125 = 384 rows.
 BYTE_EXTRA_IDS = 125
 _SENTINEL = re.compile(r"<extra_id_\d+>")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Vocabulary(abc.ABC):
-    """Base of all vocabularies: what surrounds the tokenizer's own pieces.
-
-    Attributes:
-      extra_ids: number of sentinels.
-      modes: names of the mode tokens, one reserved id each.
-    """
-
-    extra_ids: int = T5_EXTRA_IDS
-    modes: tuple[str, ...] = MODES
-
-    def __post_init__(self):
-        if self.extra_ids < 0:
-            raise ValueError(f"extra_ids must not be negative, got {self.extra_ids}.")
-        if len(set(self.modes)) != len(self.modes):
-            raise ValueError(f"Mode names must be distinct, got {self.modes}.")
-
-    @property
-    @abc.abstractmethod
-    def kind(self) -> str:
-        """The `kind` of the JSON description."""
-
-    @property
-    @abc.abstractmethod
-    def base_size(self) -> int:
-        """Number of the tokenizer's own pieces, with padding, end of sequence and unknown."""
-
-    @property
-    def unk_id(self) -> int:
-        """The id of what the tokenizer does not know."""
-        return 2
-
-    @abc.abstractmethod
-    def _identity(self) -> dict[str, Any]:
-        """What else, beside sizes and modes, decides how text becomes ids."""
-
-    @abc.abstractmethod
-    def _encode(self, text: str) -> list[int]: ...
-
-    @abc.abstractmethod
-    def _decode(self, ids: Sequence[int], *, at_start: bool) -> str: ...
-
-    @abc.abstractmethod
-    def _piece(self, token: int) -> str: ...
-
-    @property
-    def size(self) -> int:
-        """All ids in use (pieces, sentinels, modes): the least number of embedding rows."""
-        return self.base_size + self.extra_ids + len(self.modes)
-
-    @property
-    def info(self) -> VocabInfo:
-        """The facts the denoisers need."""
-        top = self.base_size + self.extra_ids
-        return VocabInfo(
-            vocab_size=top,
-            eos_id=EOS_ID,
-            pad_id=PAD_ID,
-            num_sentinels=self.extra_ids,
-            mode_ids={mode: (top + i,) for i, mode in enumerate(self.modes)},
-        )
-
-    @property
-    def fingerprint(self) -> str:
-        """16 hexadecimal digits that change whenever some text could get other ids."""
-        identity = [self.kind, self.base_size, self.extra_ids, list(self.modes), self._identity()]
-        text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    def to_json(self) -> dict[str, Any]:
-        """The description :func:`load` understands."""
-        return {
-            "kind": self.kind,
-            "base_size": self.base_size,
-            "extra_ids": self.extra_ids,
-            "modes": list(self.modes),
-            "fingerprint": self.fingerprint,
-        }
-
-    def encode(self, text: str, *, specials: bool = False) -> list[int]:
-        """Text to ids, without end of sequence.
-
-        Args:
-          text: any string.
-          specials: whether ``<extra_id_3>`` and ``[S]`` in the text mean the reserved ids. Off by
-            default: in a corpus they are just characters.
-        """
-        if not specials:
-            return self._encode(text)
-        ids: list[int] = []
-        for part in self._special_pattern.split(text):
-            token = self._special_ids.get(part)
-            ids.extend(self._encode(part) if token is None else [token])
-        return ids
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """Ids to text, up to the first end of sequence.
-
-        Padding is dropped; sentinels and modes are spelled out (``<extra_id_0>``, ``[S]``).
-        """
-        text, run = "", []
-        for token in map(int, ids):
-            if token == EOS_ID:
-                break
-            if PAD_ID < token < self.base_size:
-                run.append(token)
-            elif token != PAD_ID:
-                text += self._decode(run, at_start=not text) + self._special(token)
-                run = []
-        return text + self._decode(run, at_start=not text)
-
-    def decode_pieces(self, ids: Iterable[int]) -> list[str]:
-        """One readable string per id (nothing dropped), for inspection."""
-        return [self._piece(i) if i < self.base_size else self._special(i) for i in map(int, ids)]
-
-    def _special(self, token: int) -> str:
-        offset = token - self.base_size
-        if 0 <= offset < self.extra_ids:
-            return f"<extra_id_{self.extra_ids - 1 - offset}>"
-        if 0 <= offset - self.extra_ids < len(self.modes):
-            return f"[{self.modes[offset - self.extra_ids]}]"
-        return f"<row_{token}>"
-
-    @cached_property
-    def _special_ids(self) -> dict[str, int]:
-        return {self._special(token): token for token in range(self.base_size, self.size)}
-
-    @cached_property
-    def _special_pattern(self) -> re.Pattern[str]:
-        modes = "|".join(re.escape(f"[{mode}]") for mode in self.modes)
-        return re.compile(rf"(<extra_id_\d+>{'|' + modes if modes else ''})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -342,8 +204,9 @@ def load(description: Mapping[str, Any] | str | Path, root: str | Path | None = 
     """Makes a vocabulary from its description.
 
     Args:
-      description: ``"bytes"``; the path of a SentencePiece model; or what `Vocabulary.to_json`
-        returns and manifests hold, of which ``kind`` and, for SentencePiece, ``file`` are required.
+      description: ``"bytes"``; the path of a SentencePiece model; what `Vocabulary.to_json`
+        returns and manifests hold, of which ``kind`` and, for SentencePiece, ``file`` are required;
+        or the path of a file ``….json`` that holds such a description.
       root: folder that a relative ``file`` is relative to; prepared data keeps a copy of the model,
         so pass its ``data_dir``.
 
@@ -351,10 +214,7 @@ def load(description: Mapping[str, Any] | str | Path, root: str | Path | None = 
       ValueError: on an unknown kind or key, or if the file is not the one described.
     """
     if isinstance(description, str | Path):
-        text = str(description)
-        description = (
-            {"kind": "bytes"} if text == "bytes" else {"kind": "sentencepiece", "file": text}
-        )
+        description = _describe(str(description))
     values = dict(description)
     kind, fingerprint = values.pop("kind", None), values.pop("fingerprint", None)
     if "modes" in values:
@@ -367,10 +227,14 @@ def load(description: Mapping[str, Any] | str | Path, root: str | Path | None = 
         values |= {"known_base_size": base_size, "known_sha256": sha256}
     elif kind == "pass_through":
         values["num_ids"] = base_size
+    elif kind == "extended":
+        values["added"] = tuple(values.get("added", ()))
+        values["base"] = load(values.get("base", {}), root)
     kinds = {
         "sentencepiece": SentencePieceVocabulary,
         "bytes": ByteVocabulary,
         "pass_through": PassThroughVocabulary,
+        "extended": ExtendedVocabulary,
     }
     if kind not in kinds:
         raise ValueError(
@@ -388,6 +252,18 @@ def load(description: Mapping[str, Any] | str | Path, root: str | Path | None = 
             f"{fingerprint}."
         )
     return vocabulary
+
+
+def _describe(text: str) -> dict[str, Any]:
+    if not text.endswith(".json"):
+        return {"kind": "bytes"} if text == "bytes" else {"kind": "sentencepiece", "file": text}
+    try:
+        found = json.loads(Path(text).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"Vocabulary description {text} is not readable JSON: {error}.") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"Vocabulary description {text} must be a JSON object, got {found!r:.60}.")
+    return found
 
 
 def _num_own_sentinels(processor: Any) -> int:

@@ -23,7 +23,8 @@ from pathlib import Path
 import sentencepiece
 
 from ul2tune.data.documents import Corpus, Rejections
-from ul2tune.data.vocab import MODES, SentencePieceVocabulary
+from ul2tune.data.vocab import SentencePieceVocabulary
+from ul2tune.data.vocab_base import MODES
 
 # SentencePiece skips longer sentences; ours are lines, cut where they are longer.
 _MAX_LINE_CHARACTERS = 1000

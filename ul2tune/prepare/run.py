@@ -24,6 +24,7 @@ from ul2tune.data.documents import Rejections
 from ul2tune.data.manifest import MixtureManifest, TaskManifest
 from ul2tune.data.rates import flat
 from ul2tune.data.vocab import SentencePieceVocabulary, Vocabulary
+from ul2tune.data.vocab_extended import ExtendedVocabulary
 from ul2tune.prepare import runners
 from ul2tune.prepare.plan import Plan, find_tasks, make_plan
 from ul2tune.prepare.progress import Progress
@@ -244,6 +245,8 @@ def _rejections_of(receipt: Receipt) -> Rejections:
 def _keep_vocabulary(vocabulary: Vocabulary, data_dir: Path) -> dict[str, Any]:
     """Copies a model file beside the data it made; returns the description with its new place."""
     description = vocabulary.to_json()
+    if isinstance(vocabulary, ExtendedVocabulary):
+        description["base"] = _keep_vocabulary(vocabulary.base, data_dir)
     if isinstance(vocabulary, SentencePieceVocabulary):
         path = Path("vocabularies") / f"{vocabulary.fingerprint}.model"
         target = data_dir / path

@@ -69,6 +69,10 @@ class SeqioVocabulary(seqio.Vocabulary):
     def _decode(self, ids: Iterable[int]) -> str:
         return self.vocabulary.decode(ids)
 
+    def decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
+        # SeqIO's makes unknowns of all ids beyond the pieces: of sentinels and added tokens too.
+        return self._decode_tf(tf.convert_to_tensor(ids))
+
     def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
         def encode(text: bytes | np.ndarray) -> np.ndarray:
             # Bytes inside of graphs, an array without axes outside.
