@@ -8,10 +8,11 @@ from collections import Counter
 import pytest
 
 from tests.instructions import tiny_flan
-from ul2tune.instructions import few_shot, flan2022, patterns
+from ul2tune.instructions import few_shot, flan2022
 from ul2tune.instructions.flan2022 import Family, Tables, prompting
 from ul2tune.instructions.flan_corpus import Row, TemplatedCorpus, fill
 from ul2tune.instructions.flan_rows import NIv2Rows
+from ul2tune.instructions.reading import read_json
 
 
 @pytest.fixture
@@ -121,6 +122,27 @@ def test_tasks_from_mmlu_are_left_out():
         flan2022.keep_niv2("rte")
 
 
+def test_categories_come_from_the_list_if_it_is_there(tmp_path):
+    tiny_flan.write_tables(tmp_path)
+    assert flan2022.category(Tables.load(tmp_path), "rte") == ""
+    path = tmp_path / "flan_collection_info.csv"
+    path.write_text(
+        "Source,Dataset,Specific Task Category,Generic Task Category,Languages\n"
+        "FLAN,mnli,NLI,Entailment,English\nT0,toys,toy_prompt,Questions,English\n"
+    )
+    tables = Tables.load(tmp_path)
+    tasks = ("mnli_matched", tiny_flan.T0, "qrecc_input_inversion", "rte")
+    assert [flan2022.category(tables, task) for task in tasks] == [
+        "Entailment",
+        "Questions",
+        "Input Inversion",
+        "",
+    ]
+    path.write_text("Source,Dataset\n")
+    with pytest.raises(ValueError, match="no column 'Generic Task Category'"):
+        Tables.load(tmp_path)
+
+
 def test_inverted_tasks_are_marked(tables):
     assert prompting(tables, "cot_input_inversion_gsm8k", "zs_opt")[0].inverted
     assert not prompting(tables, "cot_gsm8k", "zs_opt")[0].inverted
@@ -156,6 +178,8 @@ def test_the_authors_tables(authors):
     assert len(flan2022.t0_tasks(authors.t0)) == 193
     inverted = authors.zero_shot["cot_input_inversion_gsm8k"]
     assert len(inverted) == 18  # the general templates of input inversion
+    without = [task for task in authors.num_cases if not flan2022.category(authors, task)]
+    assert len(without) == 6  # five chains of thought that the list calls otherwise, and NIv2
 
 
 FAMILIES: tuple[Family, ...] = ("zs_opt", "zs_noopt", "fs_opt_mix", "fs_opt_x", "fs_noopt_x")
@@ -172,6 +196,6 @@ def test_every_task_of_the_authors_has_its_prompts(authors):
 
 
 def test_natural_instructions_of_the_authors(shared):
-    metadata = patterns.load_json(shared / "data" / "flan" / "v2_niv2_metadata.json")
+    metadata = read_json(shared / "data" / "flan" / "v2_niv2_metadata.json")
     assert len(metadata) == 1654
     assert sum(map(flan2022.keep_niv2, metadata)) == 1597

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ul2tune.instructions.patterns import load_json
+from ul2tune.instructions.reading import read_json
 
 EXAMPLES_CAP = 3000
 MULTI_SHOT = 16
@@ -72,7 +72,7 @@ def load_clusters(path: str | Path) -> dict[str, tuple[str, ...]]:
     Raises:
       ValueError: naming file and cluster.
     """
-    data = load_json(path)
+    data = read_json(path)
     if not isinstance(data, Mapping) or not data:
         raise ValueError(f"{path}: expected an object of clusters.")
     for cluster, tasks in data.items():
@@ -171,6 +171,6 @@ def _collapse(tasks: Sequence[str]) -> tuple[str, ...]:
 
 _RULES: Mapping[str, Mapping[str, str]] = {
     task: entry["splits"]
-    for entry in load_json(Path(__file__).with_name("flan2021_splits.json"))
+    for entry in read_json(Path(__file__).with_name("flan2021_splits.json"))
     for task in entry["tasks"]
 }

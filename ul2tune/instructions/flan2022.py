@@ -5,6 +5,7 @@
         mode, layout = prompting(tables, "rte", family)
         corpus = TemplatedCorpus(task="rte", rows=JsonlRows(folder=…), mode=mode)
         few_shot.render(record, seed, layout=layout)   # `few_shot.render_zero_shot` without layout
+    fill(Row(id="1", fields={"premise": …}), mode.templates[0]).inputs      # one row, one template
 
 | family | authors' name | prompt |
 |---|---|---|
@@ -26,6 +27,7 @@ limit and the first reference alone; inputs of 2,056 tokens (`sequence_lengths`)
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,6 +38,7 @@ from ul2tune.instructions.few_shot import MAX_TOKENS_V2, MIX_SEPARATORS, Layout
 from ul2tune.instructions.flan_corpus import Mode, Style
 from ul2tune.instructions.options import Formats, load_formats
 from ul2tune.instructions.patterns import FewShotPattern, FewShotPatterns, Template, Templates
+from ul2tune.instructions.reading import read_json, read_text
 
 Family = Literal["zs_opt", "zs_noopt", "fs_opt_mix", "fs_opt_x", "fs_noopt_x"]
 SubMixture = Literal["flan2021", "t0", "niv2", "cot", "cot_ii", "dialog", "dialog_ii"]
@@ -85,6 +88,7 @@ class Tables:
       formats: styles of options and dialogues.
       num_cases: task -> {"zero_shot", "x_shot", "five_shot"} -> examples.
       t0: all T0 tasks.
+      categories: kind of task by task; empty without `flan_collection_info.csv`.
     """
 
     zero_shot: Templates
@@ -95,10 +99,11 @@ class Tables:
     formats: Formats
     num_cases: Mapping[str, Mapping[str, int]] = field(repr=False)
     t0: Mapping[str, T0Task] = field(repr=False)
+    categories: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @staticmethod
     def load(folder: str | Path, *, compat: bool = False) -> Tables:
-        """Reads the `v2_*.json` files of a folder.
+        """Reads the `v2_*.json` files of a folder, and `flan_collection_info.csv` if it is there.
 
         Raises:
           ValueError: naming file and key of what is missing or wrong.
@@ -107,6 +112,7 @@ class Tables:
         zero_shot = patterns.load_templates(folder / "v2_zero_shot_patterns.json")
         branched = patterns.load_templates(folder / "v2_flan2021_branched_patterns.json")
         few_shot = patterns.load_few_shot(folder / "v2_few_shot_patterns.json")
+        information = folder / "flan_collection_info.csv"
         return Tables(
             zero_shot=zero_shot,
             zero_shot_noopt=patterns.without_options(zero_shot, branched),
@@ -116,6 +122,7 @@ class Tables:
             formats=load_formats(folder / "v2_option_dialog_formats.json", compat=compat),
             num_cases=load_num_cases(folder / "v2_num_cases.json"),
             t0=load_t0_tasks(folder / "v2_t0_tasks.json"),
+            categories=load_categories(information) if information.is_file() else {},
         )
 
 
@@ -149,6 +156,32 @@ def load_t0_tasks(path: str | Path) -> dict[str, T0Task]:
         if type(tasks[name].in_flan) is not bool or not isinstance(tasks[name].task_type, str):
             raise ValueError(f"{path}: task {name!r} needs a bool `in_flan` and a `task_type`.")
     return tasks
+
+
+def load_categories(path: str | Path) -> dict[str, str]:
+    """Reads the collection's list: the generic category of each task, or prompt of T0.
+
+    Raises:
+      ValueError: naming the file and the column it lacks.
+    """
+    categories: dict[str, str] = {}
+    reader = csv.DictReader(read_text(path).splitlines())
+    columns = ("Dataset", "Specific Task Category", "Generic Task Category")
+    if missing := sorted(set(columns) - set(reader.fieldnames or ())):
+        raise ValueError(f"{path}: there is no column {missing[0]!r}.")
+    for row in reader:
+        # T0 and Natural Instructions name the task where the others name a finer category.
+        for name in (row[columns[1]], row[columns[0]]):
+            categories.setdefault(name, row[columns[2]])
+    return categories
+
+
+def category(tables: Tables, task: str) -> str:
+    """A task's category, or "" if the list has none; input inversion is one of its own."""
+    bare = task.removeprefix(T0_PREFIX)
+    if "_input_inversion" in bare:
+        return "Input Inversion"
+    return tables.categories.get(bare) or tables.categories.get(flan2021.pattern_group(bare), "")
 
 
 def t0_tasks(table: Mapping[str, T0Task]) -> dict[str, T0Task]:
@@ -296,7 +329,7 @@ def _group(groups: Mapping[str, Any], name: str, task: str) -> Any:
 
 
 def _mapping(path: str | Path) -> dict[str, Any]:
-    data = patterns.load_json(path)
+    data = read_json(path)
     if not isinstance(data, Mapping) or not data:
         raise ValueError(f"{path}: expected an object that is not empty.")
     return dict(data)

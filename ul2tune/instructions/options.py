@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ul2tune.instructions.patterns import WHITESPACE, load_json
+from ul2tune.instructions.patterns import WHITESPACE
+from ul2tune.instructions.reading import read_json
 from ul2tune.instructions.records import stable_hash
 
 MAX_OPTIONS = 26
@@ -98,7 +99,7 @@ def load_formats(path: str | Path, *, compat: bool = False) -> Formats:
     Raises:
       ValueError: naming the file and the key that is wrong.
     """
-    data = load_json(path)
+    data = read_json(path)
     if not isinstance(data, Mapping):
         raise ValueError(f"{path}: expected an object, got {type(data).__name__}.")
     for key in _KEYS:

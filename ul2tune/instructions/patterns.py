@@ -15,12 +15,13 @@ so are patterns and results beyond a size. Files are FLAN's literals as JSON:
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+from ul2tune.instructions.reading import read_json
 
 _FIELD = re.compile(r"\{(\w+)\}", re.ASCII)
 # What `tf.strings.strip` strips; Python's `strip` would take Unicode's spaces too.
@@ -278,24 +279,8 @@ def remove_options(text: str, *, few_shot: bool = False) -> str:
     return _remove(text, _NO_OPTIONS_FEW_SHOT if few_shot else _NO_OPTIONS)
 
 
-def load_json(path: str | Path) -> Any:
-    """Reads a JSON file.
-
-    Raises:
-      ValueError: naming the file, and the line that is not JSON.
-    """
-    try:
-        return json.loads(Path(path).read_bytes().decode("utf-8"))
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} does not exist.") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not valid JSON ({error.msg}).") from error
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: not valid UTF-8 JSON ({error}).") from error
-
-
 def _groups(path: str | Path) -> dict[str, list[Any]]:
-    data = load_json(path)
+    data = read_json(path)
     if not isinstance(data, Mapping):
         raise ValueError(f"{path}: expected an object of groups, got {type(data).__name__}.")
     for group, rows in data.items():

@@ -225,7 +225,7 @@ def _leaf(
         task=member.task.removeprefix(flan2022.T0_PREFIX),
         rows=rows,
         mode=mode,
-        category=member.sub_mixture,
+        category=flan2022.category(tables, member.task) or member.sub_mixture,
         benchmark="flan2022",
     )
     leaf = flan2022_mixture.leaf_name(member, name)
