@@ -133,6 +133,14 @@ def test_two_or_three_of_25_exemplars_have_the_querys_template():
     assert authors == [3, 2, 3, 2, 3, 3, 2, 3, 2, 3] * 3
 
 
+@pytest.mark.parametrize("compat", [False, True])
+def test_shards_are_every_nth_record(compat):
+    whole = corpus(shots=2, compat=compat)
+    records = list(whole.read("train"))
+    for shard in range(4):
+        assert list(whole.read_shard("train", shard, 4)) == records[shard::4]
+
+
 def test_records_are_the_same_in_another_process():
     code = (
         "from tests.instructions.test_flan_corpus import corpus, FORMATS;"

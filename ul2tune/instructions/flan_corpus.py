@@ -179,9 +179,14 @@ class TemplatedCorpus:
         Raises:
           ValueError: if a file is malformed or a row lacks a field.
         """
+        return self.read_shard(split, 0, 1)
+
+    def read_shard(self, split: str, shard: int, num_shards: int) -> Iterator[Record]:
+        """Every `num_shards`-th record from number `shard`; the others are not rendered."""
         pool = _Pool(self.rows, self.mode) if self.mode.shots else None
         for position, (row, template) in enumerate(self._templated(split)):
-            yield self._record(row, template, position, pool)
+            if position % num_shards == shard:
+                yield self._record(row, template, position, pool)
 
     def _templated(self, split: str) -> Iterator[tuple[Row, int]]:
         mode, number = self.mode, len(self.mode.templates)

@@ -11,8 +11,9 @@ and in plain SeqIO the task's postprocessor and metric functions use it.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import seqio
@@ -48,6 +49,14 @@ class RecordCorpus(Protocol):
     def fingerprint(self) -> str:
         """Changes whenever the records do."""
         ...
+
+
+@runtime_checkable
+class ShardedCorpus(Protocol):
+    """A corpus that makes the records of a shard without making the others; for corpora whose
+    records cost more than reading their rows."""
+
+    def read_shard(self, split: str, shard: int, num_shards: int) -> Iterator[Record]: ...
 
 
 class RecordSource(seqio.DataSource):
@@ -105,9 +114,7 @@ class RecordSource(seqio.DataSource):
         render = self.make_renderer(vocabulary)
         # Where a space is part of the next piece, it belongs to the answer.
         keeps_spaces = vocabulary.encode("a") != vocabulary.encode(" a")
-        for index, record in enumerate(self.corpus.read(split)):
-            if index % num_shards != shard:
-                continue
+        for record in self._records(split, shard, num_shards):
             rendered = render(record, self.seed)
             if rendered is None:
                 continue
@@ -115,6 +122,12 @@ class RecordSource(seqio.DataSource):
             fields = evaluation_fields(record, rendered)
             del fields["inputs_text"]  # SeqIO keeps it as `inputs_pretokenized`
             yield {"inputs": rendered.inputs, "targets": rendered.targets, **fields}
+
+    def _records(self, split: str, shard: int, num_shards: int) -> Iterator[Record]:
+        """Every `num_shards`-th record."""
+        if isinstance(self.corpus, ShardedCorpus):
+            return self.corpus.read_shard(split, shard, num_shards)
+        return itertools.islice(self.corpus.read(split), shard, None, num_shards)
 
     def get_dataset(
         self,
