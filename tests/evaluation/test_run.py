@@ -189,6 +189,27 @@ def test_means_over_examples_tasks_and_categories_differ():
     assert table["baselines"] == {"copy_input": {"num_examples": 4, "exact_match": 100.0}}
 
 
+def test_scores_spread_over_the_prompts_of_a_task():
+    asked = [("t_a", 1.0), ("t_a", 0.0), ("t_b", 1.0), ("t_c", 0.0), ("alone", 1.0)]
+    answers = []
+    for number, (task, score) in enumerate(asked):
+        one = answer(task, "c", {"exact_match": score})
+        record_task = "" if task == "alone" else "t"
+        example = dataclasses.replace(one.example, id=str(number), record_task=record_task)
+        answers.append(dataclasses.replace(one, example=example))
+    table = report._over_prompts(answers)
+    assert list(table) == ["t"]
+    assert table["t"]["exact_match"] == {
+        "num_prompts": 3,
+        "mean": 50.0,
+        "median": 50.0,
+        "first_quartile": 25.0,
+        "third_quartile": 75.0,
+        "minimum": 0.0,
+        "maximum": 100.0,
+    }
+
+
 def test_ranking_reports_sum_and_mean():
     example = answer("t", "c", {}).example
     example = report.EvalExample(

@@ -37,6 +37,7 @@ class EvalExample:
       choice_ids: their int32 ids, ended as the task's targets are.
       metric_names: the scores its collection reports, the headline first; may be empty.
       template_id: which template made the prompt; empty = the only one.
+      record_task: what the collection calls it; tasks that differ in the prompt alone share it.
       demo_ids: demos in the prompt.
       baselines: predictions that need no model, by name.
       truncated: the prompt was cut to the feature length.
@@ -52,6 +53,7 @@ class EvalExample:
     choice_ids: tuple[np.ndarray, ...] = ()
     cluster: str = ""
     template_id: str = ""
+    record_task: str = ""
     metric_names: tuple[str, ...] = ()
     demo_ids: tuple[str, ...] = ()
     baselines: Mapping[str, str] | None = None
@@ -196,6 +198,7 @@ def _example(
         category=fields.get("category", ""),
         cluster=fields.get("cluster", ""),
         template_id=fields.get("template_id", ""),
+        record_task=fields.get("task", ""),
         metric_names=tuple(fields.get("metric_names") or ()),
         inputs_S=np.array(kept + ending("inputs"), np.int32),
         inputs_text=fields.get("inputs_text") or vocabulary.decode(body),

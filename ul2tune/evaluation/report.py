@@ -5,7 +5,8 @@
 
 All numbers are means over examples in percent, as Tk-Instruct reports them; `mean_over_tasks`,
 `mean_over_categories` and `mean_over_clusters` weigh these equally instead, and are called by these
-names, because they differ. `headline` is the score each collection reports of its task or category:
+names, because they differ. `prompts` has mean, median and quartiles over the prompts of a task,
+where it has several. `headline` is the score each collection reports of its task or category:
 Tk-Instruct has exact match for some categories and ROUGE-L for the others.
 """
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ul2tune.evaluation.examples import EvalExample, EvalSet
 from ul2tune.evaluation.predictor import LogLikelihood
 from ul2tune.metrics import registry
 from ul2tune.metrics.choices import is_correct_choice, rank_choice
+from ul2tune.metrics.spread import spread
 
 # Both ways to rank are always reported: scores of one paper are not reproducible with the other's.
 RANK_SUM, RANK_MEAN = "rank_accuracy_sum", "rank_accuracy_mean"
@@ -114,6 +116,7 @@ def summarize(answers: Sequence[Answer], eval_set: EvalSet, names: Sequence[str]
         "clusters": by_cluster,
         "categories": by_category,
         "tasks": by_task,
+        "prompts": _over_prompts(answers),
         "headline": {
             "categories": _headlines(categories, copied, lambda example: example.category),
             "tasks": _headlines(tasks, copied, lambda example: example.task),
@@ -192,6 +195,28 @@ def _headlines(
         for name, by_group in baselines.items():
             mean = _means(by_group.get(group, ()))
             table[group] |= {name: mean[metric]} if metric in mean else {}
+    return table
+
+
+def _over_prompts(answers: Sequence[Answer]) -> dict[str, dict[str, Any]]:
+    """How every score spreads over the prompts of a task, for tasks asked in two or more ways.
+
+    A prompt is a template of a SeqIO task; its score is the mean over its examples in percent.
+    """
+    prompts: dict[str, dict[tuple[str, str], list[Answer]]] = {}
+    for answer in answers:
+        example = answer.example
+        ways = prompts.setdefault(example.record_task or example.task, {})
+        ways.setdefault((example.task, example.template_id), []).append(answer)
+    table: dict[str, dict[str, Any]] = {}
+    for task, ways in prompts.items():
+        scores = [_means(group) for group in ways.values()]
+        names = sorted({name for means in scores for name in means} - {"num_examples"})
+        if len(ways) > 1:
+            table[task] = {
+                name: asdict(spread([means[name] for means in scores if name in means]))
+                for name in names
+            }
     return table
 
 
