@@ -79,6 +79,9 @@ def test_t0_from_files_to_examples(rows: Path, tmp_path: Path):
     assert one.inputs_text == "Day 1. Is it dry or wet?"
     assert (one.references, one.answer_choices) == (("wet",), ("dry", "wet"))
     assert one.choice_ids[0].tolist() == [*VOCABULARY.encode("dry"), 1]
+    # As in T0, the input has no end of sequence.
+    assert one.inputs_S.tolist() == VOCABULARY.encode("Day 1. Is it dry or wet?")
+    assert one.record_task == "weather"
     assert (one.id, one.category) == ("validation-2", "sky")
     prepare("t0_train", [], str(tmp_path / "data"), splits=("train",), num_workers=1)
 

@@ -60,7 +60,7 @@ def register_promptsource(
             corpus = PromptedRows(
                 name=task, dataset_name=shared, template=template, row_files=found, seed=seed
             )
-            register_record_task(task, corpus, as_rendered, vocabulary=vocabulary, seed=seed)
+            _register(task, corpus, vocabulary, seed)
             names.append(task)
     if not names:
         raise ValueError(f"{rows} has no rows of any data set that {templates} has templates for.")
@@ -137,9 +137,16 @@ def _register_tasks(
             held_out=bool(row.eval_group) and not row.train_group,
             seed=seed,
         )
-        register_record_task(name, corpus, as_rendered, vocabulary=vocabulary, seed=seed)
+        _register(name, corpus, vocabulary, seed)
         splits[name] = corpus.splits
     return splits
+
+
+def _register(name: str, corpus: PromptedRows, vocabulary: VocabularyLike, seed: int) -> None:
+    # As T0: inputs do not end with end of sequence.
+    register_record_task(
+        name, corpus, as_rendered, vocabulary=vocabulary, seed=seed, eos=("targets",)
+    )
 
 
 def _note(
