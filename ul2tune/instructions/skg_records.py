@@ -1,0 +1,296 @@
+"""Files of UnifiedSKG's data sets -> records (`skg_render` renders them).
+
+    wikitq    {"id", "question", "table_id", "answer_text": […]} per line; tables: one JSON object,
+              table_id -> {"header": […], "rows": [[…], …]}
+    tab_fact  {"table_id", "table": {"header", "rows"}, "statements": […], "labels": [0|1, …]}
+    dart      {"tripleset": [[s, r, o], …], "annotations": [{"text"}, …]}
+    spider    {"db_id", "question", "query"}; schemas: `tables.json`
+    multiwoz  {"dial_id", "turns": [{"system", "user", "state": {"slot_values": {…}}}, …]};
+              ontology: slot -> its values, or slot -> {"values": […]}
+
+Every file is JSON lines, or one JSON list of the same objects. A record's `structure` holds what
+the renderer writes out, and under ``"source"`` the table or database that it shares with others.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from ul2tune.instructions import skg_dialogue
+from ul2tune.instructions.records import Record
+from ul2tune.instructions.skg_tables import Table
+from ul2tune.metrics.sql_schema import load_schemas
+from ul2tune.metrics.tabfact import LABELS
+
+SplitLevel = Literal["train", "supervised"]
+_BENCHMARK = "unifiedskg"
+Rows = Iterator[tuple[str, Mapping[str, Any]]]
+
+
+def load(
+    kind: str,
+    path: str | Path,
+    *,
+    support: str | Path | None = None,
+    split_level: SplitLevel = "supervised",
+) -> Iterator[Record]:
+    """Reads the records of one file.
+
+    In training, a DART set has a record per reference; else one record has all of them.
+
+    Args:
+      kind: "wikitq", "tab_fact", "dart", "spider" or "multiwoz".
+      path: the examples.
+      support: the tables of "wikitq", the schemas of "spider", the ontology of "multiwoz".
+      split_level: "train", or "supervised" for evaluation.
+
+    Raises:
+      ValueError: naming file, line and what is wrong there.
+    """
+    if kind not in _READERS:
+        raise ValueError(f"There is no reader for {kind!r}; there are {sorted(_READERS)}.")
+    needs_support, reader = _READERS[kind]
+    if needs_support and support is None:
+        raise ValueError(f"{path}: {kind!r} needs a second file: {needs_support}.")
+    yield from reader(_rows(Path(path)), Path(support or path), split_level)
+
+
+KINDS = ("wikitq", "tab_fact", "dart", "spider", "multiwoz")
+
+
+def source_of(record: Record) -> str:
+    """The table, database or dialogue that a record shares with others; else its own id."""
+    return json.loads(record.structure).get("source", record.id)
+
+
+def _wikitq(rows: Rows, support: Path, level: SplitLevel) -> Iterator[Record]:
+    tables = _object(support)
+    for where, row in rows:
+        question, answers = _text(row, "question", where), _texts(row, "answer_text", where)
+        table_id = _text(row, "table_id", where)
+        if table_id not in tables:
+            raise ValueError(f"{where}: {support} has no table {table_id!r}.")
+        table = Table.from_json(tables[table_id], f"{support}: {table_id!r}")
+        target = ", ".join(answers).lower()
+        if not target.strip():
+            raise ValueError(f"{where}: 'answer_text' is empty.")
+        structure = {"source": table_id, "answers": answers, **_table(question, table)}
+        yield Record(
+            id=_text(row, "id", where),
+            task="wikitq",
+            category="question answering",
+            benchmark=_BENCHMARK,
+            split_level=level,
+            input=question.lower(),
+            targets=(target,),
+            metric_names=("all_ex", "denotation"),
+            structure=_json(structure),
+        )
+
+
+def _tab_fact(rows: Rows, support: Path, level: SplitLevel) -> Iterator[Record]:
+    for where, row in rows:
+        table = Table.from_json(row.get("table"), f"{where}: 'table'")
+        statements, labels = _texts(row, "statements", where), row.get("labels")
+        if not isinstance(labels, list) or len(labels) != len(statements):
+            raise ValueError(f"{where}: 'labels' must be a list as long as 'statements'.")
+        table_id = _text(row, "table_id", where)
+        for index, (statement, label) in enumerate(zip(statements, labels)):
+            if label not in LABELS or isinstance(label, bool):
+                raise ValueError(f"{where}: label {index} must be 0 or 1, got {label!r}.")
+            # Lower-cased before it protects rows from deletion.
+            structure = {"source": table_id, **_table(statement.lower(), table)}
+            yield Record(
+                id=f"{table_id}#{index}",
+                task="tab_fact",
+                category="fact verification",
+                benchmark=_BENCHMARK,
+                split_level=level,
+                input=statement.lower(),
+                targets=(LABELS[label],),
+                answer_choices=tuple(LABELS.values()),
+                metric_names=("tabfact",),
+                structure=_json(structure),
+            )
+
+
+def _dart(rows: Rows, support: Path, level: SplitLevel) -> Iterator[Record]:
+    for index, (where, row) in enumerate(rows):
+        notes = row.get("annotations")
+        if not isinstance(notes, list) or not notes:
+            raise ValueError(f"{where}: 'annotations' must be a list of objects with 'text'.")
+        texts = tuple(_text(note, "text", f"{where}: 'annotations'") for note in notes)
+        triples = row.get("tripleset")
+        if not isinstance(triples, list) or not all(_is_triple(t) for t in triples):
+            raise ValueError(f"{where}: 'tripleset' must be a list of lists of three strings.")
+        structure = _json({"kind": "triples", "triples": triples})
+        groups = [(text,) for text in texts] if level == "train" else [texts]
+        for number, references in enumerate(groups):
+            yield Record(
+                id=f"{index}#{number}" if level == "train" else str(index),
+                task="dart",
+                category="data to text",
+                benchmark=_BENCHMARK,
+                split_level=level,
+                input="",
+                targets=references,
+                structure=structure,
+            )
+
+
+def _spider(rows: Rows, support: Path, level: SplitLevel) -> Iterator[Record]:
+    schemas = load_schemas(support)
+    for index, (where, row) in enumerate(rows):
+        question, query = _text(row, "question", where), _text(row, "query", where)
+        db_id = _text(row, "db_id", where)
+        if db_id not in schemas:
+            raise ValueError(f"{where}: {support} has no database {db_id!r}.")
+        schema = schemas[db_id].to_json()
+        structure = {"kind": "schema", "source": db_id, "schema": schema, "question": question}
+        yield Record(
+            id=str(index),
+            task="spider",
+            category="semantic parsing",
+            benchmark=_BENCHMARK,
+            split_level=level,
+            input=question.strip(),
+            targets=(query,),
+            metric_names=("spider_exact_match", "spider_exact_match_tables"),
+            structure=_json(structure),
+            metric_context=_json({"query": query, "schema": schema}),
+        )
+
+
+def _multiwoz(rows: Rows, support: Path, level: SplitLevel) -> Iterator[Record]:
+    ontology = {
+        slot: _ontology_values(values, f"{support}: slot {slot!r}")
+        for slot, values in _object(support).items()
+    }
+    slots = skg_dialogue.slots_of(ontology)
+    known = dict(zip(skg_dialogue.tracked(ontology), slots))
+    choices = {known[slot]: values for slot, values in ontology.items() if slot in known}
+    for where, row in rows:
+        dialogue, turns = _text(row, "dial_id", where), row.get("turns")
+        if not isinstance(turns, list):
+            raise ValueError(f"{where}: 'turns' must be a list.")
+        user, system = [], []
+        for number, turn in enumerate(turns):
+            place = f"{where}: turn {number}"
+            user.append(_text(turn, "user", place))
+            system.append(_text(turn, "system", place))
+            state = turn.get("state", {}).get("slot_values", {})
+            if not isinstance(state, Mapping):
+                raise ValueError(f"{place}: 'slot_values' must be an object.")
+            belief = {str(slot): str(value) for slot, value in state.items()}
+            structure = {
+                "kind": "dialogue",
+                "source": dialogue,
+                "ontology": choices,
+                "belief": belief,
+                "user": list(user),
+                "system": list(system),
+            }
+            items = [f"{slot}-{value}" for slot, value in belief.items()]
+            yield Record(
+                id=f"{dialogue}#{number}",
+                task="multiwoz",
+                category="dialogue",
+                benchmark=_BENCHMARK,
+                split_level=level,
+                input=user[-1].lower(),
+                targets=(skg_dialogue.target(slots, belief),),
+                metric_names=("multiwoz_joint",),
+                structure=_json(structure),
+                metric_context=_json({"belief": items, "num_slots": len(slots)}),
+            )
+
+
+# kind -> (what its second file holds; empty = there is none, reader)
+_Reader = Callable[[Rows, Path, SplitLevel], Iterator[Record]]
+_READERS: Mapping[str, tuple[str, _Reader]] = {
+    "wikitq": ("tables", _wikitq),
+    "tab_fact": ("", _tab_fact),
+    "dart": ("", _dart),
+    "spider": ("schemas", _spider),
+    "multiwoz": ("ontology", _multiwoz),
+}
+
+
+def _rows(path: Path) -> Rows:
+    """(file and line, object) of JSON lines, or (file and entry, object) of a JSON list."""
+    data = _bytes(path)
+    if data.lstrip()[:1] == b"[":
+        rows = enumerate(_parse(path, data))
+        named = ((f"{path}: entry {index}", row) for index, row in rows)
+    else:
+        lines = enumerate(data.split(b"\n"), start=1)
+        named = ((f"{path}:{n}", _line(line, f"{path}:{n}")) for n, line in lines if line.strip())
+    for where, row in named:
+        if not isinstance(row, Mapping):
+            raise ValueError(f"{where}: expected a JSON object, got {type(row).__name__}.")
+        yield where, row
+
+
+def _line(line: bytes, where: str) -> Any:
+    try:
+        return json.loads(line.decode("utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{where}: not valid UTF-8 JSON ({error}).") from error
+
+
+def _parse(path: Path, data: bytes) -> Any:
+    try:
+        return json.loads(data.decode("utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}:{error.lineno}: not valid JSON ({error.msg}).") from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path}: not valid UTF-8 JSON ({error}).") from error
+
+
+def _object(path: Path) -> Mapping[str, Any]:
+    data = _parse(path, _bytes(path))
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{path}: expected a JSON object, got {type(data).__name__}.")
+    return data
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _text(row: Any, key: str, where: str) -> str:
+    value = row.get(key) if isinstance(row, Mapping) else None
+    if not isinstance(value, str):
+        raise ValueError(f"{where}: {key!r} must be a string, got {type(value).__name__}.")
+    return value
+
+
+def _texts(row: Mapping[str, Any], key: str, where: str) -> list[str]:
+    value = row.get(key)
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ValueError(f"{where}: {key!r} must be a list of strings.")
+    return value
+
+
+def _is_triple(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(isinstance(p, str) for p in value)
+
+
+def _ontology_values(value: Any, where: str) -> list[str]:
+    values = value.get("values") if isinstance(value, Mapping) else value
+    return _texts({"values": values}, "values", where)
+
+
+def _table(request: str, table: Table) -> dict[str, Any]:
+    content = {"header": list(table.header), "rows": [list(row) for row in table.rows]}
+    return {"kind": "table", "request": request, "table": content}
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,17 @@
+"""Triples of knowledge graphs as UnifiedSKG writes DART (Nan et al. 2021, arXiv:2007.02871)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def linearize(triples: Sequence[Sequence[str]]) -> str:
+    """``subject : relation : object | …``; only relations are lower-cased.
+
+    Raises:
+      ValueError: if a triple has not three parts.
+    """
+    for triple in triples:
+        if len(triple) != 3 or not all(isinstance(part, str) for part in triple):
+            raise ValueError(f"a triple has three strings, got {list(triple)!r}.")
+    return " | ".join(f"{s} : {relation.lower()} : {o}" for s, relation, o in triples)
