@@ -18,6 +18,7 @@ import functools
 import hashlib
 import sysconfig
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,19 +92,33 @@ def iter_docstrings() -> Iterator[Docstring]:
         yield from _docstrings(module, path)
 
 
-# CPython 3.11 counts the parser's depth per process, not per thread (SystemError: "AST constructor
-# recursion depth mismatch"); SeqIO reads several splits at once.
 _PARSER = threading.Lock()
 
 
 @functools.cache
 def _docstrings(module: str, path: Path) -> tuple[Docstring, ...]:
     try:
-        with _PARSER:
-            tree = ast.parse(path.read_bytes())
+        tree = _parse(path.read_bytes())
     except (SyntaxError, ValueError):
         return ()  # deliberately broken sources that some versions carry for their own tests
     return tuple(_visit(tree, module, "", inside_class=False))
+
+
+def _parse(source: bytes, attempts: int = 100) -> ast.Module:
+    """``ast.parse`` that may run beside other threads.
+
+    CPython 3.11 counts the parser's depth per process, not per thread, and fails where two overlap
+    (SystemError: "AST constructor recursion depth mismatch"). SeqIO reads several splits at once,
+    while TensorFlow parses the functions it compiles: the lock keeps ours apart, trying again keeps
+    us apart from theirs.
+    """
+    for _ in range(attempts - 1):
+        try:
+            with _PARSER:
+                return ast.parse(source)
+        except SystemError:
+            time.sleep(0.01)
+    return ast.parse(source)
 
 
 def _visit(node: ast.AST, module: str, qualname: str, inside_class: bool) -> Iterator[Docstring]:
