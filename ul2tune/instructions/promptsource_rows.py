@@ -22,7 +22,7 @@ from ul2tune.instructions.promptsource import Template
 from ul2tune.instructions.records import Record, Rendered, stable_hash
 
 _ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst")
-# Rows left out in files as large as this are counted by size and time of change, not by content.
+# Larger files are fingerprinted by size and time of change, not by content.
 _MAX_HASHED_BYTES = 2**30
 # ANLI's rounds are splits with names of their own.
 _ROUND_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
