@@ -140,10 +140,11 @@ def test_every_option_of_a_task_file_changes_its_fingerprint(tmp_path):
             {"train_limit": 4},
             {"any_definition": True},
             {"infer_choices": True},
+            {"rouge": "rouge_l_gpt2"},
             {"seed": 1},
         )
     }
-    assert len(prints) == 7
+    assert len(prints) == 8
     before = TaskFile(path=path).fingerprint()
     Path(path).write_text(json.dumps({**NEW, "Definition": ["Other."]}))
     assert TaskFile(path=path).fingerprint() != before
@@ -169,10 +170,27 @@ def test_choices_are_declared_or_inferred(tmp_path):
     assert next(superni.records(task)).answer_choices == ("red", "green")
 
 
+def test_each_category_has_its_score(tmp_path):
+    assert len(superni.CATEGORY_METRICS) == 12
+    assert superni.metric_names("Word Analogy") == ("exact_match", "token_f1", "rouge_l")
+    assert superni.metric_names("Title Generation") == ("rouge_l", "exact_match", "token_f1")
+    assert superni.metric_names("Unheard of", "rouge_l_gpt2")[0] == "rouge_l_gpt2"
+    corpus = TaskFile(path=str(write(tmp_path, NEW)), rouge="rouge_l_gpt2")
+    assert next(corpus.read("validation")).metric_names == (
+        "exact_match", "token_f1", "rouge_l_gpt2"
+    )  # fmt: skip
+
+
 def test_reads_all_files_and_lists_at_hand(shared):
     root = shared / "data" / "natural_instructions"
     tasks = [superni.load_task(path) for path in sorted(root.glob("tasks*/*.json"))]
     assert len(tasks) == 108
     assert all(task.instances and task.category for task in tasks)
-    assert len(superni.read_split(root / "splits/default/test_tasks.txt")) == 119
-    assert len(superni.read_split(root / "splits/default/train_tasks.txt")) == 756
+    lists = {"test": (119, 4_536), "train": (756, 30_489)}
+    for split, (count, num_bytes) in lists.items():
+        path = root / "splits" / "default" / f"{split}_tasks.txt"
+        assert len(superni.read_split(path)) == count
+        assert path.stat().st_size == num_bytes
+    present = {task.name: task.category for task in tasks}
+    tested = superni.read_split(root / "splits/default/test_tasks.txt")
+    assert {present[name] for name in tested if name in present} <= superni.CATEGORY_METRICS.keys()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import seqio
 
@@ -11,6 +10,7 @@ from ul2tune.data.documents import FileCorpus
 from ul2tune.data.vocab_extended import extend
 from ul2tune.evaluation import examples
 from ul2tune.prepare.run import prepare
+from ul2tune.prepare.runtime import tf
 from ul2tune.prepare.seqio_vocab import SeqioVocabulary
 from ul2tune.prepare.tasks import register_text_task
 
@@ -38,9 +38,8 @@ def test_seqio_sees_the_same_ids():
     wrapped = SeqioVocabulary(vocabulary)
     text = "a\nb"
     assert wrapped.encode_tf(text).numpy().tolist() == vocabulary.encode(text)
-    assert wrapped.decode_tf(np.array([vocabulary.encode(text)])).numpy().tolist() == [
-        text.encode()
-    ]
+    ids = tf.constant([[*vocabulary.encode(text), 1, 100]])
+    assert wrapped.decode_tf(ids).numpy().tolist() == [text.encode()]
     assert wrapped.vocab_size == 262  # sentinels are counted down from here
     assert wrapped.vocabulary.size == 263
     assert isinstance(wrapped, seqio.Vocabulary)

@@ -19,7 +19,7 @@ from ul2tune.instructions.records import Demo, Record
 from ul2tune.instructions.tk_instruct import TkInstruct
 from ul2tune.prepare.record_tasks import register_record_task, tk_instruct_renderer
 from ul2tune.prepare.run import prepare
-from ul2tune.prepare.superni_tasks import register_superni
+from ul2tune.prepare.superni_tasks import TK_INSTRUCT, register_superni
 
 pytestmark = pytest.mark.tensorflow
 VOCABULARY = vocab.ByteVocabulary()
@@ -133,6 +133,22 @@ def test_superni_registers_a_copy_of_the_repository(name, tmp_path, capsys):
     assert held_out.examples[0].answer_choices == (" a0", " a1")
     trained = examples.load(name, data_dir, split="train", inputs_length=99)
     assert len(trained.examples) == 4
+
+
+def test_superni_in_tk_instruct_mode_and_across_languages(name, tmp_path):
+    folder = write_superni(tmp_path)
+    (folder / "splits" / "default").rename(folder / "splits" / "xlingual")
+    options = {"name": name, "vocabulary": VOCABULARY, "encodings": TK_INSTRUCT}
+    register_superni(folder, track="xlingual", **options)
+    data_dir = str(tmp_path / "data")
+    prepare(name, [], data_dir, splits=("train",), num_workers=1)
+    prepare(f"{name}_eval", [], data_dir, num_workers=1)
+    trained = examples.load(name, data_dir, split="train", inputs_length=99).examples
+    tested = examples.load(f"{name}_eval", data_dir, split="validation", inputs_length=99).examples
+    with_definition = [example.inputs_text.startswith("Definition") for example in trained]
+    assert 0 < sum(with_definition) < len(trained)
+    assert all(example.inputs_text.startswith("Definition") for example in tested)
+    assert tested[0].metric_names == ("exact_match", "token_f1", "rouge_l_gpt2")
 
 
 def test_a_malformed_file_stops_prepare_with_its_name(name, tmp_path):

@@ -28,6 +28,31 @@ from ul2tune.instructions.records import Demo, Record, stable_hash
 EVAL_INSTANCES = 100
 SplitLevel = Literal["train", "supervised", "partial", "held_out"]
 DEFAULT_METRICS = ("exact_match", "token_f1", "rouge_l")
+# What Tk-Instruct reports for the twelve categories of the English test tasks.
+CATEGORY_METRICS: Mapping[str, str] = {
+    **dict.fromkeys(
+        (
+            "Textual Entailment",
+            "Cause Effect Classification",
+            "Coreference Resolution",
+            "Dialogue Act Recognition",
+            "Answerability Classification",
+            "Word Analogy",
+        ),
+        "exact_match",
+    ),
+    **dict.fromkeys(
+        (
+            "Overlap Extraction",
+            "Keyword Tagging",
+            "Question Rewriting",
+            "Title Generation",
+            "Data to Text",
+            "Grammar Error Correction",
+        ),
+        "rouge_l",
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,18 +153,31 @@ def select(
     return tuple(instance for instance in instances if instance.id in chosen)
 
 
+def metric_names(category: str, rouge: str = "rouge_l") -> tuple[str, ...]:
+    """The scores of a task, its category's own first; ROUGE-L if Tk-Instruct names none.
+
+    `rouge` is ``"rouge_l_gpt2"`` in the cross-lingual track.
+    """
+    own = CATEGORY_METRICS.get(category, "rouge_l")
+    named = dict.fromkeys((own, *DEFAULT_METRICS))
+    return tuple(rouge if name == "rouge_l" else name for name in named)
+
+
 def records(
     task: Task,
     instances: Sequence[Instance] | None = None,
     *,
     split_level: SplitLevel = "train",
     any_definition: bool = False,
+    rouge: str = "rouge_l",
     seed: int = 0,
 ) -> Iterator[Record]:
     """One record per instance (default: all of the task).
 
-    `any_definition` draws the phrasing per instance where a task has several.
+    `any_definition` draws the phrasing per instance where a task has several; `rouge` is as for
+    :func:`metric_names`.
     """
+    names = metric_names(task.category, rouge)
     for instance in task.instances if instances is None else instances:
         draw = stable_hash(seed, "definition", instance.id) if any_definition else 0
         yield Record(
@@ -154,7 +192,7 @@ def records(
             targets=instance.outputs,
             answer_choices=task.answer_choices,
             demos=task.demos,
-            metric_names=DEFAULT_METRICS,
+            metric_names=names,
         )
 
 
@@ -173,6 +211,7 @@ class TaskFile:
       train_limit: at most so many training instances, drawn by `seed`; None = all.
       any_definition: draw the phrasing where there are several.
       infer_choices: derive answer choices where the file declares none.
+      rouge: which ROUGE-L scores the task, see :func:`metric_names`.
       seed: of these draws.
     """
 
@@ -182,6 +221,7 @@ class TaskFile:
     train_limit: int | None = None
     any_definition: bool = False
     infer_choices: bool = False
+    rouge: str = "rouge_l"
     seed: int = 0
 
     @property
@@ -210,6 +250,7 @@ class TaskFile:
             instances,
             split_level=level,
             any_definition=self.any_definition,
+            rouge=self.rouge,
             seed=self.seed,
         )
 

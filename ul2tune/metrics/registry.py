@@ -16,7 +16,12 @@ from ul2tune.metrics.denotation import score_all_ex, score_denotation
 from ul2tune.metrics.dialogue_state import score_multiwoz_joint
 from ul2tune.metrics.spider import score_spider_exact_match, score_spider_exact_match_tables
 from ul2tune.metrics.tabfact import score_tabfact
-from ul2tune.metrics.text import score_exact_match, score_rouge_l, score_token_f1
+from ul2tune.metrics.text import (
+    score_exact_match,
+    score_rouge_l,
+    score_rouge_l_gpt2,
+    score_token_f1,
+)
 
 Score = Callable[[str, Sequence[str]], float]
 MetricFn = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, float]]
@@ -27,6 +32,7 @@ SCORES: Mapping[str, Score] = {
     "exact_match": score_exact_match,
     "token_f1": score_token_f1,
     "rouge_l": score_rouge_l,
+    "rouge_l_gpt2": score_rouge_l_gpt2,
     "bbh": score_bbh,
     "gsm8k": score_gsm8k,
     "mmlu": score_mmlu,

@@ -7,6 +7,9 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
+from typing import Protocol
+
+from ul2tune.metrics import byte_bpe
 
 _DROP_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -44,8 +47,29 @@ def score_rouge_l(prediction: str, references: Sequence[str]) -> float:
     return max(rouge(prediction, reference)["f"] for reference in references)
 
 
+def score_rouge_l_gpt2(prediction: str, references: Sequence[str]) -> float:
+    """ROUGE-L F-measure over GPT-2's pieces, for all languages (Tk-Instruct's cross-lingual track).
+
+    Raises:
+      ValueError: if `rouge-score` is not installed, or no merges are given (`metrics.byte_bpe`).
+    """
+    pieces = byte_bpe.default()
+    return max(rouge(prediction, reference, tokenizer=pieces)["f"] for reference in references)
+
+
+class WordTokenizer(Protocol):
+    """What `rouge-score` cuts a text into words with."""
+
+    def tokenize(self, text: str) -> list[str]: ...
+
+
 def rouge(
-    prediction: str, reference: str, *, variant: str = "rougeL", stemmer: bool = True
+    prediction: str,
+    reference: str,
+    *,
+    variant: str = "rougeL",
+    stemmer: bool = True,
+    tokenizer: WordTokenizer | None = None,
 ) -> dict[str, float]:
     """Precision, recall and F-measure by `rouge-score`'s own implementation.
 
@@ -53,8 +77,11 @@ def rouge(
       prediction, reference: the order matters for precision and recall.
       variant: "rouge1", "rouge2", "rougeL", … as `rouge-score` names them.
       stemmer: whether to stem words first.
+      tokenizer: makes words of a text in place of `rouge-score`'s own, which knows Latin letters
+        and digits only; nothing is stemmed then.
     """
-    score = _rouge_scorer(variant, stemmer).score(target=reference, prediction=prediction)[variant]
+    scorer = _rouge_scorer(variant, stemmer, tokenizer)
+    score = scorer.score(target=reference, prediction=prediction)[variant]
     return {"p": score.precision, "r": score.recall, "f": score.fmeasure}
 
 
@@ -67,7 +94,7 @@ def _token_f1(prediction: str, reference: str) -> float:
 
 
 @functools.cache
-def _rouge_scorer(variant: str, stemmer: bool):
+def _rouge_scorer(variant: str, stemmer: bool, tokenizer: WordTokenizer | None):
     try:
         # An optional extra: only ROUGE needs it, and it brings nltk along.
         from rouge_score import rouge_scorer
@@ -76,4 +103,4 @@ def _rouge_scorer(variant: str, stemmer: bool):
             "ROUGE needs the package rouge-score, which is not installed. Install it with "
             "`pip install 'ul2tune[eval]'`, or leave 'rouge_l' out of the metrics."
         ) from error
-    return rouge_scorer.RougeScorer([variant], use_stemmer=stemmer)
+    return rouge_scorer.RougeScorer([variant], use_stemmer=stemmer, tokenizer=tokenizer)

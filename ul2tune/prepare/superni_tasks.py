@@ -6,7 +6,7 @@ folder/tasks/task001_….json   folder/splits/default/train_tasks.txt, test_task
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import seqio
@@ -17,13 +17,19 @@ from ul2tune.instructions.tk_instruct import TkInstruct
 from ul2tune.prepare.record_tasks import register_record_task, tk_instruct_renderer
 from ul2tune.prepare.tasks import VocabularyLike
 
+# The published `tk_instruct` mode: one of five encodings per training example, the default to test.
+TK_INSTRUCT: Mapping[str, Sequence[TkInstruct]] = {
+    "train": tk_instruct.MIXED_ENCODINGS,
+    "test": (TkInstruct(),),
+}
+
 
 def register_superni(
     folder: str | Path,
     *,
     name: str = "superni",
     track: str = "default",
-    encodings: Sequence[TkInstruct] = (TkInstruct(),),
+    encodings: Sequence[TkInstruct] | Mapping[str, Sequence[TkInstruct]] = (TkInstruct(),),
     vocabulary: VocabularyLike = "stdlib",
     train_limit: int | None = 100,
     infer_choices: bool = True,
@@ -36,8 +42,10 @@ def register_superni(
     Args:
       folder: your copy.
       name: of the training mixture, and prefix of the tasks' names.
-      track: folder under `splits`: ``"default"`` (English) or ``"xlingual"``.
-      encodings: what prompts consist of; one is drawn per example where there are several.
+      track: folder under `splits`: ``"default"`` (English) or ``"xlingual"``, whose ROUGE-L
+        counts GPT-2's pieces instead of words (`ul2tune.metrics.byte_bpe`).
+      encodings: what prompts consist of; one is drawn per example where there are several. Those of
+        ``"train"`` and ``"test"`` tasks may differ: :data:`TK_INSTRUCT`.
       vocabulary: as for `ul2tune.prepare.tasks.seqio_vocabulary`.
       train_limit: instances per training task (Tk-Instruct: 100), drawn by `seed`.
       infer_choices: rank answer choices of tasks whose outputs are a closed set.
@@ -50,10 +58,12 @@ def register_superni(
       ValueError: if the folder has another layout, or no task of a split list is there.
     """
     folder = Path(folder)
-    render = tk_instruct_renderer(tk_instruct.render, encodings=tuple(encodings))
+    if not isinstance(encodings, Mapping):
+        encodings = {"train": encodings, "test": encodings}
     mixtures = {}
     for split, held_out in (("train", False), ("test", True)):
         names = []
+        render = tk_instruct_renderer(tk_instruct.render, encodings=tuple(encodings[split]))
         for task in _present(folder, track, split):
             corpus = TaskFile(
                 path=str(folder / "tasks" / f"{task}.json"),
@@ -62,6 +72,7 @@ def register_superni(
                 eval_instances=superni.EVAL_INSTANCES if held_out else 0,
                 train_limit=train_limit,
                 infer_choices=infer_choices,
+                rouge="rouge_l_gpt2" if track == "xlingual" else "rouge_l",
                 seed=seed,
             )
             names.append(f"{name}_{_slug(task)}")

@@ -1,0 +1,35 @@
+"""What the shipped modules under `tasks` take from the environment: your copies of public files."""
+
+from __future__ import annotations
+
+import os
+
+VOCABULARY = "UL2TUNE_VOCABULARY"
+
+
+def folder(variable: str, layout: str) -> str:
+    """The folder that an environment variable names.
+
+    Args:
+      variable: such as ``"UL2TUNE_MMLU"``.
+      layout: what is in the folder, for the error.
+
+    Raises:
+      ValueError: if the variable is not set.
+    """
+    found = os.environ.get(variable)
+    if not found:
+        raise ValueError(
+            f"These tasks need your copy of the collection's files: set the environment variable "
+            f"{variable} to the folder that has {layout} in it."
+        )
+    return found
+
+
+def vocabulary() -> str:
+    """The model's vocabulary: ``UL2TUNE_VOCABULARY``, or that of the demo.
+
+    The variable holds ``"bytes"``, the path of a SentencePiece model, or that of a JSON description
+    (see `ul2tune.data.vocab.load`), for example of an extended vocabulary.
+    """
+    return os.environ.get(VOCABULARY) or "stdlib"
