@@ -35,7 +35,7 @@ def config(**changes: Any) -> T5Config:
     return T5Config(**(sizes | changes))
 
 
-def params(model: T5Config, seed: int = 0) -> Any:
+def params(model: base.ModelConfig, seed: int = 0) -> Any:
     """Initial parameters; the norms' scales are moved off one, so that they matter."""
     init = jax.jit(base.init_params, static_argnums=0, compiler_options=QUICK)
     leaves, treedef = jax.tree.flatten(init(model, jax.random.key(seed)))

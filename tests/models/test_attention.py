@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -121,6 +122,62 @@ def test_chunked_never_holds_all_logits_forward_or_backward():
     assert largest["xla"] >= heads * length * length
     # A chunk's bias is spread over [H, C, L + C] before it is cut.
     assert largest["chunked"] <= heads * 16 * (length + 16)
+
+
+def grouped_case():
+    """Four query heads over two of keys, packed, with a prefix and a window."""
+    seen = visibility(causal=True, cross=False)
+    prefix = jnp.array([[1, 0, 1, 1, 0], [1, 1, 0, 0, 0]])
+    seen = dataclasses.replace(seen, prefix_BL=prefix, window=2)
+    keys = jax.random.split(jax.random.key(1), 3)
+    return seen, *(jax.random.normal(k, (2, 5, n, 8)) for k, n in zip(keys, (4, 2, 2), strict=True))
+
+
+def test_masks_with_prefix_and_window():
+    segments = jnp.ones((1, 5), jnp.int32)
+    seen = Visibility(query_BL=segments, key_BS=segments, causal=True, packed=False)
+    prefix = jnp.array([[1, 1, 1, 0, 0]])
+    both = dataclasses.replace(seen, prefix_BL=prefix, window=2)
+    rows = ["xx...", "xxx..", ".xx..", "..xx.", "...xx"]
+    assert _drawn(both.mask()[0]) == rows
+    assert _drawn(both.mask(3, 2)[0]) == [row[3:] for row in rows]
+    only = dataclasses.replace(seen, prefix_BL=prefix)
+    assert _drawn(only.mask()[0]) == ["xxx..", "xxx..", "xxx..", "xxxx.", "xxxxx"]
+    bidirectional = dataclasses.replace(seen, causal=False, window=2)
+    assert _drawn(bidirectional.mask()[0]) == ["xx...", "xxx..", ".xxx.", "..xxx", "...xx"]
+
+
+@pytest.mark.parametrize("softcap", [None, 1.5])
+def test_query_heads_share_keys(softcap):
+    seen, query, key, value = grouped_case()
+    how = Implementation(name="xla", chunk_tokens=1)
+    out = attention.attend(query, key, value, None, seen, how, softcap)
+    key, value = (np.repeat(np.asarray(x), 2, axis=2) for x in (key, value))
+    if softcap is None:
+        expected = by_hand(query, key, value, None, np.asarray(seen.mask()))
+    else:
+        scores = np.einsum("BLHA,BSHA->BHLS", query, key)
+        scores = softcap * np.tanh(scores / softcap)
+        scores = np.where(np.asarray(seen.mask())[:, None], scores, -np.inf)
+        expected = np.einsum("BHLS,BSHA->BLHA", jax.nn.softmax(scores), value)
+    np.testing.assert_allclose(out, expected, atol=3e-6)
+
+
+@pytest.mark.parametrize("chunk_tokens", [2, 3, 64])
+def test_chunked_gradients_are_those_of_xla_with_groups_prefixes_and_caps(chunk_tokens):
+    seen, *inputs = grouped_case()
+
+    def gradients(how: Implementation):
+        def loss(query, key, value):
+            out = attention.attend(query, key, value, None, seen, how, 1.5)
+            return jnp.sum(jnp.sin(out))
+
+        return jax.value_and_grad(loss, argnums=(0, 1, 2))(*inputs)
+
+    chunked = gradients(Implementation(name="chunked", chunk_tokens=chunk_tokens))
+    whole = gradients(Implementation(name="xla", chunk_tokens=1))
+    for got, want in zip(jax.tree.leaves(chunked), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(got, want, atol=2e-5)
 
 
 def test_softmax_is_float32_whatever_the_compute_dtype():
