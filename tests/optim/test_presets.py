@@ -11,6 +11,7 @@ from ul2tune.optim.optimizer import OptimizerConfig, make
 FOLDER = Path(__file__).resolve().parents[2] / "gin/optim"
 # preset -> (optimiser, rates at steps 0, 10,000 and 20,000 of 20,000)
 EXPECTED = {
+    "adam_opt_iml": ("adamw", [0, 5e-5 * 10_000 / 19_940, 0]),
     "adafactor_finetune": ("adafactor", [1e-3, 1e-3, 1e-3]),
     "adafactor_pretrain": ("adafactor", [0.01, 0.01, 0.5**0.5 * 0.01]),
     "adafactor_ul2r": ("adafactor", [1e-4, (1e-4 + 1e-6) / 2, 1e-6]),
