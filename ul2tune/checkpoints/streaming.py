@@ -74,7 +74,7 @@ class ArrayWriter:
                 self._put((outer,), part)
                 continue
             for second in range(0, self.shape[1], self.chunks[1]):
-                inner = slice(second, second + self.chunks[1])
+                inner = slice(second, min(second + self.chunks[1], self.shape[1]))
                 self._put((outer, inner), part[:, inner])
 
     def _put(self, where: tuple[slice, ...], value: np.ndarray) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+MAX_SIZE = 2**24
+MAX_LAYERS = 10_000
+
 
 class Fields:
     """A parsed config.json; every method raises ValueError naming the field and its value."""
@@ -31,12 +34,16 @@ class Fields:
             raise self.error(name, f"anything but {', '.join(values)} is")
         return str(value)
 
-    def positive(self, name: str, default: int | None = None) -> int:
-        """A positive integer; required where there is no default."""
+    def positive(self, name: str, default: int | None = None, *, limit: int = MAX_SIZE) -> int:
+        """A positive integer up to `limit`; required where there is no default."""
         value = self.values.get(name, default)
-        if type(value) is not int or value < 1:
-            raise self.error(name, "anything but a positive integer is")
+        if type(value) is not int or not 1 <= value <= limit:
+            raise self.error(name, f"anything but an integer from 1 to {limit} is")
         return value
+
+    def layers(self, name: str, default: int | None = None) -> int:
+        """A number of layers: an absurd one must not become a list of as many names."""
+        return self.positive(name, default, limit=MAX_LAYERS)
 
     def number(self, name: str, default: float | None = None) -> float:
         """A finite number."""

@@ -113,7 +113,7 @@ class Source:
         value = self.folder.read(name)
         _check_finite(value, f"Tensor {name!r} of {self.folder.path}")
         for alias in leaf.aliases:
-            if alias in self.folder.names and not _same(value, self.folder.read(alias)):
+            if alias in self.folder.names and not self.folder.equal(name, alias):
                 raise ValueError(
                     f"{self.folder.path} holds {name!r} and {alias!r} with different numbers; this "
                     f"model has one tensor for both."
@@ -148,10 +148,21 @@ def open_model(path: str | Path) -> Source:
         config = family.config_from_hf(hf)
     except ValueError as error:
         raise ValueError(f"{folder.path}: {error}") from error
+    _check_size(folder, config)
     source = Source(folder=folder, family=family, config=config, leaves=family.leaves(config, hf))
     _check_names(source)
     _check_tensors(source)
     return source
+
+
+def _check_size(folder: HFFolder, config: base.ModelConfig) -> None:
+    """Refuses sizes that NumPy and JAX cannot even speak of."""
+    try:
+        possible = tree.num_elements(base.abstract_params(config)) < 2**50
+    except (OverflowError, ValueError, TypeError):
+        possible = False
+    if not possible:
+        raise ValueError(f"{folder.path}: its config.json describes no model of possible size.")
 
 
 def _check_names(source: Source) -> None:
@@ -206,10 +217,6 @@ def _check_finite(value: np.ndarray, where: str) -> None:
     for begin in range(0, flat.size, 2**22):  # a temporary array of a few megabytes at a time
         if not np.isfinite(flat[begin : begin + 2**22]).all():
             raise ValueError(f"{where} holds a NaN or an infinity: these are no trained weights.")
-
-
-def _same(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.dtype == b.dtype and a.shape == b.shape and bool(np.array_equal(a, b))
 
 
 def load_params(path: str | Path | Source, abstract: Tree) -> Tree:

@@ -76,6 +76,13 @@ class HFFolder:
     def read(self, name: str) -> np.ndarray:
         return self.files[name].read(name)
 
+    def equal(self, name: str, other: str) -> bool:
+        a, b = self.info(name), self.info(other)
+        if (a.dtype, a.shape) != (b.dtype, b.shape):
+            return False
+        pieces = (self.files[n].pieces(n, 2**24) for n in (name, other))
+        return all(np.array_equal(x, y) for x, y in zip(*pieces))
+
 
 def copy_carried(source: Path, target: Path) -> None:
     """Copies config.json and the tokenizer and generation files that are there."""

@@ -23,8 +23,6 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from ul2tune.convert.fields import Fields
 from ul2tune.convert.mapping import Family, Leaf, Tensors, linear, numbered, transposed
 from ul2tune.models.layers import ACTIVATIONS
@@ -53,7 +51,6 @@ _SAME = {
     "d_kv": "d_kv",
     "d_ff": "d_ff",
     "num_heads": "num_heads",
-    "num_encoder_layers": "num_layers",
     "relative_buckets": "relative_attention_num_buckets",
     "relative_max_distance": "relative_attention_max_distance",
 }
@@ -79,13 +76,8 @@ class T5Family(Family):
         if HEAD not in tensors.names:
             # False and no head is a file that lost it: a missing tensor, reported as such.
             return {**hf, _TIED: says is not False or "scale_decoder_outputs" in hf}
-        equal = (
-            says is not False
-            and EMBEDDING in tensors.names
-            and tensors.shape(HEAD) == tensors.shape(EMBEDDING)
-            and np.array_equal(tensors.read(HEAD), tensors.read(EMBEDDING))
-        )
-        return {**hf, _TIED: equal}
+        equal = EMBEDDING in tensors.names and tensors.equal(HEAD, EMBEDDING)
+        return {**hf, _TIED: says is not False and equal}
 
     def config_from_hf(self, hf: Mapping[str, Any]) -> T5Config:
         fields = Fields(hf)
@@ -95,7 +87,7 @@ class T5Family(Family):
         fields.expect("pad_token_id", 0)
         fields.expect("eos_token_id", 1)
         fields.expect("decoder_start_token_id", 0)
-        layers = fields.positive("num_layers")
+        layers = fields.layers("num_layers")
         decoder_layers = hf.get("num_decoder_layers")
         shape: dict[str, Any] = {
             ours: fields.positive(name, _DEFAULTS.get(name)) for ours, name in _SAME.items()
@@ -107,8 +99,9 @@ class T5Family(Family):
             scaled = fields.boolean("scale_decoder_outputs", says) if kind == "t5" else says
         return T5Config(
             **shape,
+            num_encoder_layers=layers,
             num_decoder_layers=(
-                layers if decoder_layers is None else fields.positive("num_decoder_layers")
+                layers if decoder_layers is None else fields.layers("num_decoder_layers")
             ),
             activation=_activation(fields, "relu" if kind == "t5" else "gated-gelu"),
             tied_logits=fields.boolean(_TIED, says),
@@ -124,7 +117,7 @@ class T5Family(Family):
             kind = "umt5"
         elif kind == "umt5" or (kind == "mt5" and config.scale_logits):
             kind = "t5"  # says everything but a bias per layer
-        if kind == "umt5" and config.scale_logits != config.tied_logits:
+        if kind == "umt5" and not (config.scale_logits and config.tied_logits):
             _warn_of_umt5(config)
         name, gated = _ACTIVATIONS[config.activation]
         # False is what every version of Transformers reads as "do not scale", and versions before 5
@@ -139,6 +132,7 @@ class T5Family(Family):
             "model_type": kind,
             "architectures": [_ARCHITECTURES[kind]],
             **{name: getattr(config, ours) for ours, name in _SAME.items()},
+            "num_layers": config.num_encoder_layers,
             "num_decoder_layers": config.num_decoder_layers,
             "feed_forward_proj": _FEED_FORWARD[config.activation],
             "dense_act_fn": name,

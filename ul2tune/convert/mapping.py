@@ -79,6 +79,10 @@ class Tensors(Protocol):
         """One tensor in its stored dtype."""
         ...
 
+    def equal(self, name: str, other: str) -> bool:
+        """Whether two tensors are the same bit for bit; holds neither in memory."""
+        ...
+
 
 class Family(Protocol):
     """One kind of model; subclass it to inherit what most families do not need.

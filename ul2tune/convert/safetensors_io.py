@@ -19,7 +19,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,12 +85,20 @@ class SafetensorsFile:
           ValueError: if the file has become shorter.
         """
         info = self.tensors[name]
+        data = next(self.pieces(name, info.end - info.begin), np.empty(0, np.uint8))
+        return data.view(DTYPES[info.dtype]).reshape(info.shape)
+
+    def pieces(self, name: str, size: int) -> Iterator[np.ndarray]:
+        """Yields the bytes of one tensor, `size` at a time."""
+        info = self.tensors[name]
         with open_regular(self.path) as file:
             file.seek(info.begin)
-            data = np.fromfile(file, np.uint8, info.end - info.begin)
-        if data.size != info.end - info.begin:
-            raise ValueError(f"{self.path} ends inside tensor {name!r}: it was cut off.")
-        return data.view(DTYPES[info.dtype]).reshape(info.shape)
+            for begin in range(info.begin, info.end, max(size, 1)):
+                wanted = min(size, info.end - begin)
+                data = np.fromfile(file, np.uint8, wanted)
+                if data.size != wanted:
+                    raise ValueError(f"{self.path} ends inside tensor {name!r}: it was cut off.")
+                yield data
 
 
 def open_regular(path: Path) -> io.FileIO:

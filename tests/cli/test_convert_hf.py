@@ -1,0 +1,167 @@
+"""`ul2tune import hf` and `ul2tune export hf`, as a user types them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from tests.convert import models
+from ul2tune import sharding, tree
+from ul2tune.checkpoints import initialize, layout
+from ul2tune.checkpoints.manager import CheckpointManager
+from ul2tune.cli import gin_config, main
+from ul2tune.cli.prepared import prepare_missing
+from ul2tune.convert import hf, hf_folder
+from ul2tune.evaluation.predictor import abstract_sharded_params
+from ul2tune.models.t5 import T5Config
+from ul2tune.training import drift
+from ul2tune.training.run import train
+
+
+def run(*arguments: object) -> int:
+    return main.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def flan(tmp_path: Path) -> Path:
+    """bfloat16, several files, with a tokenizer and a file nobody asked for."""
+    folder = models.copy(models.FLAN_T5, tmp_path / "flan")
+    (folder / "tokenizer.json").write_text('{"version": "1.0"}')
+    (folder / "spiece.model").write_bytes(b"\x00model")
+    (folder / "modeling_evil.py").write_text("raise SystemExit")
+    return folder
+
+
+def same_tensors(a: Path, b: Path) -> bool:
+    first, second = models.tensors(a), models.tensors(b)
+    return first.keys() == second.keys() and all(
+        first[n].dtype == second[n].dtype and first[n].tobytes() == second[n].tobytes()
+        for n in first
+    )
+
+
+def test_there_and_back_is_exact(flan: Path, tmp_path: Path, capsys):
+    model_dir, back = tmp_path / "ours", tmp_path / "back"
+    assert run("import", "hf", flan, model_dir, "--step=100") == 0
+    assert "(100 %)" in capsys.readouterr().err
+    assert layout.steps(model_dir / "checkpoints") == [100]
+    assert sorted(p.name for p in model_dir.iterdir()) == ["checkpoints", "hf", "model.gin"]
+    assert run("export", "hf", model_dir, back, "--max_shard_size=4e-6") == 0
+    assert same_tensors(flan, back)
+    for name in ("tokenizer.json", "spiece.model", "generation_config.json"):
+        assert (back / name).read_bytes() == (flan / name).read_bytes()
+    assert not (back / "modeling_evil.py").exists()
+    assert len(list(back.glob("model-*.safetensors"))) > 1
+    assert hf.open_model(back).config == hf.open_model(flan).config
+
+
+def test_the_import_starts_runs_and_evaluations(flan: Path, tmp_path: Path):
+    assert run("import", "hf", flan, tmp_path / "ours") == 0
+    # The gin file means the same model (dropout is the run's) …
+    files = ["data/ul2r_stdlib.gin", "optim/adafactor_ul2r.gin", "runs/continue.gin"]
+    macros = {
+        "MODEL_DIR": tmp_path / "run",
+        "INITIAL_CHECKPOINT_PATH": tmp_path / "ours",
+        "TRAIN_STEPS_RELATIVE": 1,
+    }
+    config = gin_config.load(
+        [str(tmp_path / "ours" / "model.gin"), *files],
+        [(name, str(value)) for name, value in macros.items()],
+        roots=(prepare_missing, train),
+        search_paths=[],
+    )
+    model = hf.open_model(flan).config
+    assert model.dropout_rate == 0.1
+    assert config.arguments(train)["model"] == dataclasses.replace(model, dropout_rate=0.0)
+    # … and the checkpoint is one that everything else reads, on any mesh.
+    mesh = sharding.make_mesh(sharding.MeshConfig(fsdp=4, tensor=2))
+    params = initialize.load_params(tmp_path / "ours", abstract_sharded_params(model, mesh))
+    direct = hf.load_params(flan, abstract_sharded_params(model, mesh))
+    jax.tree.map(np.testing.assert_array_equal, params, direct)
+    assert initialize.from_checkpoint(str(tmp_path / "ours")).first_step == 0
+
+
+def test_a_runs_checkpoint_is_exported_like_what_it_began_as(flan: Path, tmp_path: Path):
+    source = hf.open_model(flan)
+    mesh = sharding.make_mesh(sharding.MeshConfig(fsdp=8))
+    params = hf.load_params(flan, abstract_sharded_params(source.config, mesh))
+    with_state = {"params": params, "opt_state": [{"mu": params}], "step": np.int32(3)}
+    manager = CheckpointManager(tmp_path / "run" / layout.SUBDIRECTORY, keep_last=1)
+    manager.save(3, with_state, {"config": {"model": drift.describe(source.config)}})
+    manager.close()
+    assert run("export", "hf", tmp_path / "run", tmp_path / "plain") == 0
+    assert {x.dtype for x in models.tensors(tmp_path / "plain").values()} == {np.dtype("f4")}
+    assert not (tmp_path / "plain" / "tokenizer.json").exists()
+    assert run("export", "hf", tmp_path / "run", tmp_path / "like", "--like", flan) == 0
+    assert same_tensors(flan, tmp_path / "like")
+    assert (tmp_path / "like" / "tokenizer.json").exists()
+    assert run("import", "hf", flan, tmp_path / "ours") == 0
+    like = ("--like", tmp_path / "ours")
+    assert run("export", "hf", tmp_path / "run", tmp_path / "again", *like) == 0
+    assert same_tensors(flan, tmp_path / "again")
+
+
+def test_hostile_models_write_nothing(flan: Path, tmp_path: Path, capsys):
+    arrays = models.tensors(flan)
+    arrays["encoder.final_layer_norm.weight"][0] = np.nan  # the last one that is read
+    for path in flan.glob("model*"):
+        path.unlink()
+    models.write(flan, arrays)
+    before = sorted(tmp_path.iterdir())
+    assert run("import", "hf", flan, tmp_path / "ours") == 1
+    assert "holds a NaN" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_mistakes_are_explained(flan: Path, tmp_path: Path, capsys):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("mine")
+    for arguments, reason in (
+        (("import", "hf", flan, tmp_path / "full"), "already exists"),
+        (("import", "hf", tmp_path / "nowhere", tmp_path / "ours"), "neither a folder nor"),
+        (("import", "hf", flan, tmp_path / "ours", "--step=-1"), "must not be negative"),
+        (("export", "hf", flan, tmp_path / "back"), "No checkpoint at"),
+    ):
+        assert run(*arguments) == 1
+        assert reason in capsys.readouterr().err
+    assert run("import", "pickle", flan, tmp_path / "ours") == 2
+    assert not (tmp_path / "ours").exists()
+    assert not (tmp_path / "back").exists()
+
+
+def test_a_checkpoint_of_an_unknown_model_is_refused(tmp_path: Path, capsys):
+    manager = CheckpointManager(tmp_path / "checkpoints", keep_last=1)
+    manager.save(1, {"params": {"x": np.zeros(1, np.float32)}}, {"config": {"model": {}}})
+    manager.close()
+    assert run("export", "hf", tmp_path, tmp_path / "back") == 1
+    assert "does not say which model it holds" in capsys.readouterr().err
+
+
+def test_parameters_that_the_model_lacks_are_not_dropped(flan: Path, tmp_path: Path, capsys):
+    config = hf.open_model(flan).config
+    params = hf.load_params(flan, abstract_sharded_params(config, sharding.make_mesh(
+        sharding.MeshConfig(fsdp=8))))  # fmt: skip
+    described = drift.describe(config) | {"tied_logits": True}
+    manager = CheckpointManager(tmp_path / "run" / "checkpoints", keep_last=1)
+    manager.save(1, {"params": params}, {"config": {"model": described}})
+    manager.close()
+    assert run("export", "hf", tmp_path / "run", tmp_path / "back") == 1
+    assert "'params/head', which its model does not have" in capsys.readouterr().err
+
+
+def test_config_json_of_an_import_is_kept_as_it_was(flan: Path, tmp_path: Path):
+    models.edit_config(flan, task_specific_params={"a": [1]}, n_positions=512)
+    assert run("import", "hf", flan, tmp_path / "ours") == 0
+    kept = tmp_path / "ours" / "hf" / "config.json"
+    assert kept.read_bytes() == (flan / "config.json").read_bytes()
+    assert run("export", "hf", tmp_path / "ours", tmp_path / "back") == 0
+    written = hf_folder.read_config(tmp_path / "back")
+    assert written["task_specific_params"] == {"a": [1]}
+    assert set(json.loads(kept.read_text())) <= set(written)
+    assert isinstance(hf.open_model(tmp_path / "back").config, T5Config)
+    assert tree.flatten(written)["dtype"] == "bfloat16"
