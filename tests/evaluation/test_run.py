@@ -220,6 +220,21 @@ def test_ranking_reports_sum_and_mean():
     assert scores == {report.RANK_SUM: 0.0, report.RANK_MEAN: 1.0}
 
 
+def test_class_wise_f1_of_tasks_whose_examples_share_their_choices():
+    answers = []
+    for right, sums in (("a", (-1.0, -2.0)), ("a", (-3.0, -2.0)), ("b", (-3.0, -2.0))):
+        example = dataclasses.replace(
+            answer("t", "c", {}).example, references=(right,), answer_choices=(" a", " b")
+        )
+        choices = tuple(LogLikelihood(sum=s, num_tokens=n) for s, n in zip(sums, (1, 4)))
+        answers.append(report.Answer(example=example, text="", choices=choices, scores={}))
+    found = report._macro_f1(answers)
+    assert found["rank_macro_f1_sum"] == pytest.approx(100 * 2 / 3)  # a, b, b
+    assert found["rank_macro_f1_mean"] == pytest.approx(100 * 0.25)  # b, b, b
+    other = dataclasses.replace(answers[0].example, answer_choices=(" a", " c"))
+    assert report._macro_f1([*answers, dataclasses.replace(answers[0], example=other)]) == {}
+
+
 @pytest.mark.parametrize(
     ("choices", "position"),
     [

@@ -23,6 +23,7 @@ from ul2tune.evaluation.examples import EvalExample, EvalSet
 from ul2tune.evaluation.predictor import LogLikelihood
 from ul2tune.metrics import registry
 from ul2tune.metrics.choices import is_correct_choice, rank_choice
+from ul2tune.metrics.classification import score_macro_f1
 from ul2tune.metrics.spread import spread
 
 # Both ways to rank are always reported: scores of one paper are not reproducible with the other's.
@@ -102,7 +103,7 @@ def summarize(answers: Sequence[Answer], eval_set: EvalSet, names: Sequence[str]
     categories = _grouped(answers, lambda answer: answer.example.category)
     clusters = _grouped(answers, lambda answer: answer.example.cluster)
     by_task = {
-        task: _means(group) | _declared(group, eval_set.metric_functions[task])
+        task: _means(group) | _macro_f1(group) | _declared(group, eval_set.metric_functions[task])
         for task, group in tasks.items()
     }
     by_category = {category: _means(group) for category, group in categories.items() if category}
@@ -225,6 +226,25 @@ def _mean_of_means(tables: Iterable[Mapping[str, float]]) -> dict[str, float]:
     names = sorted({name for table in tables for name in table} - {"num_examples"})
     columns = {name: [table[name] for table in tables if name in table] for name in names}
     return {name: sum(values) / len(values) for name, values in columns.items()}
+
+
+def _macro_f1(answers: Sequence[Answer]) -> dict[str, float]:
+    """Class-wise F1 in percent of a task whose examples share their choices, by both ranks."""
+    classes = {tuple(sorted(a.example.answer_choices)) if a.choices else () for a in answers}
+    if len(classes) > 1 or () in classes:
+        return {}
+    right = [answer.example.references[0] for answer in answers]
+    ranked = {
+        "rank_macro_f1_sum": [rank_choice([c.sum for c in a.choices]) for a in answers],
+        "rank_macro_f1_mean": [rank_choice([c.mean for c in a.choices]) for a in answers],
+    }
+    return {
+        name: 100.0
+        * score_macro_f1(
+            right, [a.example.answer_choices[i] for a, i in zip(answers, chosen, strict=True)]
+        )
+        for name, chosen in ranked.items()
+    }
 
 
 def _declared(answers: Sequence[Answer], functions: Sequence[str]) -> dict[str, float]:
