@@ -65,6 +65,9 @@ def parse(text: str, where: str) -> dict[str, Any]:
                     f"are {sorted(_ACTIVATIONS)}."
                 )
             told["activation"] = _ACTIVATIONS[names]
+    ours = _literal(short.get(("T5Config", "activation")), bindings)
+    if ours in _ACTIVATIONS.values():  # trained by T5X through `integrations.t5x`
+        told["activation"] = ours
     rate = _literal(short.get(("T5Config", "dropout_rate")), bindings)
     if isinstance(rate, int | float):
         told["dropout_rate"] = float(rate)
