@@ -89,6 +89,7 @@ def test_audit_of_a_foreign_source_reads_what_seqio_keeps(name, tmp_path):
     report = audit(name, [])[name]
     assert (report.num_texts, report.num_tokens) == (2, 6)
     assert audit(name, [], split="validation") == {}
+    assert audit(name, [], tasks=["another"]) == {}
 
 
 def test_vocabularies_by_description(tmp_path):

@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Iterable
 
 from ul2tune.cli import render, render_mixture
-from ul2tune.data import manifest
+from ul2tune.data import manifest, roundtrip
 from ul2tune.data.manifest import MixtureManifest, TaskManifest
 from ul2tune.feed.config import FeedConfig
 from ul2tune.feed.feed import Feed
@@ -111,13 +111,13 @@ def print_overlap(data: FeedConfig, options: argparse.Namespace) -> None:
     """What this split shares with the text that another mixture trains on."""
     heading(f"13-grams shared with {options.against} (train)")
     report = decontaminate.decontaminate(
-        mixture_texts(data.data_dir, data.mixture, data.split),
+        mixture_texts(data.data_dir, data.mixture, data.split, instances=True),
         mixture_texts(data.data_dir, options.against, "train"),
     )
     decontaminate.write_report(report, options.report)
     print(report.describe())
     for found in report.contaminated[:5]:
-        print(f"{found.overlap:7.2%}  {found.id}: {', '.join(found.sources[:3])}")
+        print(f"{found.overlap:7.2%}  {found.id}: {found.sources[0]}")
     print(f"All of them, with what they share: {options.report}")
 
 
@@ -138,10 +138,16 @@ def print_audit(
         return
     # Loaded only here: it brings TensorFlow, which no other part of this command needs.
     prepare_audit = importlib.import_module("ul2tune.prepare.audit")
-    reports = prepare_audit.audit(data.mixture, mixture.modules, data.split, AUDITED_TEXTS)
-    for task in tasks:
-        if task.task in reports:
-            print(f"{task.task}: {reports[task.task].describe()}")
+    names = [task.task for task in tasks]
+    reports = prepare_audit.audit(
+        data.mixture, mixture.modules, data.split, AUDITED_TEXTS, tasks=names
+    )
+    if len(reports) == 1:
+        for name, report in reports.items():
+            print(f"{name}: {report.describe()}")
+    elif reports:
+        print(f"The first {AUDITED_TEXTS} examples of each task; --task=NAME shows where.")
+        print(roundtrip.table(reports))
 
 
 def heading(title: str) -> None:

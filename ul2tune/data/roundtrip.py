@@ -12,7 +12,7 @@ This says so before a run is spent on it, per text and per character.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ul2tune.data.vocab import Vocabulary
@@ -53,6 +53,46 @@ class RoundTrip:
             lines.append(f"  {character!r} becomes {after!r}  {count:,} times")
         lines += [f"  {before!r}\n    -> {after!r}" for before, after in self.examples]
         return "\n".join(lines)
+
+    @property
+    def lossy_share(self) -> float:
+        """The share of the texts that come back different."""
+        return self.num_lossy / max(1, self.num_texts)
+
+    def worst(self, count: int = 6) -> str:
+        """The characters that are changed most often, as ``'\\n' -> ' ' 12×``."""
+        return ", ".join(
+            f"{character!r} -> {after!r} {times:,}×"
+            for (character, after), times in self.lost.most_common(count)
+        )
+
+    def add(self, other: RoundTrip) -> None:
+        """Takes in what happened to other texts."""
+        for name in ("num_texts", "num_lossy", "num_characters", "num_tokens", "num_unknown"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.lost.update(other.lost)
+        self.examples = [*self.examples, *other.examples][:MAX_EXAMPLES]
+
+
+def table(reports: Mapping[str, RoundTrip]) -> str:
+    """A line per task that loses something, the worst first, then the sum over all tasks."""
+    lossy = {name: report for name, report in reports.items() if report.num_lossy}
+    names = sorted(lossy, key=lambda name: (-lossy[name].lossy_share, name))
+    lines = [f"{'changed':>9}  {'of texts':>9}  {'unknown':>9}  task: what is lost most"] * bool(
+        names
+    )
+    for name in names:
+        lines.append(_line(lossy[name], f"{name}: {lossy[name].worst()}"))
+    total = RoundTrip()
+    for report in reports.values():
+        total.add(report)
+    clean = f"{len(reports) - len(lossy)} of {len(reports)} tasks lose nothing"
+    lines.append(_line(total, f"all: {clean}{'; ' * bool(names)}{total.worst()}"))
+    return "\n".join(lines)
+
+
+def _line(report: RoundTrip, words: str) -> str:
+    return f"{report.lossy_share:9.1%}  {report.num_texts:>9,}  {report.num_unknown:>9,}  {words}"
 
 
 def audit(vocabulary: Vocabulary, texts: Iterable[str]) -> RoundTrip:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,11 @@ from ul2tune.prepare.sources import DocumentSource
 
 
 def audit(
-    mixture: str, modules: Sequence[str], split: str = "train", max_examples: int = 1000
+    mixture: str,
+    modules: Sequence[str],
+    split: str = "train",
+    max_examples: int = 1000,
+    tasks: Collection[str] | None = None,
 ) -> dict[str, RoundTrip]:
     """Round-trip audit per task, over the texts of its first examples.
 
@@ -27,6 +31,7 @@ def audit(
       modules: modules that register it.
       split: which split to read; tasks without it are left out.
       max_examples: of each task.
+      tasks: only these of the mixture's; None = all.
 
     Returns:
       A report by task. A task whose pipeline keeps no text (token ids from elsewhere) has a report
@@ -35,7 +40,7 @@ def audit(
     import_modules(modules)
     reports = {}
     for task in find_tasks(mixture):
-        if split not in task.splits:
+        if split not in task.splits or (tasks is not None and task.name not in tasks):
             continue
         plan = make_plan(task, split, num_shards=1)
         reports[task.name] = roundtrip.audit(plan.vocabulary, texts(plan, max_examples))
