@@ -171,6 +171,6 @@ def _read(path: Path) -> configparser.ConfigParser:
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist.") from error
     except (configparser.Error, UnicodeDecodeError) as error:
-        # The parser's messages name the line.
-        raise ValueError(f"{path}: not a configuration file ({error}).") from error
+        reason = " ".join(str(error).split())  # of several lines, naming the line
+        raise ValueError(f"{path}: not a configuration file ({reason}).") from error
     return parser

@@ -67,7 +67,12 @@ class SkgFiles:
     @property
     def splits(self) -> tuple[str, ...]:
         """SeqIO splits."""
-        return ("train", *self.files) if self.is_carved else tuple(self.files)
+        if not self.is_carved:
+            return tuple(self.files)
+        # What is trained on is not tested on as well.
+        taken = self.files["validation"]
+        rest = (s for s, file in self.files.items() if s == "validation" or file != taken)
+        return ("train", *rest)
 
     def read(self, split: str) -> Iterator[Record]:
         """The records of one split.
