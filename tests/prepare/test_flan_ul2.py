@@ -48,7 +48,7 @@ class Questions:
 
 
 def ask(record: Record, seed: int) -> Rendered:
-    return Rendered(inputs=record.input, targets=record.targets[0])
+    return Rendered(inputs=f"Go on: {record.input}", targets=record.targets[0])
 
 
 def make_renderer(tokenizer):
@@ -102,9 +102,14 @@ def test_its_texts_can_be_compared(name, words, tmp_path):
     run.prepare(name, modules=(), data_dir=str(tmp_path), splits=("train",), num_workers=1)
     texts = list(mixture_texts(str(tmp_path), name, "train"))
     assert texts[0].name == f"{name}_ask/0"
-    assert texts[0].text == "document 0 of the\ncorpus"
+    assert texts[0].text == "Go on: document 0 of the\ncorpus"
     assert texts[-1].text.startswith("document ")
-    asked = [text for text in texts if text.name.startswith(f"{name}_ask")]
+    asked = [
+        text
+        for text in mixture_texts(str(tmp_path), name, "train", instances=True)
+        if text.name.startswith(f"{name}_ask")
+    ]
+    assert asked[0].text == "document 0 of the\ncorpus"
     report = decontaminate(asked, texts[len(asked) :], ngram=5, threshold=0.5)
     # All but those whose document is held out for validation.
     assert 45 <= len(report.contaminated) <= 50

@@ -17,7 +17,9 @@ from ul2tune.instructions.decontaminate import Text
 _AT_ONCE = 256
 
 
-def mixture_texts(data_dir: str, mixture: str, split: str) -> Iterator[Text]:
+def mixture_texts(
+    data_dir: str, mixture: str, split: str, *, instances: bool = False
+) -> Iterator[Text]:
     """Every example of every task of a prepared mixture once, as prompt and references.
 
     Where the text was not kept (running text for denoising), it is decoded from the tokens.
@@ -26,6 +28,8 @@ def mixture_texts(data_dir: str, mixture: str, split: str) -> Iterator[Text]:
       data_dir: where `ul2tune prepare` wrote it.
       mixture: its name.
       split: SeqIO split.
+      instances: the instance's own input instead of the prompt around it, where it is known: all
+        prompts of a task share their instruction, and that is no contamination.
 
     Raises:
       FileNotFoundError: if the mixture or its split is not prepared.
@@ -39,13 +43,15 @@ def mixture_texts(data_dir: str, mixture: str, split: str) -> Iterator[Text]:
                 rows = store.read(np.arange(start, min(start + _AT_ONCE, len(store))))
                 for number, row in enumerate(rows, start=start):
                     identity = row.fields.get("id", number)
-                    yield Text(name=f"{name}/{identity}", text=_text(row, vocabulary))
+                    yield Text(name=f"{name}/{identity}", text=_text(row, vocabulary, instances))
 
 
-def _text(row: Example, vocabulary: Vocabulary) -> str:
+def _text(row: Example, vocabulary: Vocabulary, instances: bool) -> str:
     parts = []
     for side in ("inputs", "targets"):
         kept: Any = row.fields.get(f"{side}_text")
+        if side == "inputs" and instances:
+            kept = row.fields.get("copy_input") or kept
         if kept is None and side in row.arrays:
             kept = vocabulary.decode(row.arrays[side].tolist())
         parts += [kept] if isinstance(kept, str) else list(kept or ())
