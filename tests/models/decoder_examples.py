@@ -66,7 +66,7 @@ def opt(**changes: Any) -> DecoderConfig:
     return DecoderConfig(**(SIZES | values | changes))
 
 
-def documents(seed: int = 0) -> list[list[tuple[np.ndarray, np.ndarray]]]:
+def documents(seed: int = 0) -> list[list[Any]]:
     """Per row, the (inputs, targets) of its documents."""
     rng = np.random.default_rng(seed)
     return [

@@ -151,7 +151,7 @@ def test_masks_with_prefix_and_window():
 def test_query_heads_share_keys(softcap):
     seen, query, key, value = grouped_case()
     how = Implementation(name="xla", chunk_tokens=1)
-    out = attention.attend(query, key, value, None, seen, how, softcap)
+    out = attention.attend(query, key, value, None, seen, how, softcap=softcap)
     key, value = (np.repeat(np.asarray(x), 2, axis=2) for x in (key, value))
     if softcap is None:
         expected = by_hand(query, key, value, None, np.asarray(seen.mask()))
@@ -169,7 +169,7 @@ def test_chunked_gradients_are_those_of_xla_with_groups_prefixes_and_caps(chunk_
 
     def gradients(how: Implementation):
         def loss(query, key, value):
-            out = attention.attend(query, key, value, None, seen, how, 1.5)
+            out = attention.attend(query, key, value, None, seen, how, softcap=1.5)
             return jnp.sum(jnp.sin(out))
 
         return jax.value_and_grad(loss, argnums=(0, 1, 2))(*inputs)

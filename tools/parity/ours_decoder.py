@@ -6,7 +6,6 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from tools.parity.check import Loaded, Result, compare
@@ -26,15 +25,22 @@ NORMS = {
 def submodules(loaded: Loaded) -> list[Result]:
     """One result per tap of tools/parity/decoder.py."""
     names = [name.split("/")[1] for name in loaded.reference if name.endswith("/in")]
-    model = base.bind(loaded.config, loaded.params)
     real_BL = loaded.reference["inputs/tokens"] != 0
-    results = []
-    for name in names:
-        given, expected = (loaded.reference[f"tap/{name}/{side}"] for side in ("in", "out"))
-        shape = (*real_BL.shape, -1)  # OPT's feed-forward sees rows joined
-        ours = np.asarray(_output(model, loaded, name, jnp.asarray(given).reshape(shape)))
-        results.append(compare(name, ours[real_BL], expected.reshape(shape)[real_BL]))
-    return results
+    shape = (*real_BL.shape, -1)  # OPT's feed-forward sees rows joined
+    given, expected = (
+        {name: loaded.reference[f"tap/{name}/{side}"].reshape(shape) for name in names}
+        for side in ("in", "out")
+    )
+
+    @jax.jit
+    def outputs(params: Any, given: Any) -> Any:
+        model = base.bind(loaded.config, params)
+        return {name: _output(model, loaded, name, x_BLD) for name, x_BLD in given.items()}
+
+    return [
+        compare(name, np.asarray(ours)[real_BL], expected[name][real_BL])
+        for name, ours in outputs(loaded.params, given).items()
+    ]
 
 
 def _output(model: Any, loaded: Loaded, name: str, x_BLD: jax.Array) -> jax.Array:

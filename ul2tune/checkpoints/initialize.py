@@ -17,7 +17,15 @@ log = logging.getLogger(__name__)
 PARAMS, OPTIMIZER = "params", "opt_state"
 # Fields of a model configuration that do not change the function its parameters compute.
 FREE_FIELDS = frozenset(
-    {"dropout_rate", "dtype", "remat", "scan_layers", "attention", "attention_chunk_tokens"}
+    {
+        "dropout_rate",
+        "attention_dropout_rate",
+        "dtype",
+        "remat",
+        "scan_layers",
+        "attention",
+        "attention_chunk_tokens",
+    }
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ul2tune.checkpoints import initialize, layout
 from ul2tune.checkpoints.restore import restore_step
 from ul2tune.convert import hf
 from ul2tune.models import base
+from ul2tune.models.rotary import Rope
 
 
 def config_of(step_dir: Path) -> Any:
@@ -22,13 +24,21 @@ def config_of(step_dir: Path) -> Any:
     if "class" not in described:
         raise ValueError(f"{step_dir} does not say which model it holds.")
     cls = hf.config_of_class(described.pop("class"))
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in described.items()}
+    values = {name: _restored(value) for name, value in described.items()}
     try:
         return cls(**values)
     except TypeError as error:
         raise ValueError(
             f"{step_dir} was written by another version of ul2tune: {error}."
         ) from None
+
+
+def _restored(value: Any) -> Any:
+    """A field of a configuration from what `training.drift.describe` made of it."""
+    if isinstance(value, Mapping):
+        nested = {"Rope": Rope}[value["class"]]
+        return nested(**{name: item for name, item in value.items() if name != "class"})
+    return tuple(value) if isinstance(value, list) else value
 
 
 class Reader:

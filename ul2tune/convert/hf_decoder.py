@@ -215,6 +215,9 @@ def _rotary_model(fields: Fields, kind: str) -> dict[str, Any]:
         "sliding_window": fields.positive("sliding_window", 4096) if any(local) else None,
         "scale_embeddings": gemma,
     }
+    if kind == "gemma3_text" and hf.get("attn_logit_softcapping") is not None:
+        # The configuration has the field, the model does not read it.
+        raise fields.error("attn_logit_softcapping", "anything but null is")
     if gemma:
         scalar = fields.number("query_pre_attn_scalar", 256)
         caps = {"gemma2": (50.0, 30.0), "gemma3_text": (None, None)}[kind]
@@ -290,7 +293,7 @@ def _described(config: DecoderConfig, kind: str) -> dict[str, Any]:
         theirs |= {
             "hidden_activation": theirs["hidden_act"],
             "query_pre_attn_scalar": int(scalar) if scalar == int(scalar) else scalar,
-            "attn_logit_softcapping": config.attention_softcap,
+            "attn_logit_softcapping": config.attention_softcap if kind == "gemma2" else None,
             "final_logit_softcapping": config.logit_softcap,
         }
     return theirs

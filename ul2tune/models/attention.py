@@ -42,6 +42,7 @@ def attend(
     bias_HW: jax.Array | None,
     visibility: Visibility,
     implementation: Implementation,
+    *,
     softcap: float | None = None,
 ) -> jax.Array:
     """Returns ``softmax(q k^T + bias) v`` as [B, L, H, A].

@@ -128,7 +128,7 @@ class GroupedQueryAttention(nnx.Module):
     ) -> jax.Array:
         """Returns what queries read, merged, [B, L, D]."""
         inputs = (query_BLHA, key_BSKA, value_BSKA, None, visibility, implementation)
-        return self.merge(attention.attend(*inputs, self.sizes.softcap))
+        return self.merge(attention.attend(*inputs, softcap=self.sizes.softcap))
 
     def attend_masked(
         self,

@@ -1,0 +1,111 @@
+"""Prompts and scores of decoder-only models, from ids to answers."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from tests.decoding import tiny
+from tests.evaluation import prepared
+from ul2tune import sharding
+from ul2tune.decoding.sampling import SamplingConfig
+from ul2tune.evaluation import layouts
+from ul2tune.evaluation.predictor import Predictor
+from ul2tune.models import base
+from ul2tune.models.decoder import DecoderConfig
+from ul2tune.models.rotary import Rope
+from ul2tune.sharding import MeshConfig
+
+MODEL = DecoderConfig(
+    vocab_size=264,
+    d_model=16,
+    num_layers=2,
+    num_heads=2,
+    num_kv_heads=1,
+    head_dim=8,
+    d_ff=32,
+    max_length=64,
+    rope=Rope(theta=100.0),
+    attention_pattern="LG",
+    sliding_window=4,
+    dtype="float32",
+)
+PROMPT, TARGET = np.array([7, 8, 5]), np.array([3, 1])
+
+
+def test_examples_of_the_docstring():
+    prompt = layouts.prompts("prefix_lm", [PROMPT], 2, 5)
+    assert {name: rows.tolist() for name, rows in prompt.items()} == {
+        "decoder_input_tokens": [[0, 7, 8, 5, 0, 0], [0] * 6],
+        "decoder_segment_ids": [[1, 1, 1, 1, 0, 0], [0] * 6],
+        "decoder_causal_attention": [[1, 1, 1, 1, 0, 0], [0] * 6],
+    }
+    assert "decoder_causal_attention" not in layouts.prompts("causal_lm", [PROMPT], 2, 5)
+    pair = layouts.pairs("prefix_lm", [PROMPT], [TARGET], 1, (5, 4))
+    assert pair["decoder_input_tokens"].tolist() == [[0, 7, 8, 5, 3, 1, 0, 0, 0]]
+    assert pair["decoder_causal_attention"].tolist() == [[1, 1, 1, 1, 0, 0, 0, 0, 0]]
+    assert pair["decoder_loss_weights"].tolist() == [[0, 0, 0, 1, 1, 0, 0, 0, 0]]
+    both = layouts.pairs("encoder_decoder", [PROMPT], [TARGET], 1, (5, 4))
+    assert both["encoder_input_tokens"].tolist() == [[7, 8, 5, 0, 0]]
+    assert both["decoder_input_tokens"].tolist() == [[0, 3, 1, 0]]
+    only = layouts.prompts("encoder_decoder", [PROMPT], 2, 5)
+    assert {name: rows.tolist() for name, rows in only.items()} == {
+        "encoder_input_tokens": [[7, 8, 5, 0, 0], [0] * 5]
+    }
+
+
+def test_the_layout_is_the_models():
+    assert layouts.choose(tiny.MODEL, None) == "encoder_decoder"
+    assert layouts.choose(MODEL, "causal_lm") == "causal_lm"
+    with pytest.raises(ValueError, match=r"layout = None is not for DecoderConfig.*'prefix_lm'"):
+        layouts.choose(MODEL, None)
+    with pytest.raises(ValueError, match=r"layout = 'causal_lm' is not for T5Config"):
+        layouts.choose(tiny.MODEL, "causal_lm")
+
+
+def predictor(layout: str, *, batch_size: int, buckets=(8,), mesh=None) -> Predictor:
+    mesh = sharding.make_mesh(mesh or MeshConfig(fsdp=1), jax.devices()[: 1 if mesh is None else 8])
+    return Predictor(
+        MODEL,
+        base.init_params(MODEL, jax.random.key(0)),
+        mesh,
+        info=prepared.VOCABULARY.info,
+        num_ids=prepared.VOCABULARY.size,
+        batch_size=batch_size,
+        length_buckets=buckets,
+        layout=layout,
+    )
+
+
+@pytest.mark.parametrize("layout", ["prefix_lm", "causal_lm"])
+def test_answers_do_not_depend_on_the_batch(layout):
+    rng = np.random.default_rng(0)
+    # The empty prompt too, and one that ends with id 0.
+    inputs = [rng.integers(3, 259, n).astype(np.int32) for n in (0, 1, 3, 8)]
+    inputs.append(np.array([9, 0], np.int32))
+    names = [str(n) for n in range(len(inputs))]
+    targets = [rng.integers(3, 259, n).astype(np.int32) for n in (1, 2, 4, 3, 2)]
+    sampling = SamplingConfig(max_decode_length=6)
+    many = predictor(layout, batch_size=3)
+    answers, scores = many.generate(inputs, names, sampling), many.score(inputs, targets)
+    single = predictor(layout, batch_size=1, buckets=(16,))
+    for answer, one in zip(answers, single.generate(inputs, names, sampling), strict=True):
+        np.testing.assert_array_equal(answer, one)
+    for score, one in zip(scores, single.score(inputs, targets), strict=True):
+        assert score.sum == pytest.approx(one.sum, abs=1e-4)
+        assert sum(score.tokens) == pytest.approx(score.sum, abs=1e-4)
+    assert [score.num_tokens for score in scores] == list(map(len, targets))
+    assert [len(score.tokens) for score in scores] == list(map(len, targets))
+    assert (answers[-1] != 0).any()
+    assert len({tuple(answer) for answer in answers}) > 3
+
+
+def test_greedy_answers_are_the_likeliest_first_tokens():
+    """Generation and scoring see the same prompt: one follows from the other."""
+    model = predictor("prefix_lm", batch_size=4, mesh=MeshConfig(data=2, fsdp=2, tensor=2))
+    prompt = np.array([5, 9, 7, 30], np.int32)
+    answer = model.generate([prompt], ["x"], SamplingConfig(max_decode_length=2))[0]
+    rivals = [int(answer[0]), 77, 200, 3]
+    scores = model.score([prompt] * 4, [np.array([token], np.int32) for token in rivals])
+    assert max(scores, key=lambda score: score.sum) is scores[0]
