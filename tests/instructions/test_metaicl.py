@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import doctest
 import json
 
 import pytest
@@ -175,3 +176,7 @@ def test_bad_lines_are_named(tmp_path, line, message):
     path.write_text('{"task": "t", "input": "i", "output": "o", "options": []}\n' + line)
     with pytest.raises(ValueError, match=message):
         list(metaicl.load(path))
+
+
+def test_docstrings():
+    assert doctest.testmod(metaicl).failed == 0

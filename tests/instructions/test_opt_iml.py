@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import doctest
 
 import pytest
 
@@ -156,3 +157,7 @@ def test_cap_and_merged_tasks():
 def test_errors(arguments, message):
     with pytest.raises(ValueError, match=message):
         opt_iml.mixture("m", **arguments)
+
+
+def test_docstrings():
+    assert doctest.testmod(opt_iml).failed == 0

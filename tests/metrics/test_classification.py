@@ -1,5 +1,7 @@
 """Predictions by loss, class-wise F1 (against hand counts), seeds."""
 
+import doctest
+
 import pytest
 
 from ul2tune.metrics import classification
@@ -33,3 +35,7 @@ def test_over_seeds():
     }
     with pytest.raises(ValueError, match="at least one seed"):
         classification.over_seeds({})
+
+
+def test_docstrings():
+    assert doctest.testmod(classification).failed == 0

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import seqio
 
+from ul2tune.data.rates import Group, Leaf
 from ul2tune.data.ul2 import preset
 from ul2tune.data.vocab import ByteVocabulary
 from ul2tune.feed.feed import Feed, FeedConfig
@@ -17,7 +18,7 @@ from ul2tune.feed.texts import mixture_texts
 from ul2tune.instructions.decontaminate import decontaminate
 from ul2tune.instructions.records import Record, Rendered
 from ul2tune.prepare import run
-from ul2tune.prepare.mixtures import register_with_text
+from ul2tune.prepare.mixtures import register_mixture, register_with_text
 from ul2tune.prepare.record_tasks import register_record_task
 from ul2tune.prepare.tasks import register_text_task
 
@@ -95,6 +96,21 @@ def test_plain_seqio_mixes_the_same_tasks(name, words):
     assert all(set(row) >= {"inputs", "targets"} for row in found)
     starts = {int(row["inputs"][0]) for row in found}
     assert starts & {i for ids in VOCABULARY.info.mode_ids.values() for i in ids}
+
+
+def test_plain_seqio_reads_sizes_from_the_manifests(name, words, tmp_path):
+    register(name, words, 10.0, True)
+    run.prepare(name, modules=(), data_dir=str(tmp_path), splits=("train",), num_workers=1)
+    children = (Leaf(name=f"{name}_ask"), Leaf(name=f"{name}_text"))
+    mixture = register_mixture(
+        Group(name=f"{name}_sized", children=children), data_dir=str(tmp_path)
+    )
+    sizes = [mixture.get_rate(task) for task in mixture.tasks]
+    assert sizes[0] == 50
+    assert 180 < sizes[1] < 200  # without the documents held out for validation
+    unknown = register_mixture(Group(name=f"{name}_unknown", children=children[:1]))
+    with pytest.raises(ValueError, match=r"number of examples .* is not known"):
+        unknown.get_rate(unknown.tasks[0])
 
 
 def test_its_texts_can_be_compared(name, words, tmp_path):

@@ -11,23 +11,26 @@ task, or another mixture, which then divides its share itself. Plain SeqIO sees 
 
 from __future__ import annotations
 
+import functools
 import numbers
 from collections.abc import Callable
 
 import seqio
 
-from ul2tune.data import rates
+from ul2tune.data import manifest, rates
 from ul2tune.data.rates import Fixed, Group, Leaf
 from ul2tune.prepare.rates import POLICIES
 
 
-def register_mixture(tree: Group) -> seqio.Mixture:
+def register_mixture(tree: Group, *, data_dir: str | None = None) -> seqio.Mixture:
     """Registers a tree.
 
     Leaves that state `examples` keep them, the others have those of their task's ``train`` split.
 
     Args:
       tree: the root's name becomes the mixture's.
+      data_dir: where `ul2tune prepare` wrote: for plain SeqIO programs, which otherwise know the
+        sizes of tasks only from their own cache or source.
 
     Returns:
       the registered mixture.
@@ -35,7 +38,7 @@ def register_mixture(tree: Group) -> seqio.Mixture:
     Raises:
       ValueError: if a leaf is no registered task or mixture, or a name is taken.
     """
-    return _register(tree, tree.name)
+    return _register(tree, tree.name, data_dir)
 
 
 def register_with_text(name: str, instructions: str, text: str, percent: float) -> seqio.Mixture:
@@ -59,30 +62,34 @@ def register_with_text(name: str, instructions: str, text: str, percent: float) 
     return register_mixture(Group(name=name, children=children, policy=Fixed(weights=weights)))
 
 
-def count_examples(name: str) -> int | None:
-    """Training examples of a task or mixture as SeqIO knows them; None if it does not."""
+def count_examples(name: str, data_dir: str | None = None) -> int | None:
+    """Training examples of a task or mixture: those of SeqIO's cache, of the manifests in
+    `data_dir`, or of the source; None if none of them knows.
+    """
     provider = seqio.get_mixture_or_task(name)
-    counts = [_count(task) for task in seqio.get_subtasks(provider)]
+    counts = [_count(task, data_dir) for task in seqio.get_subtasks(provider)]
     known = [count for count in counts if count is not None]
     return sum(known) if len(known) == len(counts) else None
 
 
-def _count(task: seqio.Task) -> int | None:
+def _count(task: seqio.Task, data_dir: str | None) -> int | None:
     if task.cache_dir:
         return int(task.get_cached_stats("train")["examples"])
     if "train" not in task.splits:
         return 0
+    if data_dir is not None:
+        return manifest.read_task(data_dir, task.name, "train").num_examples
     return task.num_input_examples("train")
 
 
-def _register(group: Group, name: str) -> seqio.Mixture:
+def _register(group: Group, name: str, data_dir: str | None) -> seqio.Mixture:
     known = {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}
     if name in known:
         raise ValueError(f"There is a task or mixture {name!r} already; name the group otherwise.")
     names = []
     for child in group.children:
         if isinstance(child, Group):
-            names.append(_register(child, f"{name}.{child.name}").name)
+            names.append(_register(child, f"{name}.{child.name}", data_dir).name)
         elif child.name in known:
             names.append(child.name)
         else:
@@ -90,7 +97,7 @@ def _register(group: Group, name: str) -> seqio.Mixture:
                 f"Leaf {child.name!r} of mixture {name!r} is no registered task or mixture: import "
                 "the module that registers it first."
             )
-    weights = _Weights(group)
+    weights = _Weights(group, functools.partial(count_examples, data_dir=data_dir))
     POLICIES[name] = rates.describe(group.policy)
     return seqio.MixtureRegistry.add(
         name, [(child, Rate(weights, index)) for index, child in enumerate(names)]
@@ -100,14 +107,14 @@ def _register(group: Group, name: str) -> seqio.Mixture:
 class _Weights:
     """A group's weights, computed once for every set of caches that SeqIO looks into."""
 
-    def __init__(self, group: Group):
-        self._group = group
+    def __init__(self, group: Group, count: Callable[[str], int | None]):
+        self._group, self._count = group, count
         self._found: dict[tuple[str, ...], list[float]] = {}
 
     def __call__(self) -> list[float]:
         key = tuple(map(str, seqio.get_global_cache_dirs()))
         if key not in self._found:
-            self._found = {key: rates.weights(self._group, count_examples)}
+            self._found = {key: rates.weights(self._group, self._count)}
         return self._found[key]
 
 
