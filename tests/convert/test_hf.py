@@ -137,7 +137,9 @@ def test_a_config_that_is_not_the_models_is_refused(tmp_path: Path, fields: Any,
 def write(tmp_path: Path, export: hf.Export, params: Any) -> Path:
     flat, total = tree.flatten(params), []
     with hf_folder.new_folder(tmp_path / "out") as folder:
-        hf.write_model(folder, export, lambda path: np.asarray(flat[path]), total.append)
+        hf.write_model(
+            folder, hf.plan_export(export), lambda path: np.asarray(flat[path]), total.append
+        )
     assert sum(total) == hf.open_model(tmp_path / "out").num_bytes
     return tmp_path / "out"
 

@@ -182,7 +182,8 @@ def _round_trip(loaded: Loaded, target: Path) -> list[Result]:
     )
     with hf_folder.new_folder(target) as temporary:
         hf_folder.copy_carried(source.folder.path, temporary)
-        hf.write_model(temporary, export, lambda path: np.asarray(flat[path]), lambda n: None)
+        plan = hf.plan_export(export)
+        hf.write_model(temporary, plan, lambda path: np.asarray(flat[path]), lambda n: None)
     written = hf.open_model(target)
     differing = [
         name

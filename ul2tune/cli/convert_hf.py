@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ul2tune import __version__, tree
+from ul2tune import __version__
 from ul2tune.checkpoints import initialize
 from ul2tune.cli import exported, imported
 from ul2tune.cli.imported import ByteProgress
 from ul2tune.convert import hf, hf_folder, hub
-from ul2tune.models import base
 
 FOLDER, RECORD = "hf", "import.json"
 _DTYPES = {"stored": "F32", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -72,12 +71,12 @@ def export_model(options: argparse.Namespace) -> None:
         dtype=common[0][0] if common else _DTYPES[options.dtype],
         max_shard_bytes=max_shard_bytes,
     )
-    total = 4 * tree.num_elements(base.abstract_params(config))
-    progress = ByteProgress("exported (as float32)", total)
+    plan = hf.plan_export(export)
+    progress = ByteProgress("exported", plan.num_bytes)
     with hf_folder.new_folder(options.directory) as folder:
         if like.folder is not None:
             hf_folder.copy_carried(like.folder, folder)
-        hf.write_model(folder, export, exported.Reader(step_dir, config), progress.add)
+        hf.write_model(folder, plan, exported.Reader(step_dir, config), progress.add)
     progress.end()
     print(f"{options.directory}: step {step_dir.name} of {options.checkpoint}.")
 

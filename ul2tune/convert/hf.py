@@ -306,19 +306,32 @@ class Export:
 _TORCH = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
-def write_model(
-    folder: Path, export: Export, read: Callable[[str], np.ndarray], report: Callable[[int], None]
-) -> None:
-    """Writes config.json and the weights into `folder`.
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """An export, looked through: what will be written and from what.
 
-    Args:
-      folder: an empty folder.
-      export: what to write.
-      read: our parameter by path, float32; called once per path, in the order of the table.
-      report: called with the bytes of every tensor that was written.
+    Attributes:
+      export: what was asked for.
+      hf: config.json.
+      entries: the tensors, in the order of the table.
+      places: leaf and layer of each.
+    """
+
+    export: Export
+    hf: Mapping[str, Any]
+    entries: Sequence[Entry]
+    places: Mapping[str, tuple[Leaf, int]]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(entry.num_bytes for entry in self.entries)
+
+
+def plan_export(export: Export) -> Plan:
+    """Lays an export out.
 
     Raises:
-      ValueError: for what Transformers cannot represent, or the dtype cannot hold.
+      ValueError: for what Transformers cannot represent.
     """
     family = family_of_config(export.config)
     hf = family.config_to_hf(export.config, export.like)
@@ -331,10 +344,29 @@ def write_model(
             places[name] = leaf, index
             dtype = export.dtypes.get(name, export.dtype)
             entries.append(Entry(name=name, dtype=dtype, shape=shape))
+    hf.pop("torch_dtype", None)  # Transformers 4's name of "dtype", which it still reads
+    hf["dtype"] = _TORCH[Counter(entry.dtype for entry in entries).most_common(1)[0][0]]
+    return Plan(export=export, hf=hf, entries=entries, places=places)
+
+
+def write_model(
+    folder: Path, plan: Plan, read: Callable[[str], np.ndarray], report: Callable[[int], object]
+) -> None:
+    """Writes config.json and the weights into `folder`.
+
+    Args:
+      folder: an empty folder.
+      plan: of :func:`plan_export`.
+      read: our parameter by path, float32; called once per path, in the order of the table.
+      report: called with the bytes of every tensor that was written.
+
+    Raises:
+      ValueError: if a number is not finite, or not in its dtype.
+    """
     current: dict[str, np.ndarray] = {}
 
     def produce(entry: Entry) -> np.ndarray:
-        leaf, index = places[entry.name]
+        leaf, index = plan.places[entry.name]
         if leaf.path not in current:
             current.clear()
             current[leaf.path] = read(leaf.path)
@@ -345,8 +377,5 @@ def write_model(
         report(entry.num_bytes)
         return value
 
-    common = Counter(entry.dtype for entry in entries).most_common(1)[0][0]
-    hf.pop("torch_dtype", None)
-    hf["dtype"] = _TORCH[common]
-    hf_folder.write_json(folder / hf_folder.CONFIG, hf)
-    hf_folder.write_weights(folder, entries, produce, export.max_shard_bytes)
+    hf_folder.write_json(folder / hf_folder.CONFIG, plan.hf)
+    hf_folder.write_weights(folder, plan.entries, produce, plan.export.max_shard_bytes)
