@@ -14,7 +14,7 @@ from tests.convert import models
 from ul2tune import sharding, tree
 from ul2tune.checkpoints import initialize, layout
 from ul2tune.checkpoints.manager import CheckpointManager
-from ul2tune.cli import gin_config, main
+from ul2tune.cli import gin_config, imported, main
 from ul2tune.cli.prepared import prepare_missing
 from ul2tune.convert import hf, hf_folder
 from ul2tune.evaluation.predictor import abstract_sharded_params
@@ -165,3 +165,17 @@ def test_config_json_of_an_import_is_kept_as_it_was(flan: Path, tmp_path: Path):
     assert set(json.loads(kept.read_text())) <= set(written)
     assert isinstance(hf.open_model(tmp_path / "back").config, T5Config)
     assert tree.flatten(written)["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize("preset", ["gemma3_1b", "llama3_1_8b", "t5_1_0_small"])
+def test_the_gin_file_of_any_model_means_that_model(preset: str, tmp_path: Path):
+    def model(file: str) -> object:
+        files = [file, "data/ul2r_stdlib.gin", "optim/adafactor_ul2r.gin", "runs/continue.gin"]
+        macros = [("MODEL_DIR", "x"), ("INITIAL_CHECKPOINT_PATH", "y")]
+        macros += [("TRAIN_STEPS_RELATIVE", "1")]
+        config = gin_config.load(files, macros, roots=(prepare_missing, train), search_paths=[])
+        return config.arguments(train)["model"]
+
+    expected = model(f"models/{preset}.gin")
+    (tmp_path / "model.gin").write_text(imported.gin_text(expected, "here"))
+    assert model(str(tmp_path / "model.gin")) == expected

@@ -59,8 +59,8 @@ def gin_text(config: Any, origin: str) -> str:
 
     Dropout is left to the run, as there: the macro DROPOUT_RATE, off unless a later file sets it.
     """
-    *package, module = type(config).__module__.split(".")
-    name = f"{module}.{type(config).__name__}"
+    blocks = _blocks(config, "")
+    modules = {type(value).__module__ for value in (config, *_nested(config).values())}
     lines = [
         f"# {origin}",
         "# Put it before the files of the run:",
@@ -68,21 +68,50 @@ def gin_text(config: Any, origin: str) -> str:
         "#     --gin.INITIAL_CHECKPOINT_PATH=THIS_FOLDER",
         "",
         "from __gin__ import dynamic_registration",
-        f"from {'.'.join(package)} import {module}",
+        *(
+            f"from {module.rpartition('.')[0]} import {_module(module)}"
+            for module in sorted(modules)
+        ),
         "",
-        f"MODEL = @{name}()",
+        f"MODEL = @{_name(config)}()",
         "DROPOUT_RATE = 0.0",
-        "",
-        f"{name}:",
+        *blocks,
     ]
+    return "\n".join(lines) + "\n"
+
+
+def _module(path: str) -> str:
+    return path.rpartition(".")[2]
+
+
+def _name(value: Any) -> str:
+    return f"{_module(type(value).__module__)}.{type(value).__name__}"
+
+
+def _nested(config: Any) -> dict[str, Any]:
+    """The fields that are configurations themselves."""
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {name: value for name, value in values.items() if dataclasses.is_dataclass(value)}
+
+
+def _blocks(config: Any, scope: str) -> list[str]:
+    """The bindings of `config` and, each under the scope of its field, of what is in it."""
+    nested = _nested(config)
+    lines = ["", f"{scope}{_name(config)}:"]
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if field.name == "dropout_rate":
+        if field.name in nested:
+            lines.append(f"  {field.name} = @{field.name}/{_name(value)}()")
+        elif field.name == "dropout_rate":
             was = f"  # {value!r} in config.json" if value else ""
             lines.append(f"  dropout_rate = %DROPOUT_RATE{was}")
         elif field.default is dataclasses.MISSING or value != field.default:
             lines.append(f"  {field.name} = {value!r}")
-    return "\n".join(lines) + "\n"
+    if len(lines) == 2:
+        lines = []  # nothing but defaults
+    for name, value in nested.items():
+        lines += _blocks(value, f"{name}/")
+    return lines
 
 
 class ByteProgress:
