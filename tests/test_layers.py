@@ -45,9 +45,9 @@ TENSORFLOW = {"tensorflow", "tensorflow_text", "tensorflow_datasets", "seqio", "
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 # third-party package -> the parts that may import it; the others may be imported anywhere
 ALLOWED = {
-    **{name: {"prepare"} for name in TENSORFLOW},
+    **{name: {"prepare", "integrations"} for name in TENSORFLOW},  # integrations: T5X lives on them
     **{name: set(LEVEL) - {"data", "metrics", "instructions", "feed", "prepare"} for name in JAX},
-    "flax": {"models"},
+    "flax": {"models", "integrations"},
     "orbax": {"checkpoints", "convert"},  # convert: T5X's Orbax form
     "optax": {"optim"},
     "gin": {"cli"},

@@ -119,14 +119,23 @@ def test_priority_1_the_run_itself_2_init_3_fresh(finished, copy, data_dir, tmp_
         run_lib.train(**tiny.arguments(tmp_path / name, data_dir, **steps), init=kept)
         assert layout.steps(tmp_path / name / "checkpoints") == [6, 7]
         assert _saved_params(tmp_path / name, 6) == _saved_params(copy, 6)
+        assert _saved(tmp_path / name, 6, "opt_state/") != _saved(copy, 6, "opt_state/")
+    # The optimiser's state comes along if asked for.
+    whole = initialize.from_checkpoint(str(copy), keep_optimizer=True)
+    run_lib.train(**tiny.arguments(tmp_path / "fifth", data_dir, train_steps=7), init=whole)
+    assert _saved(tmp_path / "fifth", 6, "opt_state/") == _saved(copy, 6, "opt_state/")
     # Without any of them, parameters are drawn.
     assert _saved_params(copy, 0) != _saved_params(tmp_path / "second", 0)
 
 
 def _saved_params(path: Path, step: int) -> dict[str, Any]:
     """Fingerprints of the parameters of one checkpoint."""
+    return _saved(path, step, "params/")
+
+
+def _saved(path: Path, step: int, prefix: str) -> dict[str, Any]:
     leaves = layout.read_meta(path / "checkpoints" / str(step))["leaves"]
-    return {name: leaf for name, leaf in leaves.items() if name.startswith("params/")}
+    return {name: leaf for name, leaf in leaves.items() if name.startswith(prefix)}
 
 
 def test_a_damaged_newest_checkpoint_is_replaced_by_the_one_before(

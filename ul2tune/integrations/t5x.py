@@ -8,6 +8,9 @@ ever. What that costs is one copy of the parameters per step.
 Needs a checkout of T5X on PYTHONPATH: docs/t5x.md. Axes: B batch, L target length, V vocabulary.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# (it takes the package `t5x` for this file)
+
 from __future__ import annotations
 
 import dataclasses
