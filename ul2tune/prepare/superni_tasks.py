@@ -15,6 +15,7 @@ from ul2tune.instructions import superni, tk_instruct
 from ul2tune.instructions.superni import TaskFile
 from ul2tune.instructions.tk_instruct import TkInstruct
 from ul2tune.prepare.record_tasks import register_record_task, tk_instruct_renderer
+from ul2tune.prepare.record_text import RecordText
 from ul2tune.prepare.tasks import VocabularyLike
 
 # The published `tk_instruct` mode: one of five encodings per training example, the default to test.
@@ -82,6 +83,21 @@ def register_superni(
         seqio.MixtureRegistry.add(mixture, names, default_rate=1.0)
         mixtures[split] = mixture
     return mixtures["train"], mixtures["test"]
+
+
+def training_text(folder: str | Path, *, train_limit: int | None = 100) -> RecordText:
+    """The text of the training tasks at hand, for a small model of its own: nothing held out.
+
+    Args:
+      folder: your copy.
+      train_limit: instances per task, as for :func:`register_superni`.
+    """
+    tasks = Path(folder) / "tasks"
+    corpora = tuple(
+        TaskFile(path=str(tasks / f"{task}.json"), eval_instances=0, train_limit=train_limit)
+        for task in _present(Path(folder), "default", "train")
+    )
+    return RecordText(corpora=corpora, render=tk_instruct.render)
 
 
 def _present(folder: Path, track: str, split: str) -> list[str]:
