@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from ul2tune.models import flops
+from ul2tune.models.decoder import DecoderConfig
+from ul2tune.models.rotary import Rope
 from ul2tune.models.t5 import T5Config
 
 
@@ -72,3 +74,39 @@ def test_plain_feed_forward_counts_two_products():
 )
 def test_peaks(kind, peak):
     assert flops.peak_flops(SimpleNamespace(device_kind=kind)) == peak
+
+
+def decoder(**changes) -> DecoderConfig:
+    values = {
+        "vocab_size": 32000,
+        "d_model": 4096,
+        "num_layers": 32,
+        "num_heads": 32,
+        "num_kv_heads": 32,
+        "head_dim": 128,
+        "d_ff": 11008,
+        "max_length": 4096,
+        "rope": Rope(),
+    }
+    return DecoderConfig(**(values | changes))
+
+
+def test_decoder_only_is_six_flops_per_parameter_and_attention():
+    # Llama 2 7B (6.74 G parameters, of which the embedding makes no product), rows of 4096.
+    length, kernels = 4096, 6.738e9 - 32000 * 4096
+    expected = length * (6 * kernels + 12 * 32 * 4096 * length)
+    got = flops.train_flops_per_row(decoder(), 3072, 1024)
+    assert got == pytest.approx(expected, rel=1e-3)
+
+
+def test_windows_and_shared_heads_save_what_they_save():
+    length = 4096
+    full = flops.train_flops_per_row(decoder(), 0, length)
+    local = decoder(attention_pattern="LG", sliding_window=1024)
+    assert full - flops.train_flops_per_row(local, 0, length) == 16 * 12 * 4096 * length * (4096 - 1024)
+    shared = decoder(num_kv_heads=8)
+    saved = 32 * 12 * length * 4096 * (4096 - 1024)
+    assert full - flops.train_flops_per_row(shared, 0, length) == saved
+    projected = decoder(embedding_dim=512)
+    logits = 6 * length * 32000 * (4096 - 512) - 12 * length * 4096 * 512
+    assert full - flops.train_flops_per_row(projected, 0, length) == logits

@@ -4,6 +4,7 @@
         --batch=128 --gin.T5Config.attention="'cudnn'"
     python tools/bench/step.py --gin_file=tools/bench/t5_1_1_d256.gin --inputs=256 --targets=64 \
         --batch=8
+    python tools/bench/step.py --gin_file=models/decoder_tiny.gin --gin.LAYOUT="'prefix_lm'"
 
 Prints one JSON line. Any gin file or value of a training run may be given (optimiser, mesh,
 Z_LOSS, NUM_MICROBATCHES, …); Adafactor as in T5's pretraining is the default.
@@ -12,6 +13,7 @@ Z_LOSS, NUM_MICROBATCHES, …); Adafactor as in T5's pretraining is the default.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import resource
 import statistics
@@ -42,8 +44,8 @@ class Shape:
 
     Attributes:
       batch: rows.
-      inputs: encoder length.
-      targets: decoder length.
+      inputs: encoder length; of a decoder-only model's rows the part that is the prefix.
+      targets: decoder length; the rest of such rows.
       fill: fraction of positions that are not padding.
       segments: packed segments per row; 0 leaves segment ids out.
     """
@@ -74,9 +76,8 @@ class Bench:
             spec = states.specify(self.model, optimizer, self.mesh)
             made = states.create(spec, self.model, optimizer, run.seed, None, 0)
             self.state, self.frozen = made
-            self.batch = sharding.to_global(
-                synthetic(shape, self.model.vocab_size), self.mesh, shape.batch
-            )
+            features = synthetic(shape, self.model.vocab_size, arguments["data"].layout)
+            self.batch = sharding.to_global(features, self.mesh, shape.batch)
             self.step = CompiledStep(recipe, spec)
             self.step.compile(self.state, self.frozen, self.batch)
         self.state_bytes = states.bytes_per_device((spec.state, spec.frozen))
@@ -97,6 +98,7 @@ class Bench:
         real = sum(
             int((np.asarray(self.batch[name]) != 0).sum())
             for name in ("encoder_input_tokens", "decoder_target_tokens")
+            if name in self.batch
         )
         per_row = flops.train_flops_per_row(self.model, shape.inputs, shape.targets)
         peak = flops.peak_flops(device)
@@ -106,7 +108,7 @@ class Bench:
             "device": f"{jax.device_count()} x {device.device_kind}",
             "jax": jax.__version__,
             "mesh": dict(self.mesh.shape),
-            "model": vars(self.model),
+            "model": dataclasses.asdict(self.model),
             "parameters": tree.num_elements(base.abstract_params(self.model)),
             "shape": vars(shape),
             "compile_secs": round(self.step.compile_secs, 2),
@@ -126,11 +128,14 @@ class Bench:
         }
 
 
-def synthetic(shape: Shape, vocab_size: int) -> dict[str, np.ndarray]:
+def synthetic(shape: Shape, vocab_size: int, layout: str) -> dict[str, np.ndarray]:
     """Random tokens; every row has the same number of real ones."""
     rng = np.random.default_rng(0)
     features: dict[str, np.ndarray] = {}
-    for side, length in (("encoder", shape.inputs), ("decoder", shape.targets)):
+    sides = {"encoder": shape.inputs, "decoder": shape.targets}
+    if layout != "encoder_decoder":
+        sides = {"decoder": shape.inputs + shape.targets}
+    for side, length in sides.items():
         real = max(1, round(shape.fill * length))
         tokens = np.zeros((shape.batch, length), np.int32)
         tokens[:, :real] = rng.integers(2, vocab_size, (shape.batch, real))
@@ -147,6 +152,9 @@ def synthetic(shape: Shape, vocab_size: int) -> dict[str, np.ndarray]:
         features["decoder_target_tokens"] = tokens
         features["decoder_input_tokens"] = np.where(starts, 0, shifted)
         features["decoder_loss_weights"] = (tokens != 0).astype(np.int32)
+    if layout == "prefix_lm":
+        prefix = np.arange(sides["decoder"]) < shape.inputs
+        features["decoder_causal_attention"] = np.tile(prefix.astype(np.int32), (shape.batch, 1))
     return features
 
 
