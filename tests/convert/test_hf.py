@@ -31,7 +31,9 @@ def on_mesh(config: Any, mesh: jax.sharding.Mesh) -> Any:
     )
 
 
-def test_every_shard_of_a_mesh_gets_its_numbers():
+@pytest.mark.parametrize("small", [0, 2**24])
+def test_every_shard_of_a_mesh_gets_its_numbers(monkeypatch, small: int):
+    monkeypatch.setattr(hf, "SMALL_BYTES", small)
     source = hf.open_model(models.FLAN_T5)
     mesh = sharding.make_mesh(sharding.MeshConfig(data=2, fsdp=2, tensor=2))
     abstract = on_mesh(source.config, mesh)
