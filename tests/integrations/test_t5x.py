@@ -126,13 +126,14 @@ def test_logits_scores_and_decodes_through_t5x(shared):
     np.testing.assert_allclose(loss, golden["loss"], rtol=1e-5)
     scores = model.score_batch(params, batch)
     np.testing.assert_allclose(scores, golden["seq_scores"], rtol=1e-5)
-    decodes, aux = model.predict_batch_with_aux(
-        params, batch, num_decodes=4, return_all_decodes=True
-    )
-    np.testing.assert_array_equal(decodes, golden["beam4"])
-    np.testing.assert_allclose(aux["scores"], golden["beam4_scores"], rtol=1e-4)
-    sampled = EncoderDecoderModel(**arguments, decode_fn=decoding.temperature_sample)
-    greedy, _ = sampled.predict_batch_with_aux(
-        params, batch, rng=jax.random.PRNGKey(0), decoder_params={"temperature": 0.0}
-    )
-    np.testing.assert_array_equal(greedy, golden["greedy"])
+    with jax.numpy_rank_promotion("allow"):  # T5X's decoding functions rely on it
+        decodes, aux = model.predict_batch_with_aux(
+            params, batch, num_decodes=4, return_all_decodes=True
+        )
+        np.testing.assert_array_equal(decodes, golden["beam4"])
+        np.testing.assert_allclose(aux["scores"], golden["beam4_scores"], rtol=1e-4)
+        sampled = EncoderDecoderModel(**arguments, decode_fn=decoding.temperature_sample)
+        greedy, _ = sampled.predict_batch_with_aux(
+            params, batch, rng=jax.random.PRNGKey(0), decoder_params={"temperature": 0.0}
+        )
+        np.testing.assert_array_equal(greedy, golden["greedy"])
