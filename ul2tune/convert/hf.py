@@ -39,6 +39,8 @@ STORED = ("F32", "BF16", "F16")
 MAX_SHARD_BYTES = 5 * 10**9
 # Stacks up to this size are put together on the host: nothing to compile.
 SMALL_BYTES = 2**24
+# Stacks up to this size are put together on the host: nothing to compile.
+SMALL_BYTES = 2**24
 # Presence means that the numbers in the files are not the weights.
 _QUANTISED = ("quantization_config", "compression_config")
 
@@ -265,6 +267,8 @@ def _place(leaf: Leaf, layers: Iterator[np.ndarray], wanted: jax.ShapeDtypeStruc
     sharding = wanted.sharding
     if not leaf.stacked:
         return _put(next(layers), sharding)
+    if tree.num_bytes(wanted) <= SMALL_BYTES:
+        return _put(np.stack(list(layers)), sharding)
     if tree.num_bytes(wanted) <= SMALL_BYTES:
         return _put(np.stack(list(layers)), sharding)
     one_layer = sharding
