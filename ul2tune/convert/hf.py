@@ -27,18 +27,15 @@ from ul2tune.convert import hf_folder
 from ul2tune.convert.hf_decoder import DecoderFamily
 from ul2tune.convert.hf_folder import HFFolder
 from ul2tune.convert.hf_t5 import T5Family
-from ul2tune.convert.hf_t5gemma import T5GemmaFamily
 from ul2tune.convert.mapping import Family, Leaf
 from ul2tune.convert.safetensors_io import DTYPES, Entry
 from ul2tune.models import base
 from ul2tune.types import Tree
 
-FAMILIES: tuple[Family, ...] = (T5Family(), DecoderFamily(), T5GemmaFamily())
+FAMILIES: tuple[Family, ...] = (T5Family(), DecoderFamily())
 # What float32 holds exactly.
 STORED = ("F32", "BF16", "F16")
 MAX_SHARD_BYTES = 5 * 10**9
-# Stacks up to this size are put together on the host: nothing to compile.
-SMALL_BYTES = 2**24
 # Stacks up to this size are put together on the host: nothing to compile.
 SMALL_BYTES = 2**24
 # Presence means that the numbers in the files are not the weights.
@@ -135,14 +132,9 @@ class Source:
             yield leaf, shapes[leaf.path].shape, layers
 
 
-def open_model(path: str | Path, *, text_only: bool = False) -> Source:
+def open_model(path: str | Path) -> Source:
     """Opens a folder in Transformers' format; checks all names, shapes and dtypes, reads no numbers
     (but those of a tied head).
-
-    Args:
-      path: the folder.
-      text_only: leave behind what sees images (T5Gemma 2), which is refused otherwise. An export
-        does not have it either: Transformers then makes it new, and says so.
 
     Raises:
       ValueError: for anything missing, unused, of the wrong shape or dtype, hostile, or not
@@ -160,7 +152,7 @@ def open_model(path: str | Path, *, text_only: bool = False) -> Source:
         raise ValueError(f"{folder.path}: {error}") from error
     _check_size(folder, config)
     source = Source(folder=folder, family=family, config=config, leaves=family.leaves(config, hf))
-    _check_names(source, text_only)
+    _check_names(source)
     _check_tensors(source)
     return source
 
@@ -175,7 +167,7 @@ def _check_size(folder: HFFolder, config: base.ModelConfig) -> None:
         raise ValueError(f"{folder.path}: its config.json describes no model of possible size.")
 
 
-def _check_names(source: Source, text_only: bool) -> None:
+def _check_names(source: Source) -> None:
     folder, leaves = source.folder, source.leaves
     wanted = {name for leaf in leaves for name in leaf.names}
     if missing := sorted(wanted - set(folder.names)):
@@ -184,28 +176,16 @@ def _check_names(source: Source, text_only: bool) -> None:
             f"({len(missing)} such tensors)."
         )
     known = wanted | {alias for leaf in leaves for alias in leaf.aliases}
-    family = source.family
-    parts = sorted(name for name in folder.names if _matches(name, family.parts))
-    if parts and not text_only:
-        raise ValueError(
-            f"{folder.path} holds tensor {parts[0][:200]!r} of a part that is not for text, which "
-            f"our model does not have ({len(parts)} such tensors). To leave it behind, import with "
-            f"text_only (ul2tune import hf --text_only)."
-        )
     unused = sorted(
         name
         for name in set(folder.names) - known
-        if not _matches(name, family.ignored + family.parts)
+        if not any(re.fullmatch(pattern, name) for pattern in source.family.ignored)
     )
     if unused:
         raise ValueError(
             f"{folder.path} holds tensor {unused[0][:200]!r}, which the model of its config.json "
             f"does not have ({len(unused)} such tensors)."
         )
-
-
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(re.fullmatch(pattern, name) for pattern in patterns)
 
 
 def _check_tensors(source: Source) -> None:
@@ -269,8 +249,6 @@ def _place(leaf: Leaf, layers: Iterator[np.ndarray], wanted: jax.ShapeDtypeStruc
         return _put(next(layers), sharding)
     if tree.num_bytes(wanted) <= SMALL_BYTES:
         return _put(np.stack(list(layers)), sharding)
-    if tree.num_bytes(wanted) <= SMALL_BYTES:
-        return _put(np.stack(list(layers)), sharding)
     one_layer = sharding
     if isinstance(sharding, NamedSharding):
         assert not sharding.spec or sharding.spec[0] is None, "layers are never split"
@@ -301,14 +279,12 @@ class Checkpoint:
 
     Attributes:
       path: the folder.
-      text_only: as in :func:`open_model`.
     """
 
     path: str
-    text_only: bool = False
 
     def __call__(self, abstract: Tree) -> Tree:
-        return load_params(open_model(self.path, text_only=self.text_only), abstract)
+        return load_params(self.path, abstract)
 
 
 @dataclass(frozen=True, kw_only=True)
