@@ -197,14 +197,36 @@ def test_cudnn_says_what_it_lacks():
         attention.attend(*random_inputs(seen), seen, how)
 
 
-@pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("causal", [False, True])
-def test_cudnn_lowers_forward_and_backward_for_a_gpu(monkeypatch, packed, causal):
+@pytest.fixture
+def gpu(monkeypatch):
     """As far as one gets without a GPU: JAX accepts the shapes and emits cuDNN's kernels."""
     cudnn = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91000)
     monkeypatch.setattr(cudnn, "check_compute_capability", lambda capability: True)
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("window", [None, 3])
+def test_cudnn_lowers_shared_heads_and_refuses_caps(window):
+    segments = jnp.ones((2, 8), jnp.int32)
+    seen = Visibility(query_BL=segments, key_BS=segments, causal=True, packed=False, window=window)
+    how = Implementation(name="cudnn", chunk_tokens=1)
+    query, key = jnp.ones((2, 8, 4, 64), jnp.bfloat16), jnp.ones((2, 8, 2, 64), jnp.bfloat16)
+
+    def loss(query, key):
+        return jnp.sum(attention.attend(query, key, key, None, seen, how))
+
+    lowered = jax.jit(jax.grad(loss)).trace(query, key).lower(lowering_platforms=("cuda",))
+    assert "__cudnn$fmha" in lowered.as_text()
+    with pytest.raises(ValueError, match=r"cannot cap its logits \(softcap 2.0\)"):
+        attention.attend(query, key, key, None, seen, how, softcap=2.0)
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
+def test_cudnn_lowers_forward_and_backward_for_a_gpu(packed, causal):
     segments = jnp.ones((2, 8), jnp.int32)
     seen = Visibility(query_BL=segments, key_BS=segments, causal=causal, packed=packed)
     how = Implementation(name="cudnn", chunk_tokens=1)
