@@ -2,6 +2,7 @@
 #   make demo                       the whole road on CPU, with a report in runs/demo/report.html
 #   make test                       format, lint, types, all tests
 #   make test PYTHON=python3.12     the same under another Python, in an environment of its own
+#   make parity                     every model family beside Transformers' own, both ways
 #   make lint | bench | test-tpu-aot | goldens | constraints | clean
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ STAMP := $(VENV)/.installed
 # TensorFlow only helps to prepare data: keep it off accelerators and quiet.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test lint format bench test-tpu-aot goldens constraints clean install
+.PHONY: demo test lint format bench parity test-tpu-aot goldens constraints clean install
 
 demo: $(STAMP)
 	$(BIN)/python -m ul2tune demo
@@ -35,6 +36,13 @@ format: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python tools/bench/feed.py
 	$(BIN)/python tools/bench/step.py
+
+# Compares with Transformers live, in both directions, in an environment of its own.
+parity:
+	$(MAKE) install VENV=$(VENV)-parity EXTRAS=hf
+	$(VENV)-parity/bin/python -m pip --version >/dev/null 2>&1 || $(VENV)-parity/bin/python -m ensurepip -q
+	$(VENV)-parity/bin/python -m pip install -q torch==2.13.0 transformers==5.23.0
+	$(VENV)-parity/bin/python tools/parity/run.py
 
 # Compiles the demo's step and T5-1.1-XL's for a TPU v5e 4x4; needs no TPU. Wants glibc >= 2.31.
 test-tpu-aot:
