@@ -17,7 +17,9 @@ from tests.evaluation import prepared
 from ul2tune import sharding
 from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.decoding.sampling import SamplingConfig
-from ul2tune.evaluation import report, run
+from ul2tune.evaluation import groups, report, run
+from ul2tune.evaluation.answer import RANK_FIRST, RANK_MEAN, RANK_SUM, Answer, judge
+from ul2tune.evaluation.examples import EvalExample, EvalSet
 from ul2tune.evaluation.hook import EvaluationHook
 from ul2tune.evaluation.predictor import LogLikelihood, length_buckets
 from ul2tune.evaluation.run import EvalConfig
@@ -133,7 +135,7 @@ def test_the_root_function_and_the_hook_agree(data_dir, model_dir, tmp_path):
         tiny.MODEL, "instructions", data_dir, model_dir, mesh, str(tmp_path / "out"), config
     )
     assert table["step"] == 7
-    assert report.RANK_SUM not in table["overall"]
+    assert RANK_SUM not in table["overall"]
     hook = EvaluationHook(10, ("instructions",), data_dir, config)
     context = HookContext(
         step=20,
@@ -149,7 +151,7 @@ def test_the_root_function_and_the_hook_agree(data_dir, model_dir, tmp_path):
 
 
 def answer(task, category, scores):
-    example = report.EvalExample(
+    example = EvalExample(
         task=task,
         id="1",
         category=category,
@@ -158,7 +160,7 @@ def answer(task, category, scores):
         references=("a",),
         baselines={"copy_input": "a"},
     )
-    return report.Answer(example=example, text="xy", choices=(), scores=scores)
+    return Answer(example=example, text="xy", choices=(), scores=scores)
 
 
 def test_means_over_examples_tasks_and_categories_differ():
@@ -168,7 +170,7 @@ def test_means_over_examples_tasks_and_categories_differ():
         answer("t2", "c1", {"exact_match": 0.0, "rank_accuracy_sum": 1.0}),
         answer("t3", "c2", {"exact_match": 0.0}),
     ]
-    eval_set = report.EvalSet(
+    eval_set = EvalSet(
         examples=tuple(a.example for a in answers),
         vocabulary=prepared.VOCABULARY,
         metric_functions=dict.fromkeys(
@@ -212,12 +214,12 @@ def test_scores_spread_over_the_prompts_of_a_task():
 
 def test_ranking_reports_sum_and_mean():
     example = answer("t", "c", {}).example
-    example = report.EvalExample(
+    example = EvalExample(
         **{**vars(example), "references": ("long one",), "answer_choices": ("no", " long one ")}
     )
     choices = [LogLikelihood(sum=-4.0, num_tokens=2), LogLikelihood(sum=-6.0, num_tokens=6)]
-    scores = report.judge(example, "no", choices, ()).scores
-    assert scores == {report.RANK_SUM: 0.0, report.RANK_MEAN: 1.0}
+    scores = judge(example, "no", choices, ()).scores
+    assert scores == {RANK_SUM: 0.0, RANK_MEAN: 1.0}
 
 
 def test_class_wise_f1_of_tasks_whose_examples_share_their_choices():
@@ -227,12 +229,12 @@ def test_class_wise_f1_of_tasks_whose_examples_share_their_choices():
             answer("t", "c", {}).example, references=(right,), answer_choices=(" a", " b")
         )
         choices = tuple(LogLikelihood(sum=s, num_tokens=n) for s, n in zip(sums, (1, 4)))
-        answers.append(report.Answer(example=example, text="", choices=choices, scores={}))
-    found = report._macro_f1(answers)
+        answers.append(Answer(example=example, text="", choices=choices, scores={}))
+    found = groups.macro_f1(answers)
     assert found["rank_macro_f1_sum"] == pytest.approx(100 * 2 / 3)  # a, b, b
     assert found["rank_macro_f1_mean"] == pytest.approx(100 * 0.25)  # b, b, b
     other = dataclasses.replace(answers[0].example, answer_choices=(" a", " c"))
-    assert report._macro_f1([*answers, dataclasses.replace(answers[0], example=other)]) == {}
+    assert groups.macro_f1([*answers, dataclasses.replace(answers[0], example=other)]) == {}
 
 
 @pytest.mark.parametrize(
@@ -257,16 +259,16 @@ def test_ranking_by_the_first_token():
         references=("B",),
         answer_choices=(" A", " B"),
         choice_ids=(np.array([5, 36, 1]), np.array([5, 37, 1])),
-        metric_names=(report.RANK_FIRST, "mmlu"),
+        metric_names=(RANK_FIRST, "mmlu"),
     )
     choices = [
         LogLikelihood(sum=-3.5, num_tokens=3, tokens=(-1.0, -2.0, -0.5)),
         LogLikelihood(sum=-5.0, num_tokens=3, tokens=(-1.0, -1.5, -2.5)),
     ]
-    judged = report.judge(example, "The answer is B", choices, ("exact_match",))
+    judged = judge(example, "The answer is B", choices, ("exact_match",))
     assert judged.scores == {
         "exact_match": 0.0, "mmlu": 1.0,
-        report.RANK_SUM: 0.0, report.RANK_MEAN: 0.0, report.RANK_FIRST: 1.0,
+        RANK_SUM: 0.0, RANK_MEAN: 0.0, RANK_FIRST: 1.0,
     }  # fmt: skip
     assert judged.to_json("h")["log_likelihood_first_token"] == [-2.0, -1.5]
 
@@ -280,8 +282,8 @@ def test_each_group_is_reported_by_its_own_metric_beside_the_baselines():
             given.example, category=f"c_{task}", cluster="all", metric_names=names,
             references=("x y",), baselines={"copy_input": "x", "copy_demo": "x y"},
         )  # fmt: skip
-        answers.append(report.judge(example, "x z", (), ()))
-    eval_set = report.EvalSet(
+        answers.append(judge(example, "x z", (), ()))
+    eval_set = EvalSet(
         examples=tuple(a.example for a in answers),
         vocabulary=prepared.VOCABULARY,
         metric_functions=dict.fromkeys(own, ()),

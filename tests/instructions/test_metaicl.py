@@ -108,15 +108,38 @@ def test_queries():
     channel = metaicl.queries(RECORD, 0, config=MetaICL(method="channel", loss="suffix"))
     assert [q.targets for q in channel] == ["x", "x"]
     assert [q.inputs[-2:] for q in channel] == ["y\n", "n\n"]
-    prior = metaicl.queries(metaicl.without_input(RECORD), 0, config=MetaICL(demos=0))
-    assert [q.inputs for q in prior] == ["N/A\n"] * 2
+    with_prior = metaicl.queries(RECORD, 0, config=MetaICL(demos=1, pmi=True))
+    assert [q.prior for q in with_prior] == ["x1\ny1\n\n\nN/A\n"] * 2
+    assert {q.prior for q in (*direct, *channel)} == {""}
     with pytest.raises(ValueError, match="has no answer choices"):
         metaicl.queries(dataclasses.replace(RECORD, answer_choices=None), 0)
+
+
+def test_records_to_evaluate_have_a_query_per_choice():
+    asked = dataclasses.replace(RECORD, split_level="held_out")
+    for config in (MetaICL(), MetaICL(method="channel"), MetaICL(pmi=True)):
+        found = metaicl.render(asked, 0, config=config)
+        assert found.answer_choices == ("y", "n")
+        assert found.queries == metaicl.queries(asked, 0, config=config)
+        assert found.queries[0].inputs + found.queries[0].targets == found.inputs + found.targets
+        # What is trained on is ranked only where the choice stands alone after the prompt.
+        trained = metaicl.render(RECORD, 0, config=config)
+        assert trained.queries == ()
+        assert trained.answer_choices == (("y", "n") if config == MetaICL() else ())
+
+
+def test_a_prior_shows_the_demos_that_fitted_its_query():
+    demos = tuple(Demo(input=f"in{i} a b", target="out", id=str(i)) for i in range(9))
+    record = dataclasses.replace(RECORD, demos=demos, input="one two three four five")
+    config = MetaICL(max_tokens=15, example_tokens=10, pmi=True)
+    for query in metaicl.queries(record, 0, config=config, tokenizer=Words()):
+        assert query.inputs == query.prior.replace("N/A", record.input)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"method": "channel", "pmi": True}, "pmi is for method='direct'"),
         ({"method": "both"}, "method is 'both'"),
         ({"loss": "prefix"}, "loss is 'prefix'"),
         ({"demos": -1}, "demos >= 0"),

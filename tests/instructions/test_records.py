@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ul2tune.instructions import records
-from ul2tune.instructions.records import Demo, Record, Rendered
+from ul2tune.instructions.records import Demo, Query, Record, Rendered
 
 TEXT = st.text(max_size=20)
 NAME = st.text(min_size=1, max_size=20)
@@ -110,6 +110,14 @@ def test_move_space_gives_the_space_to_every_answer():
         Rendered(inputs="Output: ", targets="yes", answer_choices=("yes", "no"))
     )
     assert moved == Rendered(inputs="Output:", targets=" yes", answer_choices=(" yes", " no"))
+    query = Query(inputs="a Output: ", targets="x", prior="N/A ")
+    asked = Rendered(inputs="p ", targets="x", answer_choices=("a", "b"), queries=(query, query))
+    assert records.move_space(asked) == Rendered(
+        inputs="p",
+        targets=" x",
+        answer_choices=("a", "b"),
+        queries=(Query(inputs="a Output:", targets=" x", prior="N/A"),) * 2,
+    )
     plain = Rendered(inputs="Output:", targets="yes")
     assert records.move_space(plain) == plain
 
@@ -123,4 +131,5 @@ def test_evaluation_fields_are_the_promised_ones_and_hold_the_baselines():
     assert fields["copy_input"] == "x"
     assert fields["copy_demo"] == "good"
     assert fields["answer_choices"] == [" y", " n"]
+    assert (fields["split_level"], fields["queries"]) == ("train", "")
     assert records.copy_demo(record()) == ""

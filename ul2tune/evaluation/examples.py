@@ -7,6 +7,7 @@ prompts, raw references, answer choices and names (`ul2tune.instructions.records
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +19,12 @@ from ul2tune.data import manifest, vocab
 from ul2tune.data.codec import Example
 from ul2tune.data.vocab import Vocabulary
 from ul2tune.feed.store import Readers, Store
+from ul2tune.instructions.records import Query
 from ul2tune.instructions.superni import split_hash
 from ul2tune.metrics.references import References
+
+# Fields of prepared examples that are copied as they are.
+_TEXTS = ("category", "cluster", "template_id", "benchmark", "split_level")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +39,18 @@ class EvalExample:
       references: acceptable answers, at least one (`metrics.references.References` where a metric
         needs more).
       answer_choices: what rank classification ranks; empty = nothing.
-      choice_ids: their int32 ids, ended as the task's targets are.
+      choice_ids: int32 ids of what is scored for each: the choice, or the target of its query;
+        ended as the task's targets are.
+      queries: where every choice has a prompt of its own, one per choice (`records.Query`). Such an
+        example is not answered by generation; `inputs_S` may even show the answer.
+      query_ids: int32 ids of the queries' prompts.
+      prior_ids: int32 ids of their prompts that say nothing; empty = no query has one.
       metric_names: the scores its collection reports, the headline first; may be empty.
       template_id: which template made the prompt; empty = the only one.
       record_task: what the collection calls it; tasks that differ in the prompt alone share it.
       demo_ids: demos in the prompt.
+      benchmark, split_level: the record's, see `records.Record`.
+      seed: of the rendering, which may have drawn the demos.
       baselines: predictions that need no model, by name.
       truncated: the prompt was cut to the feature length.
     """
@@ -51,11 +63,17 @@ class EvalExample:
     references: tuple[str, ...]
     answer_choices: tuple[str, ...] = ()
     choice_ids: tuple[np.ndarray, ...] = ()
+    queries: tuple[Query, ...] = ()
+    query_ids: tuple[np.ndarray, ...] = ()
+    prior_ids: tuple[np.ndarray, ...] = ()
     cluster: str = ""
     template_id: str = ""
     record_task: str = ""
     metric_names: tuple[str, ...] = ()
     demo_ids: tuple[str, ...] = ()
+    benchmark: str = ""
+    split_level: str = ""
+    seed: str = ""
     baselines: Mapping[str, str] | None = None
     truncated: bool = False
 
@@ -171,6 +189,50 @@ def vocabulary_of(mixture: str, data_dir: str) -> Vocabulary:
     return _one_vocabulary(entries, data_dir)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Tokenizer:
+    """Texts as the model is given them: cut, and ended as the prepared ones are."""
+
+    vocabulary: Vocabulary
+    inputs_length: int
+    inputs_end: list[int]
+    targets_end: list[int]
+
+    @staticmethod
+    def like(
+        row: Example, entry: manifest.TaskManifest, vocabulary: Vocabulary, inputs_length: int
+    ) -> _Tokenizer:
+        eos = [vocabulary.info.eos_id]
+
+        def ending(feature: str) -> list[int]:
+            # Prepared ids end with EOS (the task appended it), or the feed is asked to append it.
+            ended = row.arrays[feature].tolist()[-1:] == eos
+            return eos if ended or entry.features[feature].get("add_eos") else []
+
+        return _Tokenizer(
+            vocabulary=vocabulary,
+            inputs_length=inputs_length,
+            inputs_end=ending("inputs"),
+            targets_end=ending("targets"),
+        )
+
+    def prompt(self, body: Sequence[int]) -> tuple[np.ndarray, bool]:
+        """The prompt, and whether it was cut."""
+        kept = list(body[: self.inputs_length - len(self.inputs_end)])
+        return np.array(kept + self.inputs_end, np.int32), len(kept) < len(body)
+
+    def prompts(self, texts: Sequence[str]) -> tuple[tuple[np.ndarray, ...], bool]:
+        """Prompts, and whether any was cut."""
+        found = [self.prompt(self.vocabulary.encode(text)) for text in texts]
+        return tuple(ids for ids, _ in found), any(cut for _, cut in found)
+
+    def targets(self, texts: Sequence[str]) -> tuple[np.ndarray, ...]:
+        """Targets."""
+        return tuple(
+            np.array(self.vocabulary.encode(text) + self.targets_end, np.int32) for text in texts
+        )
+
+
 def _example(
     row: Example,
     index: int,
@@ -179,40 +241,38 @@ def _example(
     inputs_length: int,
 ) -> EvalExample:
     fields: Mapping[str, Any] = row.fields
-    eos = [vocabulary.info.eos_id]
-
-    def ending(feature: str) -> list[int]:
-        # Prepared ids end with EOS (the task appended it), or the feed is asked to append it.
-        ended = row.arrays[feature].tolist()[-1:] == eos
-        return eos if ended or entry.features[feature].get("add_eos") else []
-
+    tokenizer = _Tokenizer.like(row, entry, vocabulary, inputs_length)
     ids = row.arrays["inputs"].tolist()
-    body = ids[:-1] if ids[-1:] == eos else ids
-    kept = body[: inputs_length - len(ending("inputs"))]
+    body = ids[:-1] if ids[-1:] == [vocabulary.info.eos_id] else ids
+    inputs_S, truncated = tokenizer.prompt(body)
     choices = tuple(fields.get("answer_choices") or ())
+    queries = tuple(Query(**query) for query in json.loads(fields.get("queries") or "[]"))
+    query_ids, queries_cut = tokenizer.prompts([query.inputs for query in queries])
+    prior_ids, _ = tokenizer.prompts([query.prior for query in queries if query.prior])
     references = fields.get("targets_text") or vocabulary.decode(row.arrays["targets"])
     baselines = {name: fields[name] for name in ("copy_input", "copy_demo") if name in fields}
+    texts = {name: fields.get(name, "") for name in _TEXTS}
     return EvalExample(
+        **texts,
+        seed=fields.get("render_seed", ""),
         task=entry.task,
         id=str(fields.get("id", index)),
-        category=fields.get("category", ""),
-        cluster=fields.get("cluster", ""),
-        template_id=fields.get("template_id", ""),
         record_task=fields.get("task", ""),
         metric_names=tuple(fields.get("metric_names") or ()),
-        inputs_S=np.array(kept + ending("inputs"), np.int32),
+        inputs_S=inputs_S,
         inputs_text=fields.get("inputs_text") or vocabulary.decode(body),
         references=References(
             (references,) if isinstance(references, str) else references,
             fields.get("metric_context", ""),
         ),
         answer_choices=choices,
-        choice_ids=tuple(
-            np.array(vocabulary.encode(choice) + ending("targets"), np.int32) for choice in choices
-        ),
+        choice_ids=tokenizer.targets([query.targets for query in queries] or choices),
+        queries=queries,
+        query_ids=query_ids,
+        prior_ids=prior_ids,
         demo_ids=tuple(fields.get("demo_ids") or ()),
         baselines=baselines or None,
-        truncated=len(kept) < len(body),
+        truncated=queries_cut if queries else truncated,
     )
 
 

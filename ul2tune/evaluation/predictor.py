@@ -43,6 +43,12 @@ class LogLikelihood:
         """Per token: the length-normalised score."""
         return self.sum / max(self.num_tokens, 1)
 
+    def minus(self, prior: LogLikelihood) -> LogLikelihood:
+        """Less that of the same target given another prompt: pointwise mutual information."""
+        assert self.num_tokens == prior.num_tokens, "two different targets"
+        tokens = tuple(a - b for a, b in zip(self.tokens, prior.tokens, strict=True))
+        return LogLikelihood(sum=self.sum - prior.sum, num_tokens=self.num_tokens, tokens=tokens)
+
 
 class Predictor:
     """Generates and scores in sharded batches.

@@ -13,6 +13,7 @@ from ul2tune import sharding
 from ul2tune.checkpoints import initialize
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.evaluation import examples, report
+from ul2tune.evaluation.answer import Answer, judge
 from ul2tune.evaluation.examples import EvalSet
 from ul2tune.evaluation.predictor import (
     Predictor,
@@ -20,6 +21,7 @@ from ul2tune.evaluation.predictor import (
     length_buckets,
 )
 from ul2tune.evaluation.progress import Progress
+from ul2tune.evaluation.ranking import Ranker
 from ul2tune.metrics import registry
 from ul2tune.types import Tree
 
@@ -35,7 +37,8 @@ class EvalConfig:
       sampling: how answers are generated.
       metrics: keys of `ul2tune.metrics.registry.SCORES`.
       task_metrics: the metrics a task names itself come on top. Its metric functions always do.
-      rank_choices: also rank the answer choices by log-likelihood, where an example has some.
+      rank_choices: also rank the answer choices by log-likelihood, where an example has some; those
+        with a query per choice are ranked anyway, and never generated for.
       max_examples_per_task: the first so many; None = all.
       length_buckets: padded prompt lengths; empty = powers of two up to `inputs_length`.
       layout: for models that read several (decoder-only ones), the one they were trained with, as
@@ -172,35 +175,30 @@ def evaluate_set(
     return table
 
 
-def answer_all(predictor: Predictor, eval_set: EvalSet, eval: EvalConfig) -> list[report.Answer]:
+def answer_all(predictor: Predictor, eval_set: EvalSet, eval: EvalConfig) -> list[Answer]:
     """Generates an answer to every example and scores its answer choices."""
     asked = eval_set.examples
-    ranked = [
-        (index, choice)
-        for index, example in enumerate(asked)
-        for choice in range(len(example.choice_ids))
-        if eval.rank_choices
-    ]
+    generated = [example for example in asked if not example.queries]
+    ranker = Ranker(asked, every=eval.rank_choices)
     progress = Progress(
-        "evaluate", len(asked) + len(ranked), "sequences", enabled=jax.process_index() == 0
+        "evaluate",
+        len(generated) + len(ranker),
+        "sequences",
+        enabled=jax.process_index() == 0,
     )
     tokens = predictor.generate(
-        [example.inputs_S for example in asked],
-        [example.name for example in asked],
+        [example.inputs_S for example in generated],
+        [example.name for example in generated],
         eval.sampling,
         progress.advance,
     )
-    scores = predictor.score(
-        [asked[index].inputs_S for index, _ in ranked],
-        [asked[index].choice_ids[choice] for index, choice in ranked],
-        progress.advance,
-    )
+    rankings = ranker.rank(predictor, progress.advance)
     progress.close()
-    choices: list[list[Any]] = [[] for _ in asked]
-    for (index, _), log_likelihood in zip(ranked, scores):
-        choices[index].append(log_likelihood)
-    texts = [eval_set.vocabulary.decode(ids).strip() for ids in tokens]
+    texts = {
+        example.name: eval_set.vocabulary.decode(ids).strip()
+        for example, ids in zip(generated, tokens, strict=True)
+    }
     return [
-        report.judge(example, text, ranking, eval.metrics)
-        for example, text, ranking in zip(asked, texts, choices)
+        judge(example, texts.get(example.name, ""), ranking.choices, eval.metrics, ranking.priors)
+        for example, ranking in zip(asked, rankings, strict=True)
     ]

@@ -9,6 +9,10 @@ An example is k demos of a task and a query of the same task:
 answer and everything after it: that is one cut further to the left, ``{x1}⏎ -> {y1}⏎⏎⏎…{y}``, so a
 boundary between inputs and targets says all there is to say about the loss, in every layout.
 
+The prediction is the answer choice with the lowest mean token loss: of the answer after the prompt,
+of the input after the answer ("channel"), or of the answer less its loss after an input that says
+nothing (`pmi`). Each choice has a prompt of its own then, see :func:`queries`.
+
 Written from descriptions of the method; MetaICL's own code is licensed CC BY-NC and none is here.
 T5's vocabulary drops newlines (`docs/mixing.md`).
 """
@@ -22,7 +26,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ul2tune.instructions import exemplars
-from ul2tune.instructions.records import Demo, Record, Rendered, stable_hash
+from ul2tune.instructions.records import Demo, Query, Record, Rendered, stable_hash
 from ul2tune.instructions.tk_instruct import Tokenizer
 
 SEPARATOR = "\n\n\n"
@@ -48,6 +52,8 @@ class MetaICL:
       newlines: False writes spaces instead of newlines (MetaICL's raw language models).
       example_tokens: longest single example; its input is cut, its answer kept.
       max_tokens: longest whole; the demos that are left out are the first ones.
+      pmi: predict by pointwise mutual information: subtract the loss of the answer after the same
+        demos and the input "N/A".
     """
 
     method: Literal["direct", "channel"] = "direct"
@@ -58,6 +64,7 @@ class MetaICL:
     newlines: bool = True
     example_tokens: int = 256
     max_tokens: int = 1024
+    pmi: bool = False
 
     def __post_init__(self) -> None:
         for name, known in (("method", ("direct", "channel")), ("loss", ("label", "suffix"))):
@@ -65,6 +72,11 @@ class MetaICL:
                 raise ValueError(f"MetaICL.{name} is {getattr(self, name)!r}: use one of {known}.")
         if self.demos < 0 or not self.separators:
             raise ValueError(f"MetaICL needs demos >= 0 and a separator, got {self}.")
+        if self.pmi and self.method == "channel":
+            raise ValueError(
+                "MetaICL.pmi is for method='direct': with 'channel' every choice is scored by the "
+                "same text, the input, whose own likelihood cancels. Drop one of them."
+            )
         if not 3 <= self.example_tokens <= self.max_tokens:
             raise ValueError(
                 f"MetaICL.example_tokens must be between 3 and max_tokens={self.max_tokens}, got "
@@ -98,13 +110,24 @@ def render(
       tokenizer: counts tokens; None = no limits.
 
     Returns:
-      inputs and targets whose concatenation is the text. With "channel" the target is the input of
-      the record, and there are no answer choices: the choices differ in their prompts, see
-      :func:`queries`.
+      inputs and targets whose concatenation is the text; with "channel" the target is the input of
+      the record. Records to evaluate that have answer choices also have `queries`; training records
+      have choices only where these can be scored without (direct, no PMI).
     """
-    number = config.demos if config.zipf is None else _draw(record, seed, config)
+    rendered = _render(record, seed, config, tokenizer)
+    if record.answer_choices is None:
+        return rendered
+    if record.split_level == "train":
+        alone = config.method == "direct" and not config.pmi
+        return replace(rendered, answer_choices=record.answer_choices if alone else ())
+    asked = queries(record, seed, config=config, tokenizer=tokenizer)
+    return replace(rendered, answer_choices=record.answer_choices, queries=asked)
+
+
+def _render(record: Record, seed: int, config: MetaICL, tokenizer: Tokenizer | None) -> Rendered:
+    """The text without what ranks its answer choices."""
     separator, line = separator_of(record, seed, config), "\n" if config.newlines else " "
-    shown = [demo for demo in record.demos if not demo.negative][:number]
+    shown = _shown(record, seed, config)
     texts = [_cut(d.input, d.target, config, tokenizer) for d in shown]
     last = _cut(record.input, record.targets[0], config, tokenizer)
     truncated = any(t.truncated for t in (*texts, last))
@@ -120,11 +143,9 @@ def render(
     split = len(whole) - len(pairs[-1][1])
     if config.loss == "suffix" and record.split_level == "train":
         split = len(pairs[0][0] + line)
-    choices = record.answer_choices or () if config.method == "direct" else ()
     return Rendered(
         inputs=whole[:split],
         targets=whole[split:],
-        answer_choices=choices,
         demo_ids=tuple(demo.id or f"demo-{i}" for i, demo in enumerate(shown)),
         truncated=truncated,
     )
@@ -136,7 +157,7 @@ def queries(
     *,
     config: MetaICL = MetaICL(),
     tokenizer: Tokenizer | None = None,
-) -> tuple[Rendered, ...]:
+) -> tuple[Query, ...]:
     """One prompt with its target per answer choice: what a prediction compares.
 
     The prediction is the choice with the lowest mean token loss of the targets
@@ -153,12 +174,27 @@ def queries(
     asked = [
         replace(record, targets=(choice,), split_level=level) for choice in record.answer_choices
     ]
-    return tuple(render(one, seed, config=config, tokenizer=tokenizer) for one in asked)
+    found = []
+    for one in asked:
+        text = _render(one, seed, config, tokenizer)
+        prior = ""
+        if config.pmi:  # with the demos that fitted, and no more, although there is room
+            shown = _shown(one, seed, config)
+            kept = tuple(shown[len(shown) - len(text.demo_ids) :])
+            empty = replace(without_input(one), demos=kept)
+            prior = _render(empty, seed, config, tokenizer).inputs
+        found.append(Query(inputs=text.inputs, targets=text.targets, prior=prior))
+    return tuple(found)
 
 
 def without_input(record: Record) -> Record:
     """The record that measures how likely its answers are by themselves (PMI)."""
     return replace(record, input=NO_INPUT)
+
+
+def _shown(record: Record, seed: int, config: MetaICL) -> list[Demo]:
+    number = config.demos if config.zipf is None else _draw(record, seed, config)
+    return [demo for demo in record.demos if not demo.negative][:number]
 
 
 def separator_of(record: Record, seed: int, config: MetaICL) -> str:
@@ -296,5 +332,6 @@ def _record(data: Any, identity: str, where: str) -> Record:
         targets=(data["output"],),
         answer_choices=choices if len(choices) > 1 else None,
         benchmark="metaicl",
-        metric_names=("exact_match",),
+        # Macro-F1 for classification (tasks whose examples share their options), else accuracy.
+        metric_names=("rank_macro_f1_mean", "rank_accuracy_mean") if choices else ("exact_match",),
     )

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from ul2tune.data.rates import Equal, Fixed, Group, Leaf, Node, Proportional
-from ul2tune.instructions.records import Record, Rendered, Renderer, stable_hash
+from ul2tune.instructions.records import Query, Record, Rendered, Renderer, stable_hash
 
 # Section 3: what stands before the answer where the prompt does not end in a colon.
 DELIMITERS = (
@@ -125,6 +125,14 @@ def _render_delimited(render: Renderer, record: Record, seed: int) -> Rendered |
         inputs=delimit(rendered.inputs, draw).rstrip(" "),
         targets=_answer(rendered.targets),
         answer_choices=tuple(map(_answer, rendered.answer_choices)),
+        queries=tuple(
+            Query(
+                inputs=delimit(query.inputs, draw).rstrip(" "),
+                targets=_answer(query.targets),
+                prior=query.prior and delimit(query.prior, draw).rstrip(" "),
+            )
+            for query in rendered.queries
+        ),
     )
 
 

@@ -136,12 +136,30 @@ class Record:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Query:
+    """What is scored for one answer choice, where that is not the choice after the prompt.
+
+    Attributes:
+      inputs, targets: the choice's score is the likelihood of `targets` given `inputs`.
+      prior: a prompt that says nothing; the score of `targets` given it is subtracted (pointwise
+        mutual information). Empty = nothing is.
+    """
+
+    inputs: str
+    targets: str
+    prior: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rendered:
     """A record as the model meets it.
 
     Attributes:
       inputs, targets: prompt and the one reference trained on.
       answer_choices: the record's, as the model is to score them; empty = free text.
+      queries: one per answer choice, where each has a prompt of its own; its prediction is then
+        the choice with the highest mean score, not a generation. Empty = a choice is scored after
+        `inputs`.
       demo_ids: the demos that made it into the prompt, in order.
       truncated: the prompt was cut to its token budget.
     """
@@ -149,8 +167,12 @@ class Rendered:
     inputs: str
     targets: str
     answer_choices: tuple[str, ...] = ()
+    queries: tuple[Query, ...] = ()
     demo_ids: tuple[str, ...] = ()
     truncated: bool = False
+
+    def __post_init__(self) -> None:
+        assert len(self.queries) in (0, len(self.answer_choices)), "one query per answer choice"
 
 
 # (record, seed) -> text; None = the collection leaves this record out. Configuration is bound
@@ -172,6 +194,9 @@ FIELD_NAMES = (
     "copy_input",
     "copy_demo",
     "metric_context",
+    "benchmark",
+    "split_level",
+    "queries",
 )
 
 
@@ -182,14 +207,27 @@ def move_space(rendered: Rendered) -> Rendered:
     they are, "Output: " + "file" has the piece "file", where prompts have "▁file": with
     "Output:" + " file", an answer is spelled with the pieces of the text it copies.
     """
-    inputs = rendered.inputs.rstrip(" ")
-    space = rendered.inputs[len(inputs) :]
+    inputs, targets = _space_moved(rendered.inputs, rendered.targets)
+    choices, queries = rendered.answer_choices, rendered.queries
+    if not queries:
+        choices = tuple(_space_moved(rendered.inputs, choice)[1] for choice in choices)
     return replace(
         rendered,
         inputs=inputs,
-        targets=space + rendered.targets,
-        answer_choices=tuple(space + choice for choice in rendered.answer_choices),
+        targets=targets,
+        answer_choices=choices,
+        queries=tuple(_query_moved(query) for query in queries),
     )
+
+
+def _space_moved(inputs: str, targets: str) -> tuple[str, str]:
+    kept = inputs.rstrip(" ")
+    return kept, inputs[len(kept) :] + targets
+
+
+def _query_moved(query: Query) -> Query:
+    inputs, targets = _space_moved(query.inputs, query.targets)
+    return Query(inputs=inputs, targets=targets, prior=query.prior.rstrip(" "))
 
 
 def copy_input(record: Record) -> str:
@@ -205,11 +243,11 @@ def copy_demo(record: Record) -> str:
     return next((demo.target for demo in record.demos if not demo.negative), "")
 
 
-_NL = "\n"
-
-
 def evaluation_fields(record: Record, rendered: Rendered) -> dict[str, Any]:
-    """The fields of :data:`FIELD_NAMES`: strings, or lists of strings where there may be many."""
+    """The fields of :data:`FIELD_NAMES`: strings, or lists of strings where there may be many.
+
+    `queries` is JSON text, a list of :class:`Query`; empty if there are none.
+    """
     return {
         "id": record.id,
         "task": record.task,
@@ -224,6 +262,9 @@ def evaluation_fields(record: Record, rendered: Rendered) -> dict[str, Any]:
         "copy_input": copy_input(record),
         "copy_demo": copy_demo(record),
         "metric_context": record.metric_context,
+        "benchmark": record.benchmark,
+        "split_level": record.split_level,
+        "queries": json.dumps([asdict(q) for q in rendered.queries]) if rendered.queries else "",
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ul2tune.metrics.choices import rank_choice
 
@@ -54,7 +55,7 @@ def macro_f1(
     return {"macro_f1": 100.0 * score_macro_f1(classes, predictions)}
 
 
-def over_seeds(scores: Mapping[int, float]) -> dict[str, float]:
+def over_seeds(scores: Mapping[Any, float]) -> dict[str, float]:
     """Average and worst of one score under several seeds (MetaICL's two numbers).
 
     >>> over_seeds({100: 40.0, 13: 42.0, 21: 38.0})

@@ -34,7 +34,8 @@ _TEXT, _TEXTS = tf.TensorSpec([], tf.string), tf.TensorSpec([None], tf.string)
 _LISTS = ("targets_text", "answer_choices", "demo_ids", "metric_names")
 _TEXTS_ONLY = (
     *("inputs", "targets", "id", "task", "category", "cluster", "template_id"),
-    *("copy_input", "copy_demo", "metric_context"),
+    *("copy_input", "copy_demo", "metric_context", "benchmark", "split_level", "queries"),
+    "render_seed",
 )
 
 
@@ -121,7 +122,12 @@ class RecordSource(seqio.DataSource):
             rendered = move_space(rendered) if keeps_spaces else rendered
             fields = evaluation_fields(record, rendered)
             del fields["inputs_text"]  # SeqIO keeps it as `inputs_pretokenized`
-            yield {"inputs": rendered.inputs, "targets": rendered.targets, **fields}
+            yield {
+                "inputs": rendered.inputs,
+                "targets": rendered.targets,
+                "render_seed": str(self.seed),
+                **fields,
+            }
 
     def _records(self, split: str, shard: int, num_shards: int) -> Iterator[Record]:
         """Every `num_shards`-th record."""

@@ -1,0 +1,83 @@
+"""Scores of a group of answers, in percent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from ul2tune.evaluation.answer import Answer
+from ul2tune.metrics import registry
+from ul2tune.metrics.choices import rank_choice
+from ul2tune.metrics.classification import score_macro_f1
+
+
+def grouped(answers: Sequence[Answer], key: Callable[[Answer], str]) -> dict[str, list[Answer]]:
+    """Answers by key, both in their order."""
+    groups: dict[str, list[Answer]] = {}
+    for answer in answers:
+        groups.setdefault(key(answer), []).append(answer)
+    return groups
+
+
+def means(answers: Sequence[Answer]) -> dict[str, float]:
+    """Means in percent of every score some of the answers have, over those that have it."""
+    table: dict[str, float] = {"num_examples": len(answers)}
+    for name in sorted({name for answer in answers for name in answer.scores}):
+        values = [answer.scores[name] for answer in answers if name in answer.scores]
+        table[name] = 100.0 * sum(values) / len(values)
+    return table
+
+
+def mean_of_means(tables: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Mean of every score over the tables that have it."""
+    tables = list(tables)
+    names = sorted({name for table in tables for name in table} - {"num_examples"})
+    columns = {name: [table[name] for table in tables if name in table] for name in names}
+    return {name: sum(values) / len(values) for name, values in columns.items()}
+
+
+def task_scores(answers: Sequence[Answer], functions: Sequence[str]) -> dict[str, float]:
+    """All scores of a task's answers: means, class-wise F1, and its own metric functions."""
+    return means(answers) | macro_f1(answers) | _declared(answers, functions)
+
+
+def headline(answers: Sequence[Answer], table: Mapping[str, float]) -> str:
+    """The score the answers' collection reports: the first of their `metric_names` in the table.
+
+    Empty if there is none, or the answers do not agree.
+    """
+    firsts = {
+        next((name for name in answer.example.metric_names if name in table), "")
+        for answer in answers
+    }
+    return firsts.pop() if len(firsts) == 1 else ""
+
+
+def macro_f1(answers: Sequence[Answer]) -> dict[str, float]:
+    """Class-wise F1 in percent of a task whose examples share their choices, by both ranks."""
+    classes = {tuple(sorted(a.example.answer_choices)) if a.choices else () for a in answers}
+    if len(classes) > 1 or () in classes:
+        return {}
+    right = [answer.example.references[0] for answer in answers]
+    ranked = {
+        "rank_macro_f1_sum": [rank_choice([c.sum for c in a.choices]) for a in answers],
+        "rank_macro_f1_mean": [rank_choice([c.mean for c in a.choices]) for a in answers],
+    }
+    return {
+        name: 100.0
+        * score_macro_f1(
+            right, [a.example.answer_choices[i] for a, i in zip(answers, chosen, strict=True)]
+        )
+        for name, chosen in ranked.items()
+    }
+
+
+def _declared(answers: Sequence[Answer], functions: Sequence[str]) -> dict[str, float]:
+    """The metric functions the task itself declares, with SeqIO's signature."""
+    targets = [answer.example.references for answer in answers]
+    predictions = [answer.text for answer in answers]
+    results: dict[str, float] = {}
+    # The registry's own are `EvalConfig.metrics`, which the user chooses.
+    own = {f"{registry.__name__}.{name}" for name in registry.SCORES}
+    for name in (n for n in functions if n.replace(":", ".") not in own):
+        results |= {k: float(v) for k, v in registry.resolve(name)(targets, predictions).items()}
+    return results
