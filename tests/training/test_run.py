@@ -288,6 +288,8 @@ LIVE = {
     "allow_config_change": None,  # test_another_configuration…
     "seed": (1, lambda path: lines(path / "metrics.jsonl")[0]["loss"]),
     "num_microbatches": None,  # test_batches_that_do_not_divide…
+    "ema_decay": None,  # test_ema.py
+    "eval_ema": None,  # test_ema.py
     "checkpoint_period_steps": (5, _checkpoint_steps),
     "keep_checkpoints": (1, _checkpoint_steps),
     "keep_checkpoint_period_steps": None,  # test_retention
@@ -346,7 +348,7 @@ def test_what_a_person_sees(finished, copy, data_dir, capsys, tmp_path):
     for words in (
         "data 1 x fsdp 8 x tensor 1: 8 cpu devices",
         "8 rows of 64+48 = 896 tokens per step",
-        f"InitialCheckpoint(path='{copy}', keep_step=False, keep_optimizer=False)",
+        f"InitialCheckpoint(path='{copy}', keep_step=False, keep_optimizer=False, ",
         "0 -> 6",
         "fill (positions that are not padding): decoder",
         "step 6/6 (100 %)  loss ",

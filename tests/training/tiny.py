@@ -76,7 +76,8 @@ class Trainer:
     def __init__(self, mesh: MeshConfig, devices: Any = None, **kwargs: Any):
         self.recipe = recipe(**kwargs)
         self.mesh = sharding.make_mesh(mesh, devices)
-        self.spec = state_lib.specify(self.recipe.model, self.recipe.optimizer, self.mesh)
+        ema = self.recipe.ema_decay is not None
+        self.spec = state_lib.specify(self.recipe.model, self.recipe.optimizer, self.mesh, ema=ema)
         with jax.set_mesh(self.mesh):
             self.state, self.frozen = state_lib.create(
                 self.spec, self.recipe.model, self.recipe.optimizer, 0, None, 0

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ul2tune import tree
 from ul2tune.checkpoints import layout
 from ul2tune.checkpoints.restore import CorruptCheckpointError, restore_step
 from ul2tune.types import Tree
 
 log = logging.getLogger(__name__)
-PARAMS, OPTIMIZER = "params", "opt_state"
+PARAMS, OPTIMIZER, EMA = "params", "opt_state", "ema"
 # Fields of a model configuration that do not change the function its parameters compute.
 FREE_FIELDS = frozenset(
     {
@@ -42,11 +43,13 @@ class InitialCheckpoint:
       keep_step: False makes the counter start at 0 too.
       keep_optimizer: take over the optimiser's state too (T5X does so): moments and the count of
         updates that schedules go by. The optimiser must be configured as it was.
+      ema: start from the average of the parameters (`RunConfig.ema_decay`) instead of the last.
     """
 
     path: str
     keep_step: bool = True
     keep_optimizer: bool = False
+    ema: bool = False
 
     @property
     def first_step(self) -> int:
@@ -54,7 +57,7 @@ class InitialCheckpoint:
         return layout.read_meta(resolve(self.path))["step"] if self.keep_step else 0
 
     def __call__(self, abstract: Tree) -> Tree:
-        return load_params(self.path, abstract)
+        return load_params(self.path, abstract, ema=self.ema)
 
     def optimizer_state(self, abstract: Tree) -> Tree:
         """Reads the optimiser's state, verified, in structure and shardings of `abstract`.
@@ -67,27 +70,58 @@ class InitialCheckpoint:
 
 
 def from_checkpoint(
-    path: str, keep_step: bool = True, keep_optimizer: bool = False
+    path: str, keep_step: bool = True, keep_optimizer: bool = False, ema: bool = False
 ) -> InitialCheckpoint:
     """For `INITIAL_CHECKPOINT_PATH`; see :class:`InitialCheckpoint`."""
-    return InitialCheckpoint(path=path, keep_step=keep_step, keep_optimizer=keep_optimizer)
+    return InitialCheckpoint(path=path, keep_step=keep_step, keep_optimizer=keep_optimizer, ema=ema)
 
 
-def load_params(path: str | Path, abstract: Tree) -> Tree:
+def has_ema(meta: Mapping[str, Any]) -> bool:
+    """Whether the checkpoint of this JSON holds an average of its parameters."""
+    return any(path.startswith(f"{EMA}/") for path in meta["leaves"])
+
+
+def stored_paths(step_dir: Path, paths: Iterable[str], *, ema: bool) -> dict[str, str]:
+    """Parameter path -> path of the array that holds it.
+
+    The average covers what trained; parameters that were frozen are their own average.
+
+    Raises:
+      ValueError: if `ema` is asked of a checkpoint without one.
+    """
+    meta = layout.read_meta(step_dir)
+    if not ema:
+        return {path: f"{PARAMS}/{path}" for path in paths}
+    if not has_ema(meta):
+        raise ValueError(
+            f"{step_dir} holds no average of its parameters: it was trained without "
+            f"RunConfig.ema_decay. Ask for the parameters themselves."
+        )
+    averaged = meta["leaves"].keys()
+    return {
+        path: f"{EMA}/{path}" if f"{EMA}/{path}" in averaged else f"{PARAMS}/{path}"
+        for path in paths
+    }
+
+
+def load_params(path: str | Path, abstract: Tree, *, ema: bool = False) -> Tree:
     """Reads all parameters and nothing else, verified, in the shardings of `abstract`. Collective.
 
     Args:
       path: as in :func:`resolve`.
       abstract: tree of `jax.ShapeDtypeStruct` with shardings.
+      ema: the average of the parameters instead of the last ones.
 
     Raises:
-      ValueError: if there is no checkpoint, or the parameters are not those of this model: too few,
-        too many, or of another shape.
+      ValueError: if there is no checkpoint or no average, or the parameters are not those of this
+        model: too few, too many, or of another shape.
       CorruptCheckpointError: if the checkpoint is damaged.
     """
     step_dir = resolve(path)
-    wanted = {PARAMS: abstract}
-    paths = layout.flatten(wanted).keys()
+    flat = layout.flatten(abstract)
+    stored = stored_paths(step_dir, flat, ema=ema)
+    wanted = tree.unflatten({stored[path]: leaf for path, leaf in flat.items()})
+    paths = {f"{PARAMS}/{path}" for path in flat}
 
     def accept(meta: Mapping[str, Any], where: str) -> None:
         # An untied head, for example, that this model would not read.
@@ -104,8 +138,9 @@ def load_params(path: str | Path, abstract: Tree) -> Tree:
         raise CorruptCheckpointError(
             f"The checkpoint {step_dir} is damaged: {error}. Name the folder of another step."
         ) from error
-    log.info("Loaded the parameters of %s.", step_dir)
-    return restored.state[PARAMS]
+    log.info("Loaded the %s of %s.", "averaged parameters" if ema else "parameters", step_dir)
+    arrays = layout.flatten(restored.state)
+    return layout.unflatten({path: arrays[stored[path]] for path in flat}, abstract)
 
 
 def warn_of_other_model(path: str | Path, model: Any) -> None:

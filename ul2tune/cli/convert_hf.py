@@ -76,7 +76,9 @@ def export_model(options: argparse.Namespace) -> None:
     with hf_folder.new_folder(options.directory) as folder:
         if like.folder is not None:
             hf_folder.copy_carried(like.folder, folder)
-        hf.write_model(folder, plan, exported.Reader(step_dir, config), progress.add)
+        hf.write_model(
+            folder, plan, exported.Reader(step_dir, config, ema=options.ema), progress.add
+        )
     progress.end()
     print(f"{options.directory}: step {step_dir.name} of {options.checkpoint}.")
 

@@ -154,7 +154,8 @@ def export_model(options: argparse.Namespace) -> None:
         format=options.t5x_format or "legacy",
         dtype=record.get("dtype", "float32") if options.dtype == "stored" else options.dtype,
     )
-    written = t5x.export_checkpoint(options.directory, export, exported.Reader(step_dir, config))
+    read = exported.Reader(step_dir, config, ema=options.ema)
+    written = t5x.export_checkpoint(options.directory, export, read)
     with_state = "without an optimiser state" if state is None else "with Adafactor's state"
     print(f"{written}: {export.layout} layers, {export.dtype}, {with_state}.")
 

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ul2tune import tree
 from ul2tune.checkpoints import initialize, layout
-from ul2tune.checkpoints.restore import restore_step
+from ul2tune.checkpoints.pieces import StoredArray
 from ul2tune.convert import hf
 from ul2tune.models import base
 from ul2tune.models.rotary import Rope
@@ -42,9 +40,18 @@ def _restored(value: Any) -> Any:
 
 
 class Reader:
-    """Parameters of a checkpoint by path, one in memory at a time, each verified."""
+    """Parameters of a checkpoint by path, none of them in memory, each verified when it is read.
 
-    def __init__(self, step_dir: Path, config: Any):
+    Args:
+      step_dir: the checkpoint.
+      config: its model.
+      ema: the average of the parameters that a run kept, instead of the last ones.
+
+    Raises:
+      ValueError: if it holds other parameters than its model has, or no average.
+    """
+
+    def __init__(self, step_dir: Path, config: Any, *, ema: bool = False):
         self.step_dir = step_dir
         self.sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         self.shapes = tree.flatten(base.abstract_params(config))
@@ -53,10 +60,14 @@ class Reader:
         unused = sorted(saved - {prefix + path for path in self.shapes})
         if unused:
             raise ValueError(f"{step_dir} holds {unused[0]!r}, which its model does not have.")
+        self.stored = initialize.stored_paths(step_dir, self.shapes, ema=ema)
 
-    def __call__(self, path: str) -> np.ndarray:
-        shape = self.shapes[path].shape
-        wanted = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=self.sharding)
-        abstract = {initialize.PARAMS: tree.unflatten({path: wanted})}
-        state = restore_step(self.step_dir, abstract).state
-        return np.asarray(tree.flatten(state[initialize.PARAMS])[path])
+    def __call__(self, path: str) -> StoredArray:
+        array = StoredArray(self.step_dir, self.stored[path])
+        wanted = self.shapes[path].shape
+        if (array.shape, array.dtype) != (wanted, np.float32):
+            raise ValueError(
+                f"{self.step_dir} holds {path!r} as {array.dtype}{list(array.shape)}, its model "
+                f"has float32{list(wanted)}."
+            )
+        return array

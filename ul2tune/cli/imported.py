@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,11 @@ GIN_FILE = "model.gin"
 
 @contextmanager
 def new_model_dir(
-    model_dir: str, step: int, config: Any, optimizer: Any = None
+    model_dir: str,
+    step: int,
+    config: Any,
+    optimizer: Any = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> Iterator[tuple[Path, StepWriter]]:
     """A MODEL_DIR with one checkpoint; it appears complete, or not at all.
 
@@ -35,6 +39,7 @@ def new_model_dir(
       step: names the checkpoint.
       config: the model's configuration, recorded in the checkpoint.
       optimizer: the optimiser's, if its state comes along.
+      facts: further JSON to keep with it.
 
     Yields:
       The folder to put further files into, and the writer of the parameters, ``params/…`` (and
@@ -51,7 +56,7 @@ def new_model_dir(
         described = {"model": drift.describe(config)}
         if optimizer is not None:
             described["optimizer"] = drift.describe(optimizer)
-        writer.finish({"config": described})
+        writer.finish({**(facts or {}), "config": described})
 
 
 def gin_text(config: Any, origin: str) -> str:

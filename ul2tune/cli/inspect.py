@@ -7,8 +7,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from ul2tune.cli import inspect_checkpoint, launch
 from ul2tune.cli import inspect_sections as sections
-from ul2tune.cli import launch
 from ul2tune.cli.prepared import prepare_missing
 from ul2tune.data import manifest
 from ul2tune.feed.config import FeedConfig
@@ -18,6 +18,12 @@ ROOTS = (prepare_missing, FeedConfig)
 
 
 def run(options: argparse.Namespace) -> None:
+    if options.checkpoints:
+        inspect_checkpoint.run(options)
+        return
+    for flag in ("json", "all"):
+        if getattr(options, flag):
+            raise ValueError(f"--{flag} is about a checkpoint: name one.")
     config = launch.load(options, roots=ROOTS)
     config.call(prepare_missing)
     data = dataclasses.replace(config.call(FeedConfig), split=options.split, num_workers=0)

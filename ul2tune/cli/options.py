@@ -16,9 +16,10 @@ COMMANDS = {
     "infer": ("ul2tune.cli.infer", "generate for the prompts of a JSONL file or stdin"),
     "import": ("ul2tune.cli.convert", "turn a model of another program into a checkpoint"),
     "export": ("ul2tune.cli.convert", "turn a checkpoint into a model of another program"),
+    "merge": ("ul2tune.cli.merge", "average or interpolate checkpoints, or add task vectors"),
     "inspect": (
         "ul2tune.cli.inspect",
-        "show rendered examples, rates, packing and fill of a mixture",
+        "show what a run will see of a mixture, or what checkpoints hold",
     ),
     "demo": ("ul2tune.cli.demo", "the whole road on the embedded corpus, with a report"),
     "init": ("ul2tune.cli.init", "write a project (gin/, tasks/) to start from"),
@@ -106,6 +107,13 @@ def _infer_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "checkpoints", nargs="*", metavar="CHECKPOINT",
+        help="instead of a mixture: a MODEL_DIR, one step's folder, or a model of Transformers or "
+        "T5X; a second one to compare it with",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="checkpoints: print JSON")
+    parser.add_argument("--all", action="store_true", help="checkpoints: the optimiser's state too")
     _gin_arguments(parser)
     parser.add_argument("--task", help="show only this task of the mixture")
     parser.add_argument("--split", default="train", help="which split (default: train)")
@@ -195,9 +203,35 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _optimizer_state_argument(parser: argparse.ArgumentParser) -> None:
+    _ema_argument(parser)
     parser.add_argument(
         "--no_optimizer_state", action="store_true", default=None,
         help="t5x: leave Adafactor's state out",
+def _merge_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "Without --weights: the average. With --weights=0.3,0.7: an interpolation. With --base: "
+        "base + the sum of weight x (checkpoint - base), weights 1 unless given."
+    )
+    parser.add_argument(
+        "checkpoints", nargs="+", metavar="CHECKPOINT", help="MODEL_DIRs or steps' folders"
+    )
+    parser.add_argument("model_dir", metavar="MODEL_DIR", help="a new or empty folder")
+    parser.add_argument("--last", type=int, metavar="K", help="the newest K of one MODEL_DIR")
+    parser.add_argument("--weights", metavar="W,…", help="a number for each checkpoint")
+    parser.add_argument("--base", metavar="CHECKPOINT", help="what the checkpoints began as")
+    parser.add_argument(
+        "--step", type=int, metavar="N", help="of the result (default: the latest of theirs)"
+    )
+    _ema_argument(parser)
+
+
+def _ema_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--ema", action="store_true",
+        help="the average of the parameters that the run kept (RunConfig.ema_decay)",
+    )  # fmt: skip
+
+
     )  # fmt: skip
 
 
@@ -212,6 +246,7 @@ _ARGUMENTS = {
     "demo": _demo_arguments,
     "init": _init_arguments,
 }
+    "merge": _merge_arguments,
 
 
 def _nearest(name: str, known: Sequence[str] | dict) -> str:

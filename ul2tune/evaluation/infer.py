@@ -50,6 +50,7 @@ class InferConfig:
         text.
       layout: for models that read several (decoder-only ones), the one they were trained with, as
         `FeedConfig.layout`: "prefix_lm" or "causal_lm".
+      ema: use the average of the parameters that the run kept (`RunConfig.ema_decay`).
       input_format: "jsonl", "text", or None to go by the file's name (text for standard input).
     """
 
@@ -59,6 +60,7 @@ class InferConfig:
     append_eos: bool = True
     special_tokens: bool = False
     layout: str | None = None
+    ema: bool = False
     input_format: str | None = None
 
     def __post_init__(self) -> None:
@@ -111,7 +113,8 @@ def infer(
     progress = Progress("infer", total, "prompts", enabled=jax.process_index() == 0)
     progress.advance(num_done)
     initialize.warn_of_other_model(step_dir, model)
-    params = initialize.load_params(step_dir, abstract_sharded_params(model, device_mesh))
+    abstract = abstract_sharded_params(model, device_mesh)
+    params = initialize.load_params(step_dir, abstract, ema=infer.ema)
     predictor = Predictor(
         model,
         params,

@@ -43,6 +43,7 @@ class EvalConfig:
       length_buckets: padded prompt lengths; empty = powers of two up to `inputs_length`.
       layout: for models that read several (decoder-only ones), the one they were trained with, as
         `FeedConfig.layout`: "prefix_lm" or "causal_lm".
+      ema: use the average of the parameters that the run kept (`RunConfig.ema_decay`).
 
     Raises:
       ValueError: on an unknown metric or on buckets that do not reach `inputs_length`.
@@ -58,6 +59,7 @@ class EvalConfig:
     max_examples_per_task: int | None = None
     length_buckets: tuple[int, ...] = ()
     layout: str | None = None
+    ema: bool = False
 
     def __post_init__(self) -> None:
         for name in self.metrics:
@@ -114,7 +116,8 @@ def evaluate(
     eval_set = load_set(mixture, data_dir, eval)
     step_dir = initialize.resolve(checkpoint_path)
     initialize.warn_of_other_model(step_dir, model)
-    params = initialize.load_params(step_dir, abstract_sharded_params(model, device_mesh))
+    abstract = abstract_sharded_params(model, device_mesh)
+    params = initialize.load_params(step_dir, abstract, ema=eval.ema)
     predictor = make_predictor(model, params, device_mesh, eval_set, eval)
     facts = {"mixture": mixture, "checkpoint": str(checkpoint_path), "step": int(step_dir.name)}
     return evaluate_set(predictor, eval_set, eval, output_dir, facts)

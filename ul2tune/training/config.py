@@ -19,6 +19,10 @@ class RunConfig:
       seed: of parameter initialisation and dropout. (The data has a seed of its own.)
       num_microbatches: the batch is split into this many parts whose gradients are added, for
         memory. Exact: the objective is the same weighted mean over all tokens of the batch.
+      ema_decay: keep an exponential moving average of the trained parameters, ``ema = ema_decay *
+        ema + (1 - ema_decay) * parameters`` after every step, from the first parameters on. It
+        takes the memory of one more set of parameters and is saved as ``ema/…``. None keeps none.
+      eval_ema: validation and hooks judge the average.
       checkpoint_period_steps: save at multiples of this, at the first step and at the end.
       keep_checkpoints: number of newest checkpoints to keep.
       keep_checkpoint_period_steps: keep checkpoints at multiples of this for good.
@@ -38,6 +42,8 @@ class RunConfig:
     train_steps_relative: int | None = None
     seed: int = 0
     num_microbatches: int = 1
+    ema_decay: float | None = None
+    eval_ema: bool = False
     checkpoint_period_steps: int = 1000
     keep_checkpoints: int = 3
     keep_checkpoint_period_steps: int | None = None
@@ -74,6 +80,14 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"RunConfig.{name} = {value} must be at least 1.")
+
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(
+                f"RunConfig.ema_decay = {self.ema_decay} must lie between 0 and 1, such as 0.999; "
+                f"None keeps no average."
+            )
+        if self.eval_ema and self.ema_decay is None:
+            raise ValueError("RunConfig.eval_ema = True needs an average: set RunConfig.ema_decay.")
 
     def last_step(self, first_step: int) -> int:
         """The absolute step to stop at, for a run whose counter starts at `first_step`."""

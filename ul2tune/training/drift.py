@@ -18,7 +18,7 @@ EXEMPT = frozenset(
     }
 )
 # Of the run's own settings only these define it; the others say how long, how often, where.
-RUN_FIELDS = ("seed", "num_microbatches")
+RUN_FIELDS = ("seed", "num_microbatches", "ema_decay")
 
 
 def describe(value: Any) -> Any:

@@ -21,7 +21,7 @@ from ul2tune.training.config import RunConfig
 from ul2tune.training.metrics import MUST_BE_FINITE, NonFiniteLossError, StepRecord, Window
 from ul2tune.training.progress import LiveLine, Rate, Stopwatch
 from ul2tune.training.signals import StopSignal
-from ul2tune.training.state import join
+from ul2tune.training.state import averaged, join
 from ul2tune.training.writers import MetricsWriter
 from ul2tune.types import Hook, HookContext, Tree
 
@@ -195,7 +195,7 @@ def observe(
         return
     _settle(parts, at, keep=0)
     at.watch.stop()
-    params = join(state, frozen)["params"]
+    params = averaged(state, frozen) if config.eval_ema else join(state, frozen)["params"]
     values = dict(validate(params)) if validate is not None else {}
     context = HookContext(
         step=step,

@@ -14,7 +14,7 @@ import jax
 from jax.sharding import Mesh
 
 from ul2tune import sharding
-from ul2tune.checkpoints import layout, streams
+from ul2tune.checkpoints import initialize, layout, streams
 from ul2tune.checkpoints.initialize import InitialCheckpoint, warn_of_other_model
 from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.checkpoints.restore import restore_latest
@@ -107,13 +107,15 @@ class Settings:
 
     def describe(self, prepared: Any) -> dict[str, Any]:
         """What must not change between two starts of one run, as JSON; the mesh may."""
+        defining = {name: getattr(self.run, name) for name in drift.RUN_FIELDS}
         return drift.describe(
             {
                 "model": self.model,
                 "data": self.data,
                 "optimizer": self.optimizer,
                 "loss": self.loss,
-                "run": {name: getattr(self.run, name) for name in drift.RUN_FIELDS},
+                # What is off leaves no trace: checkpoints from before it existed still fit.
+                "run": {name: value for name, value in defining.items() if value is not None},
                 "prepared": prepared,
             }
         )
@@ -182,7 +184,7 @@ def _build(
     optimizer = optimizer_lib.make(
         settings.optimizer, base.abstract_params(model), base.param_axes(model)
     )
-    spec = state_lib.specify(model, optimizer, mesh)
+    spec = state_lib.specify(model, optimizer, mesh, ema=run.ema_decay is not None)
     start = _start(settings, spec, optimizer, feed, init)
     recipe = Recipe(
         model=model,
@@ -192,6 +194,7 @@ def _build(
         seed=run.seed,
         num_sources=len(feed.source_names),
         first_step=start.at.first_step,
+        ema_decay=run.ema_decay,
     )
     checkpoints = CheckpointManager(
         Path(run.model_dir) / layout.SUBDIRECTORY,
@@ -254,6 +257,12 @@ def _start(
     current = settings.describe(feed.fingerprints)
 
     def accept(meta: Mapping[str, Any], where: str) -> None:
+        if run.ema_decay is not None and not initialize.has_ema(meta):
+            raise ValueError(
+                f"RunConfig.ema_decay = {run.ema_decay} was switched on in the middle of a run: "
+                f"{where} holds no average of the steps so far. Leave it None, or start a new "
+                f"MODEL_DIR with INITIAL_CHECKPOINT_PATH = {run.model_dir!r}."
+            )
         drift.check(meta["config"], current, allow=run.allow_config_change, where=where)
 
     # 1. The newest sound checkpoint of this run.

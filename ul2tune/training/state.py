@@ -22,8 +22,8 @@ class StateSpec:
     """Shapes, dtypes and shardings of everything, before anything is computed.
 
     Attributes:
-      state: ``{"step", "params", "opt_state"}`` of `jax.ShapeDtypeStruct`; trainable parameters
-        only.
+      state: ``{"step", "params", "opt_state"}`` of `jax.ShapeDtypeStruct`, and ``"ema"`` if there
+        is an average of the parameters; trainable parameters only.
       frozen: the other parameters.
     """
 
@@ -53,8 +53,13 @@ def split(saved: Tree, spec: StateSpec) -> tuple[dict[str, Any], dict[str, Any]]
     return {**saved, "params": tree.unflatten(parts[0])}, tree.unflatten(parts[1])
 
 
-def specify(model: Any, optimizer: Optimizer, mesh: Mesh) -> StateSpec:
-    """Lays the state out over the mesh.
+def averaged(state: Tree, frozen: Tree) -> dict[str, Any]:
+    """All parameters, those that train by their average."""
+    return tree.merge(state["ema"], frozen)
+
+
+def specify(model: Any, optimizer: Optimizer, mesh: Mesh, *, ema: bool = False) -> StateSpec:
+    """Lays the state out over the mesh; an average of the parameters lies like them.
 
     Raises:
       ValueError: if a parameter does not divide by its mesh axes.
@@ -66,14 +71,14 @@ def specify(model: Any, optimizer: Optimizer, mesh: Mesh) -> StateSpec:
     opt_state = jax.eval_shape(optimizer.tx.init, trainable)
     opt_shardings = state_shardings(opt_state, trainable, trainable_shardings, mesh)
     step = jax.ShapeDtypeStruct((), jnp.int32, sharding=sharding.replicated(mesh))
-    return StateSpec(
-        state={
-            "step": step,
-            "params": _with_shardings(trainable, trainable_shardings),
-            "opt_state": _with_shardings(opt_state, opt_shardings),
-        },
-        frozen=_with_shardings(frozen, frozen_shardings),
-    )
+    state = {
+        "step": step,
+        "params": _with_shardings(trainable, trainable_shardings),
+        "opt_state": _with_shardings(opt_state, opt_shardings),
+    }
+    if ema:
+        state["ema"] = state["params"]
+    return StateSpec(state=state, frozen=_with_shardings(frozen, frozen_shardings))
 
 
 def create(
@@ -93,7 +98,11 @@ def create(
     def build(params: Tree) -> tuple[dict[str, Any], Tree]:
         trainable, frozen = tree.partition(params, optimizer.trainable)
         opt_state = optimizer.tx.init(trainable)
-        return {"step": jnp.int32(first_step), "params": trainable, "opt_state": opt_state}, frozen
+        state = {"step": jnp.int32(first_step), "params": trainable, "opt_state": opt_state}
+        if "ema" in spec.state:
+            # Arrays of its own: both are donated to the step.
+            state["ema"] = jax.tree.map(jnp.copy, trainable)
+        return state, frozen
 
     out_shardings = jax.tree.map(lambda x: x.sharding, (spec.state, spec.frozen))
     if init is None:

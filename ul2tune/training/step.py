@@ -35,6 +35,7 @@ class Recipe:
       seed: of dropout.
       num_sources: how many sources `decoder_source_ids` may name.
       first_step: the step the optimiser state was made at.
+      ema_decay: of the average of the parameters; None keeps none.
     """
 
     model: Any
@@ -44,6 +45,7 @@ class Recipe:
     seed: int = 0
     num_sources: int = 0
     first_step: int = 0
+    ema_decay: float | None = None
 
 
 def train_step(
@@ -52,7 +54,8 @@ def train_step(
     """Returns the state after one update and the metrics of the batch before it.
 
     Args:
-      state: ``{"step": int32, "params": trainable parameters, "opt_state"}``. Donate it.
+      state: ``{"step": int32, "params": trainable parameters, "opt_state"}``, and ``"ema"`` if the
+        recipe averages. Donate it.
       frozen: parameters that get no gradient.
       batch: global batch [B, ...].
       recipe: static configuration.
@@ -80,7 +83,20 @@ def train_step(
         "param_norm": (tree.global_norm(params), one),
         "learning_rate": (recipe.optimizer.learning_rate(state["step"] - recipe.first_step), one),
     }
-    return {"step": state["step"] + 1, "params": params, "opt_state": opt_state}, metrics
+    after = {"step": state["step"] + 1, "params": params, "opt_state": opt_state}
+    if recipe.ema_decay is not None:
+        after["ema"] = moving_average(state["ema"], params, recipe.ema_decay)
+    return after, metrics
+
+
+def moving_average(ema: Tree, params: Tree, decay: float) -> Tree:
+    """``decay * ema + (1 - decay) * params``; it starts as the initial parameters, so there is no
+    bias to correct.
+
+    NUMERICS: in the parameters' float32, and as ``ema + (1 - decay) * (params - ema)``: where both
+    are equal it stays exactly so.
+    """
+    return jax.tree.map(lambda average, new: average + (1 - decay) * (new - average), ema, params)
 
 
 def eval_step(params: Tree, batch: Batch, recipe: Recipe) -> Metrics:

@@ -1,0 +1,167 @@
+"""Anything that holds a model's weights, to look at array by array: ours, Transformers', T5X's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ul2tune.checkpoints import initialize, layout
+from ul2tune.checkpoints.stored import StoredArrays
+from ul2tune.convert import hf, hf_folder, t5x
+from ul2tune.convert.mapping import Leaf
+from ul2tune.training import drift
+
+OURS, TRANSFORMERS, T5X = "ul2tune", "Transformers", "T5X"
+_NO_WEIGHTS = (initialize.OPTIMIZER, "step")
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """One checkpoint.
+
+    Attributes:
+      path: what was opened.
+      kind: whose format it is.
+      shapes, dtypes: of the arrays by name; dtypes are NumPy's names.
+      read: an array by name.
+      facts: what else is known, as JSON.
+      model: the model's configuration, as JSON; {} if unknown.
+      partitions: how arrays lay over a mesh when they were saved.
+    """
+
+    path: str
+    kind: str
+    shapes: Mapping[str, tuple[int, ...]]
+    dtypes: Mapping[str, str]
+    read: Callable[[str], np.ndarray]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict)
+    partitions: Mapping[str, str] = field(default_factory=dict)
+
+
+def open_view(path: str, *, everything: bool = False) -> View:
+    """Opens a checkpoint under the names it has there.
+
+    Args:
+      path: a MODEL_DIR or step folder of ours, a folder of Transformers', or a checkpoint of T5X's.
+      everything: the optimiser's state too.
+
+    Raises:
+      ValueError: if it is none of these, or damaged.
+    """
+    kind = _kind(path)
+    if kind == OURS:
+        return _ours(initialize.resolve(path), everything)
+    if kind == TRANSFORMERS:
+        folder = hf_folder.open_folder(path)
+        return View(
+            path=path,
+            kind=kind,
+            shapes={name: folder.shape(name) for name in sorted(folder.names)},
+            dtypes={name: folder.info(name).dtype for name in folder.names},
+            read=folder.read,
+            facts={"model_type": folder.config.get("model_type")},
+            model=folder.config,
+        )
+    where, tensors = t5x.open_tensors(path)
+    names = sorted(n for n in tensors.names if everything or n.startswith("target/"))
+    return View(
+        path=where,
+        kind=kind,
+        shapes={name: tuple(tensors.shape(name)) for name in names},
+        dtypes=dict.fromkeys(names, ""),  # T5X notes none; known once an array is read
+        read=tensors.read,
+        facts={"step": int(tensors.read(t5x.STEP))},
+    )
+
+
+def open_pair(first: str, second: str, *, everything: bool = False) -> tuple[View, View]:
+    """Two checkpoints under the same names: of different formats, both under ours."""
+    if _kind(first) == _kind(second):
+        return open_view(first, everything=everything), open_view(second, everything=everything)
+    return _as_ours(first), _as_ours(second)
+
+
+def _kind(path: str) -> str:
+    folder = Path(path)
+    ours = (folder, *folder.glob("[0-9]*"), *folder.glob(f"{layout.SUBDIRECTORY}/[0-9]*"))
+    if any((step / layout.META).is_dir() for step in ours):
+        return OURS
+    if (folder / hf_folder.CONFIG).exists():
+        return TRANSFORMERS
+    if "://" not in path and not folder.exists():
+        raise ValueError(f"{path} does not exist.")
+    return T5X
+
+
+def _ours(step_dir: Path, everything: bool) -> View:
+    arrays = StoredArrays(step_dir)
+    wanted = [p for p in arrays.shapes if everything or p.split("/")[0] not in _NO_WEIGHTS]
+    config = arrays.meta.get("config", {})
+    facts = {"step": arrays.meta["step"], "config": digest(config)}
+    if "merged" in arrays.meta:
+        facts["merged from"] = [
+            f"{term['coefficient']:+.6g} x {term['checkpoint']}" for term in arrays.meta["merged"]
+        ]
+    if not everything:
+        facts["further arrays"] = len(arrays.shapes) - len(wanted)
+    return View(
+        path=str(step_dir),
+        kind=OURS,
+        shapes={path: arrays.shapes[path] for path in wanted},
+        dtypes=arrays.dtypes,
+        read=arrays.read,
+        facts=facts,
+        model=config.get("model", {}),
+        partitions=arrays.partitions(),
+    )
+
+
+def _as_ours(path: str) -> View:
+    """Only the parameters, named and shaped as ours."""
+    kind, prefix = _kind(path), f"{initialize.PARAMS}/"
+    if kind == OURS:
+        view = _ours(initialize.resolve(path), False)
+        names = [name for name in view.shapes if name.startswith(prefix)]
+        return View(
+            path=view.path,
+            kind=kind,
+            shapes={name: view.shapes[name] for name in names},
+            dtypes=view.dtypes,
+            read=view.read,
+            model=view.model,
+        )
+    source = hf.open_model(path) if kind == TRANSFORMERS else t5x.open_model(path)
+    shapes = {f"{prefix}{name}": shape for name, shape, _ in _arrays(source)}
+
+    def read(name: str) -> np.ndarray:
+        for found, shape, layers in _arrays(source):
+            if f"{prefix}{found}" == name:
+                return np.stack(list(layers)).reshape(shape)
+        raise AssertionError(name)
+
+    return View(
+        path=path,
+        kind=kind,
+        shapes=shapes,
+        dtypes=dict.fromkeys(shapes, "float32"),
+        read=read,
+        model=drift.describe(source.config),
+    )
+
+
+def _arrays(source: Any) -> Iterator[tuple[str, tuple[int, ...], Iterator[np.ndarray]]]:
+    for leaf, shape, layers in source.arrays():
+        yield leaf.path if isinstance(leaf, Leaf) else leaf, shape, layers
+
+
+def digest(config: Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits that tell configurations apart."""
+    text = json.dumps(config, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
