@@ -68,6 +68,13 @@ PUBLISHED = {
     "gemma3_4b": 3880.1,
     "gemma3_12b": 11766,
     "gemma3_27b": 27009,
+    # Sums of Gemma's and the cross-attention's; T5Gemma 2's as announced (370M, 1.7B, 7B).
+    "t5gemma_2b_2b": 5597,
+    "t5gemma_9b_2b": 12292,
+    "t5gemma_9b_9b": 20333,
+    "t5gemma2_270m_270m": 369,
+    "t5gemma2_1b_1b": 1698,
+    "t5gemma2_4b_4b": 7089,
 }
 ALL = sorted(path.stem for path in FOLDER.glob("*.gin"))
 

@@ -9,7 +9,7 @@ Arrays: ``inputs/…`` token ids, ``logits``, ``loss``, ``grad/<tensor>`` of the
 (greedy), and ``tap/<module>/in|out`` of sub-modules. Kinds and their inputs:
 
     seq2seq   inputs/encoder [B, S], inputs/targets [B, L], 0 behind the end; logits [B, L, V] from
-              reading 0 and the targets; loss: mean over targets that are not 0
+              reading the start and the targets; loss: mean over targets that are not 0
     causal    inputs/tokens [B, L], 0 behind the end; logits [B, L, V]; loss: mean over the tokens
               behind the first that are not 0; inputs/prompt [B, P] without padding, `generated` is
               what follows it
@@ -45,6 +45,9 @@ class Case:
       dtype: of the saved weights, a torch name.
       max_shard_size: of the saved files.
       golden: whether it is kept in the tree.
+      start_id: what the decoder of a "seq2seq" reads first (our features have 0 there).
+      saved_as: the name in files of a parameter of the model.
+      absent: pattern of tensors that our exports do not have.
     """
 
     name: str
@@ -55,6 +58,9 @@ class Case:
     dtype: str = "float32"
     max_shard_size: str = "5GB"
     golden: bool = True
+    start_id: int = 0
+    saved_as: Callable[[str], str] = lambda name: name
+    absent: str | None = None
 
 
 def make_inputs(kind: str, vocab_size: int, seed: int) -> dict[str, np.ndarray]:

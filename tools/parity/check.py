@@ -71,7 +71,7 @@ def load(folder: Path) -> Loaded:
     """Imports a case's model."""
     facts = json.loads((folder / case_lib.FACTS).read_text())
     reference = case_lib.read_reference(folder)
-    source = hf.open_model(folder / case_lib.MODEL)
+    source = hf.open_model(folder / case_lib.MODEL, text_only=True)
     config = dataclasses.replace(source.config, dtype="float32")  # type: ignore[type-var]
     batch, targets = BATCHES[facts["kind"]](reference)
     params = hf.load_params(source, base.abstract_params(config))

@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 # tools/parity/<family>.py holds a family's cases, ours_<family>.py how to run its sub-modules.
-FAMILIES = ("t5", "decoder")
+FAMILIES = ("t5", "decoder", "t5gemma")
 
 
 def main() -> None:

@@ -5,12 +5,11 @@ source.config                                     # ours
 for path, shape, layers in source.arrays(): …     # our arrays, layer by layer, float32
 params = load_params(folder, abstract)            # or straight onto a mesh
 
-write_model(folder, Export(config=…, like=…, dtypes=…), read)
+write_model(folder, plan_export(Export(config=…, like=…, dtypes=…)), read, report)
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,12 +26,13 @@ from ul2tune.convert import hf_folder
 from ul2tune.convert.hf_decoder import DecoderFamily
 from ul2tune.convert.hf_folder import HFFolder
 from ul2tune.convert.hf_t5 import T5Family
-from ul2tune.convert.mapping import Family, Leaf
+from ul2tune.convert.hf_t5gemma import T5GemmaFamily
+from ul2tune.convert.mapping import Family, Leaf, matches
 from ul2tune.convert.safetensors_io import DTYPES, Entry
 from ul2tune.models import base
 from ul2tune.types import Tree
 
-FAMILIES: tuple[Family, ...] = (T5Family(), DecoderFamily())
+FAMILIES: tuple[Family, ...] = (T5Family(), DecoderFamily(), T5GemmaFamily())
 # What float32 holds exactly.
 STORED = ("F32", "BF16", "F16")
 MAX_SHARD_BYTES = 5 * 10**9
@@ -111,8 +111,7 @@ class Source:
         Raises:
           ValueError: if it holds a NaN or an infinity, or differs from a copy of it in the files.
         """
-        name = leaf.names[index]
-        value = self.folder.read(name)
+        value = self.folder.read(name := leaf.names[index])
         _check_finite(value, f"Tensor {name!r} of {self.folder.path}")
         for alias in leaf.aliases:
             if alias in self.folder.names and not self.folder.equal(name, alias):
@@ -132,9 +131,14 @@ class Source:
             yield leaf, shapes[leaf.path].shape, layers
 
 
-def open_model(path: str | Path) -> Source:
+def open_model(path: str | Path, *, text_only: bool = False) -> Source:
     """Opens a folder in Transformers' format; checks all names, shapes and dtypes, reads no numbers
     (but those of a tied head).
+
+    Args:
+      path: the folder.
+      text_only: leave behind what sees images (T5Gemma 2), which is refused otherwise. An export
+        does not have it either: Transformers then makes it new, and says so.
 
     Raises:
       ValueError: for anything missing, unused, of the wrong shape or dtype, hostile, or not
@@ -152,7 +156,7 @@ def open_model(path: str | Path) -> Source:
         raise ValueError(f"{folder.path}: {error}") from error
     _check_size(folder, config)
     source = Source(folder=folder, family=family, config=config, leaves=family.leaves(config, hf))
-    _check_names(source)
+    _check_names(source, text_only)
     _check_tensors(source)
     return source
 
@@ -167,7 +171,7 @@ def _check_size(folder: HFFolder, config: base.ModelConfig) -> None:
         raise ValueError(f"{folder.path}: its config.json describes no model of possible size.")
 
 
-def _check_names(source: Source) -> None:
+def _check_names(source: Source, text_only: bool) -> None:
     folder, leaves = source.folder, source.leaves
     wanted = {name for leaf in leaves for name in leaf.names}
     if missing := sorted(wanted - set(folder.names)):
@@ -176,10 +180,18 @@ def _check_names(source: Source) -> None:
             f"({len(missing)} such tensors)."
         )
     known = wanted | {alias for leaf in leaves for alias in leaf.aliases}
+    family = source.family
+    parts = sorted(name for name in folder.names if matches(name, family.parts))
+    if parts and not text_only:
+        raise ValueError(
+            f"{folder.path} holds tensor {parts[0][:200]!r} of a part that is not for text, which "
+            f"our model does not have ({len(parts)} such tensors). To leave it behind, import with "
+            f"text_only (ul2tune import hf --text_only)."
+        )
     unused = sorted(
         name
         for name in set(folder.names) - known
-        if not any(re.fullmatch(pattern, name) for pattern in source.family.ignored)
+        if not matches(name, family.ignored + family.parts)
     )
     if unused:
         raise ValueError(
@@ -279,12 +291,14 @@ class Checkpoint:
 
     Attributes:
       path: the folder.
+      text_only: as in :func:`open_model`.
     """
 
     path: str
+    text_only: bool = False
 
     def __call__(self, abstract: Tree) -> Tree:
-        return load_params(self.path, abstract)
+        return load_params(open_model(self.path, text_only=self.text_only), abstract)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -354,29 +368,30 @@ def plan_export(export: Export) -> Plan:
 
 
 def write_model(
-    folder: Path, plan: Plan, read: Callable[[str], np.ndarray], report: Callable[[int], object]
+    folder: Path, plan: Plan, read: Callable[[str], Any], report: Callable[[int], object]
 ) -> None:
     """Writes config.json and the weights into `folder`.
 
     Args:
       folder: an empty folder.
       plan: of :func:`plan_export`.
-      read: our parameter by path, float32; called once per path, in the order of the table.
+      read: our parameter by path: a float32 array, or something that yields the layers of a stack
+        one by one (`checkpoints.pieces`); called once per path, in the order of the table.
       report: called with the bytes of every tensor that was written.
 
     Raises:
       ValueError: if a number is not finite, or not in its dtype.
     """
-    current: dict[str, np.ndarray] = {}
+    layers: Iterator[np.ndarray] = iter(())
 
     def produce(entry: Entry) -> np.ndarray:
+        nonlocal layers
         leaf, index = plan.places[entry.name]
-        if leaf.path not in current:
-            current.clear()
-            current[leaf.path] = read(leaf.path)
-        value = current[leaf.path][index] if leaf.stacked else current[leaf.path]
+        if index == 0:
+            found = read(leaf.path)
+            layers = iter(found if leaf.stacked else [np.asarray(found)])
         with np.errstate(over="ignore"):
-            value = leaf.to_theirs(value).astype(DTYPES[entry.dtype])
+            value = leaf.to_theirs(next(layers)).astype(DTYPES[entry.dtype], copy=False)
         _check_finite(value, f"Tensor {entry.name!r} as {_TORCH[entry.dtype]}")
         report(entry.num_bytes)
         return value

@@ -92,7 +92,7 @@ class DecoderFamily(Family):
         fields.expect("add_cross_attention", False)
         fields.expect("pretraining_tp", 1)
         tied = fields.boolean("tie_word_embeddings", kind in ("opt", *GEMMA))
-        values = _opt(fields) if kind == "opt" else _rotary_model(fields, kind)
+        values = _opt(fields) if kind == "opt" else rotary_model(fields, kind)
         return DecoderConfig(
             **values,
             vocab_size=fields.positive("vocab_size"),
@@ -107,7 +107,7 @@ class DecoderFamily(Family):
     def config_to_hf(self, config: DecoderConfig, like: Mapping[str, Any]) -> dict[str, Any]:
         like = _text_part(like)
         kind = _kind(config, like.get("model_type"))
-        theirs = _described(config, kind)
+        theirs = described(config, kind)
         stale = ("rope_scaling", "rope_parameters", "sliding_window_pattern", _TIED, _PREFIX)
         kept = {name: value for name, value in like.items() if name not in stale}
         theirs = {**kept, "model_type": kind, "architectures": [_ARCHITECTURES[kind]], **theirs}
@@ -181,7 +181,8 @@ def _opt(fields: Fields) -> dict[str, Any]:
     }
 
 
-def _rotary_model(fields: Fields, kind: str) -> dict[str, Any]:
+def rotary_model(fields: Fields, kind: str) -> dict[str, Any]:
+    """Fields of `DecoderConfig` in the config.json of a model that rotates its positions."""
     hf, gemma = fields.values, kind in GEMMA
     width, heads = fields.positive("hidden_size"), fields.positive("num_attention_heads")
     fields.expect("use_bidirectional_attention", False)
@@ -249,7 +250,7 @@ def _kind(config: DecoderConfig, liked: Any) -> str:
     return "llama" if liked != "qwen2" or not config.attention_bias else "qwen2"
 
 
-def _described(config: DecoderConfig, kind: str) -> dict[str, Any]:
+def described(config: DecoderConfig, kind: str) -> dict[str, Any]:
     """The fields of config.json that say what `config` is, as far as `kind` has such fields."""
     common = {
         "vocab_size": config.vocab_size,

@@ -17,6 +17,7 @@ only move numbers: a sum has no exact inverse, so norms that apply ``1 + w`` hol
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypedDict
@@ -92,11 +93,14 @@ class Family(Protocol):
       config_type: the class of our configuration.
       ignored: patterns (`re.fullmatch`) of tensors that files may hold and no model reads, such as
         buffers that are computed.
+      parts: patterns of tensors of what we do not have, such as the part that sees images: they are
+        left behind where the user says that text is all, and refused otherwise.
     """
 
     model_types: tuple[str, ...]
     config_type: type
     ignored: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
 
     def observe(self, hf: Mapping[str, Any], tensors: Tensors) -> Mapping[str, Any]:
         """Returns `hf` completed by what only the tensors tell (T5: whether it has a head)."""
@@ -130,6 +134,11 @@ class Family(Protocol):
         `hf` is the config.json that the names belong to: the imported or the exported one.
         """
         ...
+
+
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a whole name matches one of some regular expressions."""
+    return any(re.fullmatch(pattern, name) for pattern in patterns)
 
 
 def numbered(pattern: str, count: int) -> tuple[str, ...]:

@@ -108,7 +108,8 @@ def _cudnn(
         raise ValueError(f"attention = 'cudnn' {problem}; use 'xla' or 'chunked'.")
     # NUMERICS: the bias is rounded to bfloat16; cuDNN's float32 bias has given NaN gradients.
     options: dict = {"bias": None if bias_BHLS is None else bias_BHLS.astype(dtype)}
-    if visibility.packed or visibility.prefix_BL is not None or visibility.window is not None:
+    beyond_segments = (visibility.prefix_BL, visibility.window, visibility.own_keys)
+    if visibility.packed or any(value is not None for value in beyond_segments):
         # Folded into the bias, [B, H, L, S] in memory: segments cost what "xla" costs.
         options["mask"] = visibility.mask()[:, None]
     else:

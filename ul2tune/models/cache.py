@@ -1,7 +1,7 @@
 """What decoding remembers: keys and values of every layer.
 
 Axes: N layers, B batch, L target length, S source length or slots, H heads, K key/value heads,
-A head size.
+A head size. T5 has K = H.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from ul2tune.sharding import constrain
 
-AXES = ("layers", "batch", "length", "heads", "kv")
+AXES = ("layers", "batch", "length", "kv_heads", "kv")
 
 
 @functools.partial(
@@ -28,10 +28,10 @@ class DecodeCache:
     """A pytree; every array has the batch as its second axis, `source_BS` as its first.
 
     Attributes:
-      self_key: [N, B, L, H, A], of the positions decoded so far; zeros after them.
-      self_value: [N, B, L, H, A].
-      cross_key: [N, B, S, H, A], computed once from the encoder's output.
-      cross_value: [N, B, S, H, A].
+      self_key: [N, B, L, K, A], of the positions decoded so far; zeros after them.
+      self_value: [N, B, L, K, A].
+      cross_key: [N, B, S, K, A], computed once from the encoder's output.
+      cross_value: [N, B, S, K, A].
       source_BS: segment ids of the source: 1 at real tokens, 0 at padding.
     """
 
@@ -57,18 +57,15 @@ class DecodeCache:
         )
 
     def append(
-        self, layer: jax.Array, index: jax.Array | int, key_B1HA: jax.Array, value_B1HA: jax.Array
+        self, layer: jax.Array, index: jax.Array | int, key_B1KA: jax.Array, value_B1KA: jax.Array
     ) -> DecodeCache:
         """Writes one position of one layer."""
         start = (layer, 0, index, 0, 0)
         return dataclasses.replace(
             self,
-            self_key=jax.lax.dynamic_update_slice(self.self_key, key_B1HA[None], start),
-            self_value=jax.lax.dynamic_update_slice(self.self_value, value_B1HA[None], start),
+            self_key=jax.lax.dynamic_update_slice(self.self_key, key_B1KA[None], start),
+            self_value=jax.lax.dynamic_update_slice(self.self_value, value_B1KA[None], start),
         )
-
-
-PROMPT_AXES = ("layers", "batch", "length", "kv_heads", "kv")
 
 
 @functools.partial(

@@ -28,14 +28,14 @@ def real(batch: Batch) -> jax.Array:
     return later_BL.at[:, 0].set(True)
 
 
-def positions(batch: Batch) -> jax.Array:
+def positions(batch: Batch, side: str = "decoder") -> jax.Array:
     """Positions in their documents [B, L] (B = 1 where no row is packed)."""
-    if "decoder_positions" in batch:
-        return jnp.asarray(batch["decoder_positions"])
-    index_BL = jnp.arange(batch["decoder_input_tokens"].shape[1])[None]
-    if "decoder_segment_ids" not in batch:
+    if f"{side}_positions" in batch:
+        return jnp.asarray(batch[f"{side}_positions"])
+    index_BL = jnp.arange(batch[f"{side}_input_tokens"].shape[1])[None]
+    if f"{side}_segment_ids" not in batch:
         return index_BL
-    ids_BL = jnp.asarray(batch["decoder_segment_ids"])
+    ids_BL = jnp.asarray(batch[f"{side}_segment_ids"])
     starts_BL = jnp.diff(ids_BL, axis=1, prepend=0) != 0
     first_BL = jax.lax.cummax(jnp.where(starts_BL, index_BL, 0), axis=1)
     return index_BL - first_BL

@@ -19,7 +19,7 @@ from flax import nnx
 
 from ul2tune.models import decoder_features, grouped, layers
 from ul2tune.models.attention import Implementation
-from ul2tune.models.cache import PROMPT_AXES, PromptCache
+from ul2tune.models.cache import AXES, PromptCache
 from ul2tune.models.decoder_block import Block, Layout
 from ul2tune.models.folding import fold
 from ul2tune.models.layers import linear, param
@@ -181,7 +181,7 @@ class Decoder(nnx.Module):
         layout, how = Layout(config, positions_BL, length), self._implementation()
         slots = length + max_decode_length
         shape = (config.num_layers, batch, slots, config.num_kv_heads, config.head_dim)
-        empty = constrain(jnp.zeros(shape, config.dtype), *PROMPT_AXES)
+        empty = constrain(jnp.zeros(shape, config.dtype), *AXES)
         zeros_B = jnp.zeros(batch, jnp.int32)
         cache = PromptCache(
             key=empty, value=empty, lengths_B=zeros_B, last_B=zeros_B, prompt_slots=length

@@ -36,6 +36,7 @@ class Heads:
       norm: kind of the norms of queries and keys (`norms.NORMS`); None = not normed.
       norm_eps: of those norms.
       softcap: bound of the logits; None = unbounded.
+      source_d_model: width of what keys and values are made of; None = `d_model`.
     """
 
     d_model: int
@@ -48,6 +49,7 @@ class Heads:
     norm: str | None = None
     norm_eps: float = 1e-6
     softcap: float | None = None
+    source_d_model: int | None = None
 
 
 class GroupedQueryAttention(nnx.Module):
@@ -60,14 +62,13 @@ class GroupedQueryAttention(nnx.Module):
 
     def __init__(self, sizes: Heads, key: jax.Array):
         self.sizes, d = sizes, sizes.d_model
-        keys = jax.random.split(key, 4)
+        keys, source = jax.random.split(key, 4), sizes.source_d_model or d
         queries = {"heads": sizes.num_heads, "kv": sizes.head_dim}
         shared = {"kv_heads": sizes.num_kv_heads, "kv": sizes.head_dim}
         # Unit logits and outputs from unit inputs: the scale is not in the query's init as in T5.
-        std = d**-0.5
-        self.query = param(normal(std), keys[0], embed=d, **queries)
-        self.key = param(normal(std), keys[1], embed=d, **shared)
-        self.value = param(normal(std), keys[2], embed=d, **shared)
+        self.query = param(normal(d**-0.5), keys[0], embed=d, **queries)
+        self.key = param(normal(source**-0.5), keys[1], embed=source, **shared)
+        self.value = param(normal(source**-0.5), keys[2], embed=source, **shared)
         out_std = (sizes.num_heads * sizes.head_dim) ** -0.5
         self.out = param(normal(out_std), keys[3], **queries, embed=d)
         if sizes.bias:

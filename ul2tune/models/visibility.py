@@ -19,6 +19,9 @@ An attention implementation builds only the part of the mask it needs.
         q 3       x x x x .             q 3       . . x x .       . . x x .
         q 4       x x x x x             q 4       . . . x x       . . . x x
 
+Keys of another sequence may follow the own ones in one softmax (T5Gemma 2's merged attention, where
+the decoder's own keys and the encoder's are read together); to them only segments apply.
+
 Axes: B batch, L query length, S key length.
 """
 
@@ -40,15 +43,15 @@ MASKED = -1e30
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["query_BL", "key_BS", "prefix_BL", "window"],
-    meta_fields=["causal", "packed"],
+    data_fields=["query_BL", "key_BS", "prefix_BL", "window", "right_window"],
+    meta_fields=["causal", "packed", "own_keys"],
 )
 @dataclass(frozen=True, kw_only=True)
 class Visibility:
     """Which keys a query sees: those of its own segment and, if causal, not to its right.
 
     A prefix exempts from causality, a window restricts on both sides. Both are for self-attention,
-    where queries and keys are the same positions (L = S).
+    where queries and keys are the same positions (L = S, or the first L of S with `own_keys`).
 
     Attributes:
       query_BL: segment id of each query, 0 at padding.
@@ -59,6 +62,9 @@ class Visibility:
         wherever they stand (SeqIO's `decoder_causal_attention`). None = nowhere.
       window: only keys less than so many positions away are seen; an integer, or an array [] that
         differs between layers. None = all.
+      right_window: the same of keys to the right, where it is another. None = `window`.
+      own_keys: how many keys, the first ones, are of the queries' sequence; those behind them are
+        seen by segment alone. None = causality, prefix and window apply to all.
     """
 
     query_BL: jax.Array
@@ -67,6 +73,8 @@ class Visibility:
     packed: bool
     prefix_BL: jax.Array | None = None
     window: jax.Array | int | None = None
+    right_window: jax.Array | int | None = None
+    own_keys: int | None = None
 
     def mask(self, first_key: Any = 0, num_keys: int | None = None) -> jax.Array:
         """Returns booleans [B, L, S] for `num_keys` keys from `first_key` on (default: all)."""
@@ -74,7 +82,9 @@ class Visibility:
         key_BS = jax.lax.dynamic_slice_in_dim(self.key_BS, first_key, num_keys, axis=1)
         mask_BLS = self.query_BL[:, :, None] == key_BS[:, None, :]
         query_L = jnp.arange(self.query_BL.shape[1])
-        distance_LS = query_L[:, None] - (first_key + jnp.arange(num_keys))[None]
+        index_S = first_key + jnp.arange(num_keys)
+        distance_LS = query_L[:, None] - index_S[None]
+        other_11S = self.own_keys is not None and (index_S >= self.own_keys)[None, None]
         if self.causal:
             seen_BLS = (distance_LS >= 0)[None]
             if self.prefix_BL is not None:
@@ -83,9 +93,11 @@ class Visibility:
                 padded_BS = jnp.pad(prefix_BL, ((0, 0), (0, num_keys)))
                 prefix_BS = jax.lax.dynamic_slice_in_dim(padded_BS, first_key, num_keys, axis=1)
                 seen_BLS = seen_BLS | (prefix_BL[:, :, None] & prefix_BS[:, None])
-            mask_BLS &= seen_BLS
+            mask_BLS &= seen_BLS | other_11S
         if self.window is not None:
-            mask_BLS &= (jnp.abs(distance_LS) < self.window)[None]
+            right = self.window if self.right_window is None else self.right_window
+            near_LS = (distance_LS < self.window) & (-distance_LS < right)
+            mask_BLS &= near_LS[None] | other_11S
         return mask_BLS
 
 
