@@ -199,14 +199,10 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
         "--t5x_format", choices=("legacy", "orbax"),
         help="t5x: msgpack and zarr, or Orbax (default: legacy)",
     )  # fmt: skip
+    _ema_argument(parser)
     _optimizer_state_argument(parser)
 
 
-def _optimizer_state_argument(parser: argparse.ArgumentParser) -> None:
-    _ema_argument(parser)
-    parser.add_argument(
-        "--no_optimizer_state", action="store_true", default=None,
-        help="t5x: leave Adafactor's state out",
 def _merge_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "Without --weights: the average. With --weights=0.3,0.7: an interpolation. With --base: "
@@ -232,6 +228,10 @@ def _ema_argument(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def _optimizer_state_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no_optimizer_state", action="store_true", default=None,
+        help="t5x: leave Adafactor's state out",
     )  # fmt: skip
 
 
@@ -242,11 +242,11 @@ _ARGUMENTS = {
     "train": _distributed_arguments,
     "evaluate": _distributed_arguments,
     "infer": _infer_arguments,
+    "merge": _merge_arguments,
     "inspect": _inspect_arguments,
     "demo": _demo_arguments,
     "init": _init_arguments,
 }
-    "merge": _merge_arguments,
 
 
 def _nearest(name: str, known: Sequence[str] | dict) -> str:
