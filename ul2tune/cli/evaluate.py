@@ -1,17 +1,37 @@
-"""`ul2tune evaluate`: score a checkpoint on the tasks of a mixture."""
+"""`ul2tune evaluate`: score a checkpoint on the tasks of a mixture, or average what was scored."""
 
 from __future__ import annotations
 
 import argparse
+import json
 
 from ul2tune.cli import distributed, launch
 from ul2tune.cli.prepared import prepare_missing
+from ul2tune.evaluation import averages
+from ul2tune.evaluation.report import write_atomically
 from ul2tune.evaluation.run import evaluate
 
 ROOTS = (prepare_missing, evaluate)
 
 
 def run(options: argparse.Namespace) -> None:
+    if options.outputs:
+        _average(options)
+        return
+    if options.tasks is not None:
+        raise ValueError("--tasks is about outputs to average: name their folders.")
     config = launch.load(options, roots=ROOTS)
     config.call(prepare_missing, process_index=distributed.initialize(options))
     config.call(evaluate)
+
+
+def _average(options: argparse.Namespace) -> None:
+    """Averages several outputs; writes all of it and prints the means."""
+    if options.gin_file or options.gin:
+        raise ValueError("Outputs are averaged as they are; drop the gin files and bindings.")
+    table = averages.combine(options.outputs, options.tasks)
+    text = json.dumps(table, ensure_ascii=False, indent=1, sort_keys=True)
+    write_atomically(options.report, text + "\n")
+    for line in averages.lines(table):
+        print(line)
+    print(f"Wrote {options.report}.")

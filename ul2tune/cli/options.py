@@ -102,6 +102,21 @@ def _distributed_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "outputs", nargs="*", metavar="OUTPUT",
+        help="instead of a checkpoint: EVAL_OUTPUT_DIRs of one checkpoint (0-shot, 5-shot, …), "
+        "whose scores are averaged over prompts, tasks, categories and shots",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tasks", metavar="FILE", help="outputs: JSON with the tasks to merge, see docs/mixing.md"
+    )
+    parser.add_argument(
+        "--report", default="averages.json", metavar="FILE", help="where the averages go"
+    )
+    _distributed_arguments(parser)
+
+
 def _infer_arguments(parser: argparse.ArgumentParser) -> None:
     _distributed_arguments(parser)
 
@@ -166,6 +181,10 @@ def _import_arguments(parser: argparse.ArgumentParser) -> None:
         "t5x: as stored)",
     )  # fmt: skip
     parser.add_argument("--revision", metavar="REV", help="hf: branch, tag or commit")
+    parser.add_argument(
+        "--text_only", action="store_true",
+        help="hf: leave behind the part of T5Gemma 2 that sees images, which is refused otherwise",
+    )  # fmt: skip
     parser.add_argument(
         "--set", action="append", metavar="FIELD=VALUE",
         help="t5x: a field of T5Config that names and shapes do not show (repeatable), such as "
@@ -240,7 +259,7 @@ _ARGUMENTS = {
     "export": _export_arguments,
     "prepare": _gin_arguments,
     "train": _distributed_arguments,
-    "evaluate": _distributed_arguments,
+    "evaluate": _evaluate_arguments,
     "infer": _infer_arguments,
     "merge": _merge_arguments,
     "inspect": _inspect_arguments,

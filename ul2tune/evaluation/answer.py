@@ -38,6 +38,8 @@ class Answer:
     def to_json(self, split_hash: str) -> dict[str, Any]:
         """One line of `predictions.jsonl`."""
         example = self.example
+        # With queries, `inputs_text` is not what was asked.
+        queries = [asdict(query) for query in example.queries]
         line: dict[str, Any] = {
             "task": example.task,
             "id": example.id,
@@ -48,16 +50,13 @@ class Answer:
             "template_id": example.template_id,
             "seed": example.seed,
             "split_hash": split_hash,
+            **({"queries": queries} if queries else {"prompt": example.inputs_text}),
             "truncated": example.truncated,
             "demo_ids": list(example.demo_ids),
             "references": list(example.references),
             "prediction": self.text,
             "scores": dict(self.scores),
         }
-        if example.queries:  # `inputs_text` is not what was asked
-            line["queries"] = [asdict(query) for query in example.queries]
-        else:
-            line["prompt"] = example.inputs_text
         if self.choices:
             line["answer_choices"] = [choice.strip() for choice in example.answer_choices]
             line["log_likelihood_sum"] = [round(choice.sum, 4) for choice in self.choices]

@@ -188,6 +188,27 @@ def combine(outputs: Sequence[str | Path], tasks_file: str | Path | None = None)
     }
 
 
+def lines(table: Mapping[str, Any]) -> list[str]:
+    """The means of :func:`combine` as text: over categories by shots, and over shots."""
+    text = list(table["notes"])
+    parts = {"all": table["averages"]["all"], **table["averages"]["split_levels"]}
+    for name, report in parts.items():
+        text += [f"{name}: {note}" for note in report["notes"]]
+        for score, mean in report.get("mean_over_shots", {}).items():
+            by_shots = [
+                f"{shots}-shot {own['mean_over_categories'][score]:.2f}"
+                for shots, own in report["shots"].items()
+                if score in own["mean_over_categories"]
+            ]
+            text.append(f"{name}  {score}: {mean:.2f}  ({', '.join(by_shots)})")
+    for score, own in table["seeds"].get("mean_over_tasks", {}).items():
+        text.append(
+            f"seeds  {score}: average {own['average']:.2f}, worst {own['worst']:.2f} "
+            f"({own['num_tasks']} tasks)"
+        )
+    return text
+
+
 def _averages(found: Sequence[PromptResult]) -> dict[str, Any]:
     try:
         return aggregate.aggregate([_result(result) for result in found]).to_json()

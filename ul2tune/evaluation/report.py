@@ -74,8 +74,9 @@ def write(output_dir: str | Path, answers: Sequence[Answer], table: Mapping[str,
     write_atomically(folder / "metrics.json", text + "\n")
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: str | Path, text: str) -> None:
     """Writes a file under another name and renames it."""
+    path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)

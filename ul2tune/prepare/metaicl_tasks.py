@@ -5,14 +5,14 @@ folder/<task>/<task>_<k>_<seed>_train.jsonl, …_test.jsonl
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import seqio
 
-from ul2tune.instructions import metaicl
+from ul2tune.instructions import metaicl, reading
 from ul2tune.instructions.metaicl import MetaICL, TaskFile
 from ul2tune.prepare.record_tasks import register_record_task, tk_instruct_renderer
 from ul2tune.prepare.tasks import VocabularyLike
@@ -33,7 +33,7 @@ def register_metaicl(
 
     A training task reads the training file with the most examples; a test task takes its demos
     from the training file of `config.demos` examples and `seed`, and asks what is in the test file
-    of that seed. To report average and worst, register once for each of `metaicl.SEEDS`.
+    of that seed. For average and worst over seeds, see :func:`register_metaicl_seeds`.
 
     Args:
       folder: your copy of the data.
@@ -54,27 +54,83 @@ def register_metaicl(
     roles = _roles(folder, setting)
     mixtures = []
     for role, mixture in (("train", name), ("test", f"{name}_eval")):
-        names = []
-        for task in roles[role]:
-            corpus = _corpus(folder / task, role, config, seed)
-            if corpus is None and setting is None:
-                continue
-            if corpus is None:
-                raise ValueError(
-                    f"{folder / task} has no {role} file for k={config.demos}, seed={seed}; files "
-                    f"are called {task}_<k>_<seed>_{role}.jsonl."
-                )
-            slug = re.sub(r"[^\w.]", "_", f"{mixture}_{task}")
-            render = tk_instruct_renderer(metaicl.render, config=config)
-            # As MetaICL: neither side has an end of sequence.
-            register_record_task(slug, corpus, render, vocabulary=vocabulary, seed=seed, eos=())
-            names.append(slug)
-        if names:
-            seqio.MixtureRegistry.add(mixture, names, default_rate=1.0)
-        mixtures.append(mixture if names else "")
+        found = _corpora(folder, role, roles[role], config, seed, strict=setting is not None)
+        mixtures.append(_register(mixture, found, {seed: mixture}, config, vocabulary))
     if not any(mixtures):
         raise ValueError(f"{folder} has no files <task>/<task>_<k>_<seed>_train.jsonl.")
     return mixtures[0], mixtures[1]
+
+
+def register_metaicl_seeds(
+    folder: str | Path,
+    *,
+    name: str = "metaicl_eval_seeds",
+    setting: str | Path | None = None,
+    config: MetaICL | None = None,
+    seeds: Sequence[int] = metaicl.SEEDS,
+    vocabulary: VocabularyLike = "stdlib",
+) -> str:
+    """Registers the test tasks of every seed and the mixture `name` of them all.
+
+    `evaluate` then reports average and worst over seeds (`seeds` in `metrics.json`). Tasks are
+    called ``<name>_<seed>_<task>``.
+
+    Args:
+      folder, setting, config, vocabulary: as for :func:`register_metaicl`.
+      name: of the mixture.
+      seeds: of the files.
+
+    Returns:
+      The name of the mixture; "" if there are no files of these seeds and no setting asks for them.
+
+    Raises:
+      ValueError: if a task that the setting names lacks a seed's files.
+    """
+    folder, config = Path(folder), config or MetaICL()
+    names = _roles(folder, setting)["test"]
+    found = [
+        one
+        for seed in seeds
+        for one in _corpora(folder, "test", names, config, seed, strict=setting is not None)
+    ]
+    return _register(name, found, {seed: f"{name}_{seed}" for seed in seeds}, config, vocabulary)
+
+
+def _corpora(
+    folder: Path, role: str, tasks: Sequence[str], config: MetaICL, seed: int, *, strict: bool
+) -> list[tuple[str, TaskFile]]:
+    """Tasks of one role with their files."""
+    found = []
+    for task in tasks:
+        corpus = _corpus(folder / task, role, config, seed)
+        if corpus is not None:
+            found.append((task, corpus))
+        elif strict:
+            raise ValueError(
+                f"{folder / task} has no {role} file for k={config.demos}, seed={seed}; files "
+                f"are called {task}_<k>_<seed>_{role}.jsonl."
+            )
+    return found
+
+
+def _register(
+    mixture: str,
+    corpora: Sequence[tuple[str, TaskFile]],
+    prefixes: Mapping[int, str],
+    config: MetaICL,
+    vocabulary: VocabularyLike,
+) -> str:
+    """Registers tasks, called by their seed's prefix, and the mixture if there are any."""
+    names = []
+    render = tk_instruct_renderer(metaicl.render, config=config)
+    for task, corpus in corpora:
+        name = re.sub(r"[^\w.]", "_", f"{prefixes[corpus.seed]}_{task}")
+        # As MetaICL: neither side has an end of sequence.
+        register_record_task(name, corpus, render, vocabulary=vocabulary, seed=corpus.seed, eos=())
+        names.append(name)
+    if names:
+        seqio.MixtureRegistry.add(mixture, names, default_rate=1.0)
+    return mixture if names else ""
 
 
 def _corpus(folder: Path, role: str, config: MetaICL, seed: int) -> TaskFile | None:
@@ -104,7 +160,7 @@ def _roles(folder: Path, setting: str | Path | None) -> dict[str, list[str]]:
     if setting is None:
         every = sorted(path.name for path in folder.iterdir() if path.is_dir())
         return {"train": every, "test": every}
-    data: Any = json.loads(Path(setting).read_text(encoding="utf-8"))
+    data: Any = reading.read_json(setting)
     for role in ("train", "test"):
         names = data.get(role) if isinstance(data, dict) else None
         if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
