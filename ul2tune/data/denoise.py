@@ -9,13 +9,15 @@ ends the segment (without a sentinel, unless asked for), causal LM one that is t
 The k-th *noise span* of a segment is the k-th sentinel on both sides, and nothing is dropped: text
 tokens keep their ids, id 0 included.
 
-Sentinel ``k`` is id ``vocab_size - 1 - k`` (T5's convention: 32099, 32098, … of 32100).
+Sentinel ``k`` is `VocabInfo.sentinels[k]`: ``vocab_size - 1 - k`` by T5's convention (32099, 32098,
+… of 32100), or any reserved token.
 
 Axes: ``N`` segments, ``M`` noise spans of all segments together, ``T`` tokens of all together.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,7 +103,7 @@ def corrupt(tokens: Ragged, spans: Spans, frame: Frame, vocab: VocabInfo) -> tup
     target_mark_M = targets_at[rows_M] + spans.noise_before_M + index_M * marks_M
 
     _move_tokens(tokens, spans, buffer, (kept_from_N, input_mark_M, target_mark_M), marks_M)
-    sentinel_M = (vocab.vocab_size - 1 - index_M)[marks_M]
+    sentinel_M = vocab.sentinels[index_M[marks_M]]
     buffer[input_mark_M[marks_M]] = sentinel_M
     buffer[target_mark_M[marks_M]] = sentinel_M
     prefix_from_N = frame.prefixes.offsets[frame.denoiser_N]
@@ -174,15 +176,17 @@ def restore(
     if not sentinels:
         return np.concatenate([inputs, targets])
     pieces, read, written = [], 0, 0
-    for k in range(vocab.num_sentinels):
-        sentinel = vocab.vocab_size - 1 - k
+    # What would be the next sentinel of a larger vocabulary is no text after the last of this one.
+    beyond = -1 if vocab.sentinel_ids else vocab.vocab_size - 1 - vocab.num_sentinels
+    marks = itertools.pairwise([*vocab.sentinels.tolist(), beyond])
+    for k, (sentinel, following) in enumerate(marks):
         if written == targets.size:
             break
         mark = read + int(np.argmax(inputs[read:] == sentinel)) if read < inputs.size else read
         if mark == inputs.size or inputs[mark] != sentinel or targets[written] != sentinel:
             raise ValueError(f"Sentinel {k} (id {sentinel}) is not where it should be.")
-        following = np.flatnonzero(targets[written:] == sentinel - 1)
-        end = written + int(following[0]) if following.size else targets.size
+        ends = np.flatnonzero(targets[written:] == following)
+        end = written + int(ends[0]) if ends.size else targets.size
         pieces += [inputs[read:mark], targets[written + 1 : end]]
         read, written = mark + 1, end
     if written != targets.size:

@@ -104,7 +104,8 @@ def audit(vocabulary: Vocabulary, texts: Iterable[str]) -> RoundTrip:
         report.num_texts += 1
         report.num_characters += len(text)
         report.num_tokens += len(ids)
-        report.num_unknown += ids.count(vocabulary.unk_id)
+        if vocabulary.unk_id is not None:
+            report.num_unknown += ids.count(vocabulary.unk_id)
         if back == text:
             continue
         report.num_lossy += 1

@@ -332,11 +332,12 @@ def _mode_ids(denoiser: Denoiser, config: UL2Config, vocab: VocabInfo) -> Sequen
             f"Mode {denoiser.mode!r} is still the text {ids!r}: "
             "call config.tokenize_modes(vocabulary.encode) first."
         )
-    sentinels = range(vocab.vocab_size - vocab.num_sentinels, vocab.vocab_size)
+    sentinels = vocab.sentinels.tolist()
     if not ids or any(i in sentinels or i < 0 for i in ids):
         raise ValueError(
             f"Mode {denoiser.mode!r} is announced by ids {tuple(ids)}: give at least one, none "
-            f"negative and none of the sentinels {sentinels.start} to {sentinels.stop - 1}."
+            f"negative and none of the sentinels {min(sentinels, default='-')} to "
+            f"{max(sentinels, default='-')}."
         )
     return ids
 

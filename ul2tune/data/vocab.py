@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ul2tune.data import tokenizer_files, vocab_tokenizer_json
 from ul2tune.data.vocab_base import EOS_ID, PAD_ID, Vocabulary
 from ul2tune.data.vocab_extended import ExtendedVocabulary
 
@@ -204,29 +204,31 @@ def load(description: Mapping[str, Any] | str | Path, root: str | Path | None = 
     """Makes a vocabulary from its description.
 
     Args:
-      description: ``"bytes"``; the path of a SentencePiece model; what `Vocabulary.to_json`
-        returns and manifests hold, of which ``kind`` and, for SentencePiece, ``file`` are required;
-        or the path of a file ``….json`` that holds such a description.
+      description: ``"bytes"``; the path of a SentencePiece model or of a ``tokenizer.json``; that
+        of a Transformers folder or an imported MODEL_DIR; what `Vocabulary.to_json` returns and
+        manifests hold, of which ``kind`` and, where there is one, ``file`` are required; or the
+        path of a file ``….json`` that holds such a description.
       root: folder that a relative ``file`` is relative to; prepared data keeps a copy of the model,
-        so pass its ``data_dir``.
+        so pass its ``data_dir``. Files named in a description's file are relative to that one.
 
     Raises:
       ValueError: on an unknown kind or key, or if the file is not the one described.
     """
     if isinstance(description, str | Path):
-        description = _describe(str(description))
+        description, root = _describe(str(description))
     values = dict(description)
     kind, fingerprint = values.pop("kind", None), values.pop("fingerprint", None)
     if "modes" in values:
         values["modes"] = tuple(values["modes"])
-    base_size, sha256 = values.pop("base_size", None), values.pop("sha256", None)
+    if root is not None and "file" in values and "://" not in values["file"]:
+        values["file"] = str(Path(root) / Path(values["file"]).expanduser())
+    known = {key: values.pop(key, None) for key in ("base_size", "sha256")}
     if kind == "sentencepiece":
-        path = Path(values["file"]) if "://" not in values["file"] else None
-        if root is not None and path is not None and not path.is_absolute():
-            values["file"] = str(Path(root) / path)
-        values |= {"known_base_size": base_size, "known_sha256": sha256}
+        values |= {f"known_{key}": value for key, value in known.items()}
+    elif kind == vocab_tokenizer_json.KIND:
+        values |= known
     elif kind == "pass_through":
-        values["num_ids"] = base_size
+        values["num_ids"] = known["base_size"]
     elif kind == "extended":
         values["added"] = tuple(values.get("added", ()))
         values["base"] = load(values.get("base", {}), root)
@@ -235,6 +237,7 @@ def load(description: Mapping[str, Any] | str | Path, root: str | Path | None = 
         "bytes": ByteVocabulary,
         "pass_through": PassThroughVocabulary,
         "extended": ExtendedVocabulary,
+        vocab_tokenizer_json.KIND: vocab_tokenizer_json.from_description,
     }
     if kind not in kinds:
         raise ValueError(
@@ -254,16 +257,19 @@ def load(description: Mapping[str, Any] | str | Path, root: str | Path | None = 
     return vocabulary
 
 
-def _describe(text: str) -> dict[str, Any]:
-    if not text.endswith(".json"):
-        return {"kind": "bytes"} if text == "bytes" else {"kind": "sentencepiece", "file": text}
-    try:
-        found = json.loads(Path(text).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"Vocabulary description {text} is not readable JSON: {error}.") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"Vocabulary description {text} must be a JSON object, got {found!r:.60}.")
-    return found
+def _describe(text: str) -> tuple[dict[str, Any], Path | None]:
+    """The description that a text stands for, and what its files are relative to."""
+    path = Path(text).expanduser()
+    if text != "bytes" and "://" not in text and path.is_dir():
+        return tokenizer_files.describe(path), path
+    if path.suffix != ".json":
+        return {"kind": "bytes"} if text == "bytes" else {
+            "kind": "sentencepiece",
+            "file": text,
+        }, None
+    if path.name in (tokenizer_files.TOKENIZER, tokenizer_files.VOCAB):
+        return {"kind": vocab_tokenizer_json.KIND, "file": path.name}, path.parent
+    return tokenizer_files.read_object(path), path.parent
 
 
 def _num_own_sentinels(processor: Any) -> int:

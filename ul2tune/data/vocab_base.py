@@ -53,8 +53,23 @@ class Vocabulary(abc.ABC):
         """Number of the tokenizer's own pieces, with padding, end of sequence and unknown."""
 
     @property
-    def unk_id(self) -> int:
-        """The id of what the tokenizer does not know."""
+    def eos_id(self) -> int:
+        """The id that ends a sequence."""
+        return EOS_ID
+
+    @property
+    def pad_id(self) -> int:
+        """The id that follows the end of what is generated; see `VocabInfo`."""
+        return PAD_ID
+
+    @property
+    def bos_id(self) -> int | None:
+        """The id that starts a document: for the model (`start_id`), not in data; T5 has none."""
+        return None
+
+    @property
+    def unk_id(self) -> int | None:
+        """The id of what the tokenizer does not know; None if there is nothing of the kind."""
         return 2
 
     @abc.abstractmethod
@@ -86,8 +101,8 @@ class Vocabulary(abc.ABC):
         top = self.base_size + self.extra_ids
         return VocabInfo(
             vocab_size=top,
-            eos_id=EOS_ID,
-            pad_id=PAD_ID,
+            eos_id=self.eos_id,
+            pad_id=self.pad_id,
             num_sentinels=self.extra_ids,
             mode_ids={mode: (top + i,) for i, mode in enumerate(self.modes)},
         )
@@ -122,7 +137,7 @@ class Vocabulary(abc.ABC):
         ids: list[int] = []
         for part in self._special_pattern.split(text):
             token = self._special_ids.get(part)
-            ids.extend(self._encode(part) if token is None else [token])
+            ids.extend(self._encode_specials(part) if token is None else [token])
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -132,18 +147,32 @@ class Vocabulary(abc.ABC):
         """
         text, run, at_start = "", [], True
         for token in map(int, ids):
-            if token == EOS_ID:
+            if token == self.eos_id:
                 break
-            if PAD_ID < token < self.base_size:
+            if token == self.pad_id:
+                continue
+            if self._is_text(token):
                 run.append(token)
-            elif token != PAD_ID:
+            else:
                 text += self._decode(run, at_start=at_start) + self._special(token)
                 run, at_start = [], self._restarts(token)
         return text + self._decode(run, at_start=at_start)
 
     def decode_pieces(self, ids: Iterable[int]) -> list[str]:
         """One readable string per id (nothing dropped), for inspection."""
-        return [self._piece(i) if i < self.base_size else self._special(i) for i in map(int, ids)]
+        return [self._piece(i) if self._is_text(i) else self._special(i) for i in map(int, ids)]
+
+    def _encode_specials(self, text: str) -> list[int]:
+        """Like `_encode`, but the tokenizer's own special tokens in the text mean their ids."""
+        return self._encode(text)
+
+    def _is_text(self, token: int) -> bool:
+        """Whether an id is a piece of the tokenizer, and not a sentinel, a mode or added."""
+        return 0 <= token < self.base_size
+
+    def _reserved_ids(self) -> Sequence[int]:
+        """Sentinels, modes and added tokens."""
+        return range(self.base_size, self.size)
 
     def _restarts(self, token: int) -> bool:
         """Whether what follows this special id was encoded like the start of a text."""
@@ -159,7 +188,7 @@ class Vocabulary(abc.ABC):
 
     @cached_property
     def _special_ids(self) -> dict[str, int]:
-        return {self._special(token): token for token in range(self.base_size, self.size)}
+        return {self._special(token): token for token in self._reserved_ids()}
 
     @cached_property
     def _special_pattern(self) -> re.Pattern[str]:

@@ -25,6 +25,7 @@ from functools import cached_property
 from typing import Any
 
 from ul2tune.data.vocab_base import Vocabulary
+from ul2tune.data.vocab_info import VocabInfo
 
 # What T5's vocabulary cannot represent, and the two tokens that UnifiedSKG adds to it.
 T5_LOSSES = ("\n", "\t", "{", "}", "<", "\\", "~", "^", "`", " <", " <=")
@@ -68,8 +69,24 @@ class ExtendedVocabulary(Vocabulary):
         return self.base.base_size
 
     @property
-    def unk_id(self) -> int:
+    def eos_id(self) -> int:
+        return self.base.eos_id
+
+    @property
+    def pad_id(self) -> int:
+        return self.base.pad_id
+
+    @property
+    def bos_id(self) -> int | None:
+        return self.base.bos_id
+
+    @property
+    def unk_id(self) -> int | None:
         return self.base.unk_id
+
+    @property
+    def info(self) -> VocabInfo:
+        return self.base.info
 
     @property
     def size(self) -> int:
@@ -134,7 +151,13 @@ class ExtendedVocabulary(Vocabulary):
 
     def _special(self, token: int) -> str:
         offset = token - self.base.size
-        return self.added[offset] if 0 <= offset < len(self.added) else super()._special(token)
+        return self.added[offset] if 0 <= offset < len(self.added) else self.base._special(token)
+
+    def _is_text(self, token: int) -> bool:
+        return self.base._is_text(token)
+
+    def _reserved_ids(self) -> Sequence[int]:
+        return [*self.base._reserved_ids(), *range(self.base.size, self.size)]
 
     @cached_property
     def _added_ids(self) -> dict[str, int]:

@@ -38,7 +38,7 @@ class DecodeState:
     Attributes:
       step: position decoded next, a scalar.
       tokens_BL: what was generated; padding from `step` on and after a row's end of sequence.
-      last_B: the token each row is fed next (padding, T5's start symbol, at position 0).
+      last_B: the token each row is fed next (0, which stands for the start, at position 0).
       done_B: whether the row has generated its end of sequence.
       keys_B: the rows' PRNG keys; constant.
       cache: the model's, opaque.
@@ -75,16 +75,17 @@ def generate(
       names_B2: uint32 halves of the hash of each example's name, see `sampling.row_keys`.
       num_ids: ids of the vocabulary; the rows an embedding is padded with are never generated.
       eos_id: ends a row.
-      pad_id: start symbol, and what follows the end.
+      pad_id: what follows the end; may be `eos_id`. The padding and the start symbol of batches
+        are 0 in every vocabulary.
 
     Returns:
       int32 tokens [B, max_decode_length]: the continuation, its end of sequence, padding.
     """
     length = config.max_decode_length
     side = "encoder" if "encoder_input_tokens" in batch else "decoder"
-    # Decoder-only prompts may be nothing but the start token, which is 0: segment ids tell.
+    # Decoder-only prompts may begin or be nothing but 0, the start token: segment ids tell.
     ids = batch.get("decoder_segment_ids", batch[f"{side}_input_tokens"])
-    empty_B = jnp.all(jnp.asarray(ids) == pad_id, axis=-1)
+    empty_B = jnp.all(jnp.asarray(ids) == 0, axis=-1)
 
     def unfinished(state: DecodeState) -> jax.Array:
         return (state.step < length) & ~jnp.all(state.done_B)
@@ -93,7 +94,8 @@ def generate(
         logits_BV, cache = model.decode_step(state.cache, state.last_B, state.step)
         allowed_V = jnp.arange(logits_BV.shape[-1]) < num_ids
         # Padding is not text: T5 never learns it as a target, an untrained model may like it.
-        allowed_V &= jnp.arange(logits_BV.shape[-1]) != pad_id
+        if pad_id != eos_id:
+            allowed_V &= jnp.arange(logits_BV.shape[-1]) != pad_id
         logits_BV = jnp.where(allowed_V[None], logits_BV, -jnp.inf)
         chosen_B = next_tokens(logits_BV, config, state.keys_B, state.step)
         chosen_B = jnp.where(state.done_B, pad_id, chosen_B)
@@ -109,7 +111,7 @@ def generate(
     start = DecodeState(
         step=jnp.zeros((), jnp.int32),
         tokens_BL=jnp.full((empty_B.shape[0], length), pad_id, jnp.int32),
-        last_B=jnp.full(empty_B.shape, pad_id, jnp.int32),
+        last_B=jnp.zeros(empty_B.shape, jnp.int32),
         done_B=empty_B,
         keys_B=row_keys(config.seed, names_B2),
         cache=model.start_decoding(batch, max_decode_length=length),

@@ -89,6 +89,11 @@ class Predictor:
         self.batch_size = -(-batch_size // ways) * ways
         self._buckets = tuple(length_buckets)
         self._layout = layouts.choose(model, layout)
+        if self._layout == layouts.ENCODER_DECODER and info.zero_is_text:
+            raise ValueError(
+                f"Id 0 is text in this vocabulary (padding is {info.pad_id}), but encoder-decoders "
+                f"take it for padding when they decode: use a vocabulary with padding 0."
+            )
         self.params = params
         self._generate = jax.jit(
             self._generate_batch,

@@ -59,7 +59,8 @@ def make_batch(sources: Sources, plan: Plan, num_rows: int) -> tuple[dict[str, n
         inputs=inputs,
         targets=targets,
         placement=packing.place(plan.row, num_rows=num_rows),
-        packed=config.packing != "none",
+        # Where 0 is text, segment ids tell it from padding in every row.
+        packed=config.packing != "none" or sources.info.zero_is_text,
         sources=source_N,
     )
     if config.two_sided:

@@ -29,7 +29,8 @@ def folder(variable: str, layout: str) -> str:
 def vocabulary() -> str:
     """The model's vocabulary: ``UL2TUNE_VOCABULARY``, or that of the demo.
 
-    The variable holds ``"bytes"``, the path of a SentencePiece model, or that of a JSON description
-    (see `ul2tune.data.vocab.load`), for example of an extended vocabulary.
+    The variable holds what `ul2tune.data.vocab.load` takes: ``"bytes"``, the path of a
+    SentencePiece model or of a tokenizer.json, of an imported MODEL_DIR, or of a JSON description,
+    for example of an extended vocabulary.
     """
     return os.environ.get(VOCABULARY) or "stdlib"

@@ -25,6 +25,7 @@ from ul2tune.data.manifest import MixtureManifest, TaskManifest
 from ul2tune.data.rates import flat
 from ul2tune.data.vocab import SentencePieceVocabulary, Vocabulary
 from ul2tune.data.vocab_extended import ExtendedVocabulary
+from ul2tune.data.vocab_tokenizer_json import TokenizerJsonVocabulary
 from ul2tune.prepare import runners
 from ul2tune.prepare.plan import Plan, find_tasks, make_plan
 from ul2tune.prepare.progress import Progress
@@ -247,8 +248,9 @@ def _keep_vocabulary(vocabulary: Vocabulary, data_dir: Path) -> dict[str, Any]:
     description = vocabulary.to_json()
     if isinstance(vocabulary, ExtendedVocabulary):
         description["base"] = _keep_vocabulary(vocabulary.base, data_dir)
-    if isinstance(vocabulary, SentencePieceVocabulary):
-        path = Path("vocabularies") / f"{vocabulary.fingerprint}.model"
+    if isinstance(vocabulary, SentencePieceVocabulary | TokenizerJsonVocabulary):
+        suffix = "model" if isinstance(vocabulary, SentencePieceVocabulary) else "tokenizer.json"
+        path = Path("vocabularies") / f"{vocabulary.fingerprint}.{suffix}"
         target = data_dir / path
         if not target.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)

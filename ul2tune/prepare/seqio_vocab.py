@@ -20,6 +20,9 @@ from ul2tune.prepare.runtime import tf
 class SeqioVocabulary(seqio.Vocabulary):
     """A `ul2tune.data.vocab.Vocabulary` in a SeqIO `Feature`.
 
+    SeqIO's own feature converters take 0 for padding. Where it is a piece of text (Qwen's "!"),
+    they give it no loss; ours do.
+
     It is made when first used, so registering a task trains and reads nothing. `vocab_size` is
     pieces + sentinels, as T5's preprocessors expect; mode ids lie above it.
 
@@ -42,14 +45,14 @@ class SeqioVocabulary(seqio.Vocabulary):
 
     @property
     def bos_id(self) -> int | None:
-        return None
+        return self.vocabulary.bos_id
 
     @property
     def eos_id(self) -> int:
-        return vocab.EOS_ID
+        return self.vocabulary.eos_id
 
     @property
-    def unk_id(self) -> int:
+    def unk_id(self) -> int | None:
         return self.vocabulary.unk_id
 
     @property
