@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
@@ -14,6 +16,10 @@ from ul2tune import tree
 from ul2tune.checkpoints import layout
 from ul2tune.checkpoints.fingerprint import fingerprints
 from ul2tune.types import Tree
+
+# Larger arrays are cut: stacks into layers, and what is still larger into pieces of this size. What
+# reads one layer after the other (`pieces`) then needs the memory of one.
+CHUNK_BYTES = 64 * 2**20
 
 
 class CheckpointWriteError(OSError):
@@ -77,7 +83,10 @@ class CheckpointManager:
         )
         args = ocp.args.Composite(
             **{
-                layout.STATE: ocp.args.StandardSave(tree.unflatten(flat)),
+                layout.STATE: ocp.args.StandardSave(
+                    tree.unflatten(flat),
+                    tree.unflatten({path: _cut(leaf) for path, leaf in flat.items()}),
+                ),
                 layout.META: ocp.args.JsonSave(sealed),
             }
         )
@@ -112,6 +121,14 @@ class CheckpointManager:
                 f"checkpoint: {intact}. Free disk space or fix permissions, then run the same "
                 f"command again to resume."
             ) from error
+
+
+def _cut(leaf: jax.Array) -> ocp.SaveArgs:
+    """How an array is cut into chunks; each lies within a shard."""
+    if math.prod(leaf.shape) * leaf.dtype.itemsize <= CHUNK_BYTES:
+        return ocp.SaveArgs()
+    stacked = (0,) if leaf.ndim > 2 else ()
+    return ocp.SaveArgs(chunk_byte_size=max(CHUNK_BYTES, leaf.dtype.itemsize), shard_axes=stacked)
 
 
 def _summary(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""What every export reads: a checkpoint's model and its arrays, one by one."""
+"""What every export reads: a checkpoint's model and its arrays, layer by layer."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import numpy as np
 
 from ul2tune import tree
 from ul2tune.checkpoints import initialize, layout
-from ul2tune.checkpoints.stored import StoredArrays
+from ul2tune.checkpoints.pieces import StoredArray
 from ul2tune.convert import hf
 from ul2tune.models import base
 from ul2tune.models.rotary import Rope
+from ul2tune.models.t5gemma import StackConfig
 
 
 def config_of(step_dir: Path) -> Any:
@@ -34,13 +35,13 @@ def config_of(step_dir: Path) -> Any:
 def _restored(value: Any) -> Any:
     """A field of a configuration from what `training.drift.describe` made of it."""
     if isinstance(value, Mapping):
-        nested = {"Rope": Rope}[value["class"]]
-        return nested(**{name: item for name, item in value.items() if name != "class"})
+        nested = {"Rope": Rope, "StackConfig": StackConfig}[value["class"]]
+        return nested(**{name: _restored(v) for name, v in value.items() if name != "class"})
     return tuple(value) if isinstance(value, list) else value
 
 
 class Reader:
-    """Parameters of a checkpoint by path, one in memory at a time, each verified.
+    """Parameters of a checkpoint by path, none of them in memory, each verified when it is read.
 
     Args:
       step_dir: the checkpoint.
@@ -52,14 +53,21 @@ class Reader:
     """
 
     def __init__(self, step_dir: Path, config: Any, *, ema: bool = False):
-        self.arrays = StoredArrays(step_dir)
+        self.step_dir = step_dir
         self.shapes = tree.flatten(base.abstract_params(config))
         prefix = f"{initialize.PARAMS}/"
-        saved = {path for path in self.arrays.shapes if path.startswith(prefix)}
+        saved = {p for p in layout.read_meta(step_dir)["leaves"] if p.startswith(prefix)}
         unused = sorted(saved - {prefix + path for path in self.shapes})
         if unused:
             raise ValueError(f"{step_dir} holds {unused[0]!r}, which its model does not have.")
         self.stored = initialize.stored_paths(step_dir, self.shapes, ema=ema)
 
-    def __call__(self, path: str) -> np.ndarray:
-        return self.arrays.read(self.stored[path], self.shapes[path].shape, np.float32)
+    def __call__(self, path: str) -> StoredArray:
+        array = StoredArray(self.step_dir, self.stored[path])
+        wanted = self.shapes[path].shape
+        if (array.shape, array.dtype) != (wanted, np.float32):
+            raise ValueError(
+                f"{self.step_dir} holds {path!r} as {array.dtype}{list(array.shape)}, its model "
+                f"has float32{list(wanted)}."
+            )
+        return array

@@ -68,8 +68,8 @@ class Leaf:
         assert not (self.stacked and self.aliases), self
 
 
-class Tensors(Protocol):
-    """The tensors of a checkpoint, to look at without loading it."""
+class Arrays(Protocol):
+    """The arrays of a checkpoint, to look at without loading it."""
 
     @property
     def names(self) -> Collection[str]: ...
@@ -77,8 +77,12 @@ class Tensors(Protocol):
     def shape(self, name: str) -> tuple[int, ...]: ...
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor in its stored dtype."""
+        """One of them in its stored dtype."""
         ...
+
+
+class Tensors(Arrays, Protocol):
+    """The tensors of a Hugging Face model."""
 
     def equal(self, name: str, other: str) -> bool:
         """Whether two tensors are the same bit for bit; holds neither in memory."""

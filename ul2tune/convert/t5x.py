@@ -22,7 +22,7 @@ import numpy as np
 
 from ul2tune import tree
 from ul2tune.convert import folders, t5x_format, t5x_gin, t5x_moments, t5x_names, t5x_orbax
-from ul2tune.convert.mapping import Leaf, Tensors
+from ul2tune.convert.mapping import Arrays, Leaf
 from ul2tune.convert.t5x_axes import LAYERS
 from ul2tune.convert.t5x_moments import AdafactorMoments, Plan
 from ul2tune.convert.t5x_names import LAYOUTS, Layout, Weight
@@ -51,7 +51,7 @@ class Source:
     """
 
     path: str
-    tensors: Tensors
+    tensors: Arrays
     config: T5Config
     layout: Layout
     notes: tuple[str, ...] = ()
@@ -108,7 +108,7 @@ class Source:
             yield _NORM, shape, iter([np.ones(shape, np.float32)])
 
 
-def open_tensors(path: str) -> tuple[str, Tensors]:
+def open_tensors(path: str) -> tuple[str, Arrays]:
     """Opens a checkpoint in either format: its folder, and its arrays by T5X's names.
 
     Raises:
@@ -264,13 +264,13 @@ class Export:
             leaf = weight.leaf()
             if self.repeats_bias and weight.path.endswith(_LAYER_BIAS):
                 table = np.asarray(read(weight.path.replace(_LAYER_BIAS, _BIAS)))
-                shape = (weight.sizes[LAYERS], *table.shape)
-                array = np.broadcast_to(table, shape)
+                found = np.broadcast_to(table, (weight.sizes[LAYERS], *table.shape))
             else:
-                array = np.asarray(read(weight.path), np.float32)
-            for n, name in enumerate(leaf.names):
-                layer = array[n] if leaf.stacked else array
-                yield name, np.ascontiguousarray(leaf.to_theirs(layer))
+                found = read(weight.path)
+            layers = found if leaf.stacked else [np.asarray(found, np.float32)]
+            for name, layer in zip(leaf.names, layers, strict=True):
+                value = leaf.to_theirs(np.asarray(layer, np.float32))
+                yield name, np.ascontiguousarray(value)
         if self.moments is not None:
             assert self.plans is not None
             yield from t5x_moments.leaves(self.moments, weights, self.plans)
@@ -282,8 +282,8 @@ def export_checkpoint(directory: str, export: Export, read: Read) -> str:
     Args:
       directory: local or ``gs://``; created if needed.
       export: what to write.
-      read: our parameters by path, such as ``tree.flatten(params).__getitem__``; asked for one by
-        one.
+      read: our parameter by path, such as ``tree.flatten(params).__getitem__``: a float32 array, or
+        something that yields the layers of a stack one by one (`checkpoints.pieces`).
 
     Returns:
       The checkpoint's folder.

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ul2tune.convert.mapping import Tensors
+from ul2tune.convert.mapping import Arrays
 from ul2tune.convert.t5x_axes import LAYERS, Axes, factored, rearrange, shape, split, without
 from ul2tune.convert.t5x_names import Weight
 
@@ -53,7 +53,7 @@ class AdafactorMoments:
     momentum: Mapping[str, np.ndarray] | None
 
 
-def has_adafactor(tensors: Tensors) -> bool:
+def has_adafactor(tensors: Arrays) -> bool:
     """Whether the checkpoint holds an Adafactor state (released ones may hold none at all).
 
     Raises:
@@ -69,7 +69,7 @@ def has_adafactor(tensors: Tensors) -> bool:
     return bool(states)
 
 
-def read(tensors: Tensors, table: Sequence[Weight], plans: Mapping[str, Plan]) -> AdafactorMoments:
+def read(tensors: Arrays, table: Sequence[Weight], plans: Mapping[str, Plan]) -> AdafactorMoments:
     """Reads the whole state.
 
     Args:
@@ -137,7 +137,7 @@ def _pairs(weight: Weight, plan: Plan) -> dict[str, tuple[str, Axes, Axes]]:
     return {"v_row": ("v_col", theirs[1], ours[0]), "v_col": ("v_row", theirs[0], ours[1])}
 
 
-def _to_ours(tensors: Tensors, weight: Weight, plan: Plan) -> dict[str, np.ndarray]:
+def _to_ours(tensors: Arrays, weight: Weight, plan: Plan) -> dict[str, np.ndarray]:
     result: dict[str, np.ndarray] = {}
     pairs = _pairs(weight, plan)
     first = f"{STATES}{weight.names[0]}/m"

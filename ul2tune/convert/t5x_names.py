@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ul2tune.convert.mapping import Leaf, Tensors, numbered
+from ul2tune.convert.mapping import Arrays, Leaf, numbered
 from ul2tune.convert.t5x_axes import LAYERS, Axes, rearrange, shape
 from ul2tune.models.t5 import T5Config
 
@@ -191,7 +191,7 @@ def detect(names: Collection[str], shape_of: Mapping[str, tuple[int, ...]]) -> L
     return Layout(scanned=scanned, split_heads=rank == 3, decoder_norm=DECODER_NORM in names)
 
 
-def config_from(tensors: Tensors, told: Mapping[str, Any]) -> tuple[T5Config, Layout]:
+def config_from(tensors: Arrays, told: Mapping[str, Any]) -> tuple[T5Config, Layout]:
     """Infers the configuration from names and shapes.
 
     What these do not show is taken as T5X's examples have it: a gated feed-forward is "gelu_gated",
@@ -255,7 +255,7 @@ def _depth(names: Iterable[str], stack: str, query: tuple[int, ...] | None, layo
     return len({match[1] for match in found if match})
 
 
-def check(tensors: Tensors, table: Iterable[Weight], config: T5Config) -> None:
+def check(tensors: Arrays, table: Iterable[Weight], config: T5Config) -> None:
     """Checks that the checkpoint's parameters are exactly those of the table.
 
     Raises:
