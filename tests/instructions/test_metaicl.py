@@ -181,7 +181,7 @@ def test_files(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "bad.jsonl:2: not valid UTF-8 JSON"),
+        ("{", "bad.jsonl:2: not valid JSON"),
         ("[]", "bad.jsonl:2: expected a JSON object"),
         ('{"task": "t", "input": 3, "output": ""}', "bad.jsonl:2: 'input' must be a string"),
         (

@@ -173,7 +173,7 @@ def test_rows_become_records(tmp_path: Path):
     path.write_text(json.dumps(FERRY) + "\n")
     assert corpus.fingerprint() != before
     path.write_text("{}\n[1]\n")
-    with pytest.raises(ValueError, match=rf"^{path}:2: a row is an object, got \[1\]"):
+    with pytest.raises(ValueError, match=rf"^{path}:2: expected a JSON object, got list"):
         list(corpus.read("train"))
 
 

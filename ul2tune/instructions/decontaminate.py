@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from ul2tune.instructions import reading
+
 NGRAM = 13
 THRESHOLD = 0.01
 # At most so many n-grams of an example are written out.
@@ -186,32 +188,26 @@ def read_texts(path: str | Path) -> Iterator[Text]:
     """Texts of a file: all strings of each object of a ``.jsonl``, else blocks between blank lines.
 
     Raises:
-      ValueError: naming file and line of what is not JSON.
+      ValueError: naming file and line of what is neither UTF-8 nor JSON.
     """
-    with open(path, encoding="utf-8") as file:
-        if str(path).endswith(".jsonl"):
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield _from_json(line, f"{path}:{number}")
-            return
-        block: list[str] = []
-        first = 1
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                first = first if block else number
-                block.append(line)
-            elif block:
-                yield Text(name=f"{path}:{first}", text="".join(block))
-                block = []
-        if block:
+    lines = reading.read_lines(path)
+    if str(path).endswith(".jsonl"):
+        for number, line in lines:
+            yield _from_json(reading.parse_json(line, path, number), f"{path}:{number}")
+        return
+    block: list[str] = []
+    first = last = 0
+    for number, line in lines:
+        if block and number > last + 1:
             yield Text(name=f"{path}:{first}", text="".join(block))
+            block = []
+        first, last = first if block else number, number
+        block.append(reading.decode(line, f"{path}:{number}"))
+    if block:
+        yield Text(name=f"{path}:{first}", text="".join(block))
 
 
-def _from_json(line: str, where: str) -> Text:
-    try:
-        data = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: not valid JSON ({error}).") from error
+def _from_json(data: Any, where: str) -> Text:
     # The separator belongs to no word, so that no n-gram joins two fields but those side by side.
     name = data.get("id", where) if isinstance(data, dict) else where
     return Text(

@@ -27,7 +27,6 @@ limit and the first reference alone; inputs of 2,056 tokens (`sequence_lengths`)
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,7 +37,7 @@ from ul2tune.instructions.few_shot import MAX_TOKENS_V2, MIX_SEPARATORS, Layout
 from ul2tune.instructions.flan_corpus import Mode, Style
 from ul2tune.instructions.options import Formats, load_formats
 from ul2tune.instructions.patterns import FewShotPattern, FewShotPatterns, Template, Templates
-from ul2tune.instructions.reading import read_json, read_text
+from ul2tune.instructions.reading import read_json, read_table
 
 Family = Literal["zs_opt", "zs_noopt", "fs_opt_mix", "fs_opt_x", "fs_noopt_x"]
 SubMixture = Literal["flan2021", "t0", "niv2", "cot", "cot_ii", "dialog", "dialog_ii"]
@@ -165,11 +164,11 @@ def load_categories(path: str | Path) -> dict[str, str]:
       ValueError: naming the file and the column it lacks.
     """
     categories: dict[str, str] = {}
-    reader = csv.DictReader(read_text(path).splitlines())
+    found, rows = read_table(path)
     columns = ("Dataset", "Specific Task Category", "Generic Task Category")
-    if missing := sorted(set(columns) - set(reader.fieldnames or ())):
+    if missing := sorted(set(columns) - set(found)):
         raise ValueError(f"{path}: there is no column {missing[0]!r}.")
-    for row in reader:
+    for _, row in rows:
         # T0 and Natural Instructions name the task where the others name a finer category.
         for name in (row[columns[1]], row[columns[0]]):
             categories.setdefault(name, row[columns[2]])

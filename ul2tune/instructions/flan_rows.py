@@ -12,15 +12,13 @@ A row that is wrong is reported with file, line and field.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ul2tune.instructions import superni
+from ul2tune.instructions import reading, superni
 from ul2tune.instructions.flan_corpus import Row
 from ul2tune.instructions.patterns import WHITESPACE
 from ul2tune.instructions.records import stable_hash
@@ -69,13 +67,15 @@ class JsonlRows:
                 other_name, *bounds = parse_slice(self.rules[other])
                 if other_name == name:
                     chosen -= set(range(_count_lines(path))[slice(*bounds)])
-        for index, (where, data) in enumerate(_json_lines(path)):
+        for index, (number, data) in enumerate(reading.read_json_lines(path)):
             if chosen is None or index in chosen:
-                yield row_from_json(data, where, f"{name}-{index}")
+                yield row_from_json(data, f"{path}:{number}", f"{name}-{index}")
 
     def fingerprint(self) -> str:
         files = sorted(Path(self.folder).glob("*.jsonl"))
-        return _fingerprint(files, repr((dict(self.rules), self.overlap)))
+        return reading.fingerprint(
+            files, [file.name for file in files], dict(self.rules), self.overlap
+        )
 
     def _file(self, name: str) -> Path:
         return Path(self.folder) / f"{name}.jsonl"
@@ -97,7 +97,7 @@ class CotRows:
         yield from load_cot(self.path)
 
     def fingerprint(self) -> str:
-        return _fingerprint([Path(self.path)], "cot")
+        return reading.fingerprint([self.path], "cot")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,20 +119,24 @@ class DialogRows:
         Raises:
           ValueError: naming file, line and field of a row that is wrong.
         """
-        for index, (where, data) in enumerate(_json_lines(Path(self.path))):
+        for index, (number, data) in enumerate(reading.read_json_lines(self.path)):
+            where = f"{self.path}:{number}"
             # WikiDialog starts with what the assistant says of itself.
-            keys = [key for key in ("utterances", "context") if key in data]
-            if not keys:
+            key = next((key for key in ("utterances", "context") if key in data), None)
+            if key is None:
                 raise ValueError(f"{where}: a dialogue has 'utterances' or 'context'.")
-            turns = _strings(data[keys[0]], where, keys[0])[1 if keys[0] == "utterances" else 0 :]
-            if int(data.get("turn_id", _MIN_QRECC_TURN)) < _MIN_QRECC_TURN or len(turns) < 2:
+            turns = reading.strings(data[key], where, key)[1 if key == "utterances" else 0 :]
+            turn_id = data.get("turn_id", _MIN_QRECC_TURN)
+            if type(turn_id) is not int:
+                raise ValueError(f"{where}: 'turn_id' must be an integer, got {turn_id!r:.60}.")
+            if turn_id < _MIN_QRECC_TURN or len(turns) < 2:
                 continue
             identity = str(data.get("id", f"train-{index}"))
             turn = answer_turn(len(turns), self.seed, identity)
             yield Row(id=identity, fields={"answer": turns[turn]}, dialog=turns[:turn])
 
     def fingerprint(self) -> str:
-        return _fingerprint([Path(self.path)], f"dialog {self.seed}")
+        return reading.fingerprint([self.path], "dialog", self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,13 +157,15 @@ class P3Rows:
         Raises:
           ValueError: naming file, line and field of a row that is wrong.
         """
-        for index, (where, data) in enumerate(_json_lines(Path(self.folder) / f"{split}.jsonl")):
+        path = Path(self.folder) / f"{split}.jsonl"
+        for index, (number, data) in enumerate(reading.read_json_lines(path)):
+            where = f"{path}:{number}"
             identity = str(data.get("id", f"{split}-{index}"))
             yield t0_row(data, self.task_type, identity, where=where, compat=self.compat)
 
     def fingerprint(self) -> str:
         files = sorted(Path(self.folder).glob("*.jsonl"))
-        return _fingerprint(files, f"{self.task_type} {self.compat}")
+        return reading.fingerprint(files, self.splits, self.task_type, self.compat)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +216,7 @@ class NIv2Rows:
             )
 
     def fingerprint(self) -> str:
-        return _fingerprint([Path(self.path)], f"niv2 {self.compat}")
+        return reading.fingerprint([self.path], "niv2", self.compat)
 
 
 def load_cot(path: str | Path) -> Iterator[Row]:
@@ -220,7 +226,8 @@ def load_cot(path: str | Path) -> Iterator[Row]:
       ValueError: naming file and line of a row without three columns.
     """
     stem = Path(path).name.split(".")[0].removesuffix("_train")
-    for number, line in _lines(Path(path)):
+    for number, data in reading.read_lines(path):
+        line = reading.decode(data, f"{path}:{number}").removesuffix("\n").removesuffix("\r")
         columns = line.split("\t")
         if len(columns) < 3:
             raise ValueError(
@@ -255,17 +262,12 @@ def t0_row(
     Raises:
       ValueError: if a field is missing, or the answer is none of the options.
     """
-    texts = {}
-    for key in ("inputs_pretokenized", "targets_pretokenized"):
-        if not isinstance(data.get(key), str):
-            raise ValueError(f"{where}: {key!r} must be a string, got {data.get(key)!r:.60}.")
-        texts[key] = data[key]
-    question = _flatten(texts["inputs_pretokenized"], " ", compat)
     gap = "" if compat else " "
-    answer = _flatten(texts["targets_pretokenized"], gap, compat)
+    question = _flatten(reading.string(data, "inputs_pretokenized", where), " ", compat)
+    answer = _flatten(reading.string(data, "targets_pretokenized", where), gap, compat)
     if task_type == "t0_question_answer":
         return Row(id=identity, fields={"question": question, "answer": answer})
-    raw = _strings(data.get("answer_choices"), where, "answer_choices")
+    raw = reading.strings(data.get("answer_choices"), where, "answer_choices")
     options = tuple(_flatten(option, gap, compat) for option in raw)
     if answer not in options:
         raise ValueError(f"{where}: the answer {answer!r:.60} is none of {list(options)!r:.120}.")
@@ -287,7 +289,7 @@ def row_from_json(data: Mapping[str, Any], where: str, identity: str) -> Row:
     lists: dict[str, tuple[str, ...]] = {}
     for key, value in data.items():
         if key in _LISTS:
-            lists[key] = _strings(value, where, key)
+            lists[key] = reading.strings(value, where, key)
         elif isinstance(value, str):
             values[key] = value
         elif isinstance(value, int) and not isinstance(value, bool):
@@ -322,50 +324,5 @@ def _flatten(text: str, gap: str, compat: bool) -> str:
     return text.replace("\n", gap).strip(WHITESPACE)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines that are not blank."""
-    try:
-        with open(path, encoding="utf-8", newline="\n") as file:
-            for number, line in enumerate(file, start=1):
-                line = line.removesuffix("\n").removesuffix("\r")
-                if line.strip():
-                    yield number, line
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} does not exist.") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not valid UTF-8 ({error}).") from error
-
-
 def _count_lines(path: Path) -> int:
-    return sum(1 for _ in _lines(path))
-
-
-def _json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for number, line in _lines(path):
-        where = f"{path}:{number}"
-        try:
-            data = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(f"{where}: not valid JSON ({error}).") from error
-        if not isinstance(data, Mapping):
-            raise ValueError(f"{where}: expected a JSON object, got {type(data).__name__}.")
-        yield where, data
-
-
-def _strings(value: Any, where: str, key: str) -> tuple[str, ...]:
-    if not isinstance(value, Sequence) or not all(isinstance(v, str) for v in value):
-        raise ValueError(f"{where}: {key!r} must be a list of strings, got {value!r:.60}.")
-    if isinstance(value, str):
-        raise ValueError(f"{where}: {key!r} must be a list of strings, got {value!r:.60}.")
-    return tuple(value)
-
-
-def _fingerprint(files: Sequence[Path], options: str) -> str:
-    digest = hashlib.sha256(options.encode())
-    for path in files:
-        if not path.is_file():
-            raise ValueError(f"{path} does not exist.")
-        digest.update(path.name.encode())
-        with open(path, "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]
+    return sum(1 for _ in reading.read_lines(path))

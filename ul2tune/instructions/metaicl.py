@@ -19,13 +19,12 @@ T5's vocabulary drops newlines (`docs/mixing.md`).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ul2tune.instructions import exemplars
+from ul2tune.instructions import exemplars, reading
 from ul2tune.instructions.records import Demo, Query, Record, Rendered, stable_hash
 from ul2tune.instructions.tk_instruct import Tokenizer
 
@@ -290,8 +289,7 @@ class TaskFile:
     def fingerprint(self) -> str:
         """Of the files' bytes and the options."""
         paths = [path for path in (self.train, self.test) if path]
-        digests = [stable_hash(Path(path).read_bytes().hex()) for path in paths]
-        return f"{digests}/{replace(self, train='', test='')}"
+        return reading.fingerprint(paths, replace(self, train="", test=""))
 
 
 def load(path: str | Path) -> Iterator[Record]:
@@ -301,28 +299,14 @@ def load(path: str | Path) -> Iterator[Record]:
       ValueError: naming file and line, the key that is wrong, and what it must be.
     """
     stem = Path(path).stem
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            where = f"{path}:{number}"
-            try:
-                data = json.loads(line.decode("utf-8"))
-            except (UnicodeDecodeError, json.JSONDecodeError) as error:
-                raise ValueError(f"{where}: not valid UTF-8 JSON ({error}).") from error
-            yield _record(data, f"{stem}-{number}", where)
+    for number, data in reading.read_json_lines(path):
+        yield _record(data, f"{stem}-{number}", f"{path}:{number}")
 
 
-def _record(data: Any, identity: str, where: str) -> Record:
-    if not isinstance(data, Mapping):
-        raise ValueError(f"{where}: expected a JSON object, got {type(data).__name__}.")
+def _record(data: Mapping[str, Any], identity: str, where: str) -> Record:
     for key in ("task", "input", "output"):
-        if not isinstance(data.get(key), str):
-            raise ValueError(f"{where}: {key!r} must be a string, got {data.get(key)!r:.80}.")
-    options = data.get("options") or []
-    if not isinstance(options, list) or not all(isinstance(o, str) for o in options):
-        raise ValueError(f"{where}: 'options' must be a list of strings, got {options!r:.80}.")
-    choices = tuple(dict.fromkeys(options))
+        reading.string(data, key, where)
+    choices = tuple(dict.fromkeys(reading.strings(data.get("options") or [], where, "options")))
     if choices and data["output"] not in choices:
         raise ValueError(f"{where}: the output {data['output']!r:.80} is not one of the options.")
     return Record(

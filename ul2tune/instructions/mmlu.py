@@ -57,6 +57,7 @@ _METRICS: Mapping[str, tuple[str, ...]] = {
     "texts": ("rank_accuracy_sum", "exact_match"),
 }
 _MAX_FILE_BYTES = 16 * 2**20
+_MAX_BYTES = 64 * 2**20  # of all subjects
 _NAME = re.compile(r"[a-z_]+_(dev|test|val)\.csv")
 
 
@@ -249,9 +250,10 @@ def read_archive(path: Path, stamp: int = 0) -> dict[str, bytes]:
 
     Raises:
       ValueError: if it is no archive, a member has a path that leads out of it, is too big or no
-        regular file, or two have one name.
+        regular file, two have one name, or all are too big together.
     """
     files: dict[str, bytes] = {}
+    room = _MAX_BYTES
     try:
         with tarfile.open(path, "r:gz") as archive:
             for member in archive:
@@ -262,6 +264,9 @@ def read_archive(path: Path, stamp: int = 0) -> dict[str, bytes]:
                 if _NAME.fullmatch(inside.name):
                     if inside.name in files:
                         raise ValueError(f"{path} has two members called {inside.name}.")
+                    room -= member.size
+                    if room < 0:
+                        raise ValueError(f"{path} unpacks to over {_MAX_BYTES:,} bytes.")
                     content = archive.extractfile(member)
                     assert content is not None, member
                     files[inside.name] = content.read()

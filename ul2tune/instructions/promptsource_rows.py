@@ -9,21 +9,16 @@ line with the columns' names as keys and class labels as numbers:
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from ul2tune.data import files
-from ul2tune.instructions import promptsource
+from ul2tune.instructions import promptsource, reading
 from ul2tune.instructions.promptsource import Template
 from ul2tune.instructions.records import Record, Rendered, stable_hash
 
 _ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst")
-# Larger files are fingerprinted by size and time of change, not by content.
-_MAX_HASHED_BYTES = 2**30
 # ANLI's rounds are splits with names of their own.
 _ROUND_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 _SCORES: Mapping[str, tuple[str, ...]] = {
@@ -75,7 +70,7 @@ class PromptedRows:
         if self.held_out:
             level = "held_out"
         path = dict(self.row_files)[split]
-        for number, row in read_rows(path):
+        for number, row in reading.read_json_lines(path):
             seed = stable_hash(self.seed, self.name, split, number)
             try:
                 rendered = promptsource.render(prompt, row, seed=seed)
@@ -87,13 +82,7 @@ class PromptedRows:
     def fingerprint(self) -> str:
         """Of template, options and the files' bytes."""
         options = replace(self, row_files=(), template=replace(self.template, where=""))
-        digest = hashlib.sha256(repr(options).encode())
-        for split, path in self.row_files:
-            size, changed = files.stamp(path)
-            content = files.sha256(path) if size <= _MAX_HASHED_BYTES else f"{size} {changed}"
-            digest.update(f"\0{split}\0".encode())
-            digest.update(content if isinstance(content, bytes) else content.encode())
-        return digest.hexdigest()[:16]
+        return reading.fingerprint((path for _, path in self.row_files), options, self.splits)
 
     def _record(
         self, name: str, rendered: Rendered, level: Literal["train", "supervised", "held_out"]
@@ -133,9 +122,9 @@ def find_rows(
     `round` selects files such as ``train_r1.jsonl`` and names their splits without it.
 
     Raises:
-      ValueError: if a split has two files.
+      ValueError: if a split has two files, or the data set's name leads out of the folder.
     """
-    place = Path(folder).joinpath(*dataset.split("/"), *([subset] if subset else []))
+    place = reading.inside(folder, dataset, *([subset] if subset else []))
     found: dict[str, str] = {}
     for path in sorted(place.glob("*.jsonl*")):
         split = path.name.partition(".jsonl")[0]
@@ -150,22 +139,3 @@ def find_rows(
             raise ValueError(f"{place}: {found[split]} and {path} are both split {split!r}.")
         found[split] = str(path)
     return tuple(sorted(found.items()))
-
-
-def read_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line numbers and rows of a JSON-lines file, plain or compressed.
-
-    Raises:
-      ValueError: naming file and line of the first one that is no JSON object.
-    """
-    with files.open_binary(path) as stream:
-        for number, line in enumerate(stream, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.decode("utf-8"))
-            except (UnicodeDecodeError, json.JSONDecodeError) as error:
-                raise ValueError(f"{path}:{number}: not valid UTF-8 JSON ({error}).") from error
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}:{number}: a row is an object, got {row!r:.60}.")
-            yield number, row

@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from ul2tune.instructions import reading
+
 _LARGEST_BYTES = 4_000_000
 _DEEPEST = 10
 _TEMPLATE, _METADATA = "!Template", "!TemplateMetadata"
@@ -55,14 +57,12 @@ class _Reader:
 
     def _root(self) -> yaml.MappingNode:
         try:
-            data = Path(self.path).read_bytes()
+            data = reading.read_bytes(self.path)
             if len(data) > _LARGEST_BYTES:
                 raise ValueError(f"{self.path}: larger than {_LARGEST_BYTES:,} bytes.")
             text = data.decode("utf-8")
             self._check_depth(text)
             root = yaml.compose(text, Loader=_LOADER)
-        except FileNotFoundError as error:
-            raise ValueError(f"Template file {self.path} does not exist.") from error
         except UnicodeDecodeError as error:
             raise ValueError(f"{self.path}: not valid UTF-8 ({error}).") from error
         except yaml.YAMLError as error:

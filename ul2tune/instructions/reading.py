@@ -1,24 +1,40 @@
-"""Reading a collection's files: errors that name the file, and fingerprints of what was read."""
+"""Reading a collection's files: errors that name file and line, and fingerprints of what was read.
+
+Files are strangers' work: whatever is wrong with one (no UTF-8, cut off, nested a million deep, one
+endless line, half a surrogate pair) is a ValueError of one sentence.
+"""
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from ul2tune.data import files
+
+# Longest line of JSON lines: the size of Super-NI's largest files.
+MAX_LINE_BYTES = 2**26
+# Larger files are fingerprinted by size and time of change, not by content.
+_MAX_HASHED_BYTES = 2**30
+_SURROGATE = ("\\ud", "\\uD")
 
 
 def read_bytes(path: str | Path) -> bytes:
     """A file's bytes.
 
     Raises:
-      ValueError: if there is no such file.
+      ValueError: if there is no such file, or it cannot be read.
     """
     try:
         return Path(path).read_bytes()
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist.") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def read_text(path: str | Path) -> str:
@@ -27,10 +43,7 @@ def read_text(path: str | Path) -> str:
     Raises:
       ValueError: if there is no such file or it is not UTF-8.
     """
-    try:
-        return read_bytes(path).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not valid UTF-8 ({error}).") from error
+    return decode(read_bytes(path), str(path))
 
 
 def read_json(path: str | Path) -> Any:
@@ -39,16 +52,154 @@ def read_json(path: str | Path) -> Any:
     Raises:
       ValueError: naming file and line of what is wrong.
     """
+    return parse_json(read_bytes(path), path)
+
+
+def read_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
+    """Numbered lines of a file, plain or compressed, as they are; blank lines are skipped.
+
+    Raises:
+      ValueError: naming the file, and the line where there is one too long.
+    """
     try:
-        return json.loads(read_text(path))
+        with files.open_binary(str(path)) as stream:
+            number = 0
+            while line := stream.readline(MAX_LINE_BYTES + 1):
+                number += 1
+                if len(line) > MAX_LINE_BYTES:
+                    raise ValueError(f"{path}:{number}: longer than {MAX_LINE_BYTES:,} bytes.")
+                if line.strip():
+                    yield number, line
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} does not exist.") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line numbers and objects of a JSON-lines file, plain or compressed; blank lines are skipped.
+
+    Raises:
+      ValueError: naming file and line of the first one that is no JSON object.
+    """
+    for number, line in read_lines(path):
+        yield number, parse_object(line, path, number)
+
+
+def read_table(path: str | Path) -> tuple[tuple[str, ...], list[tuple[int, dict[str, str]]]]:
+    """The columns of a CSV file with a header, and its rows with the lines they end on.
+
+    Raises:
+      ValueError: naming file and line of a row that has more or fewer columns than the header.
+    """
+    # A spreadsheet puts a byte order mark in front.
+    text = read_text(path).removeprefix("\ufeff")
+    rows: list[tuple[int, dict[str, str]]] = []
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        columns = tuple(next(reader, []))
+        for row in filter(None, reader):
+            if len(row) != len(columns):
+                raise ValueError(
+                    f"{path}:{reader.line_num}: expected {len(columns)} columns, got {len(row)}."
+                )
+            rows.append((reader.line_num, dict(zip(columns, row))))
+    except csv.Error as error:
+        raise ValueError(f"{path}:{reader.line_num}: not valid CSV ({error}).") from error
+    return columns, rows
+
+
+def decode(data: bytes, where: str) -> str:
+    """UTF-8 as text.
+
+    Raises:
+      ValueError: that starts with `where`.
+    """
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: not valid UTF-8 ({error}).") from error
+
+
+def parse_json(data: bytes, path: str | Path, line: int | None = None) -> Any:
+    """A JSON value.
+
+    Args:
+      data: UTF-8.
+      path: for messages.
+      line: of the file, if the data is one line of it.
+
+    Raises:
+      ValueError: naming file and line of what is wrong.
+    """
+    where = f"{path}:{line}" if line else str(path)
+    text = decode(data, where)
+    try:
+        value = json.loads(text)
+        if any(start in text for start in _SURROGATE):
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not valid JSON ({error.msg}).") from error
+        raise ValueError(f"{path}:{line or error.lineno}: not valid JSON ({error.msg}).") from error
+    except RecursionError as error:
+        raise ValueError(f"{where}: not valid JSON (nested too deeply).") from error
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{where}: not valid JSON (half a surrogate pair).") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise ValueError(f"{where}: not valid JSON ({error}).") from error
+    return value
+
+
+def parse_object(data: bytes, path: str | Path, line: int | None = None) -> dict[str, Any]:
+    """As :func:`parse_json`, for a value that must be an object."""
+    value = parse_json(data, path, line)
+    if not isinstance(value, dict):
+        where = f"{path}:{line}" if line else str(path)
+        raise ValueError(f"{where}: expected a JSON object, got {type(value).__name__}.")
+    return value
+
+
+def inside(folder: str | Path, *names: str) -> Path:
+    """The path of a file that another file names, which must not lead out of the folder.
+
+    Raises:
+      ValueError: if it does.
+    """
+    parts = [part for name in names for part in name.split("/")]
+    if any(not part or part == ".." or "\0" in part for part in parts):
+        raise ValueError(f"{'/'.join(names)!r} is no path of a file in {folder}.")
+    return Path(folder).joinpath(*parts)
 
 
 def fingerprint(paths: Iterable[str | Path], *options: Any) -> str:
     """16 hexadecimal digits of the files' bytes, in order, and the options' representations."""
     digest = hashlib.sha256(repr(options).encode())
     for path in paths:
-        data = read_bytes(path)
-        digest.update(len(data).to_bytes(8, "little") + data)
+        if not Path(path).is_file():
+            raise ValueError(f"{path} does not exist.")
+        size, changed = files.stamp(str(path))
+        small = size <= _MAX_HASHED_BYTES
+        digest.update(files.sha256(str(path)) if small else f"{size} {changed}".encode())
     return digest.hexdigest()[:16]
+
+
+def strings(value: Any, where: str, key: str) -> tuple[str, ...]:
+    """A list of strings.
+
+    Raises:
+      ValueError: that starts with `where` and names the key.
+    """
+    if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
+        raise ValueError(f"{where}: {key!r} must be a list of strings, got {value!r:.60}.")
+    return tuple(value)
+
+
+def string(row: Mapping[str, Any], key: str, where: str) -> str:
+    """A row's field that must be a string.
+
+    Raises:
+      ValueError: that starts with `where` and names the key.
+    """
+    value = row.get(key) if isinstance(row, Mapping) else None
+    if not isinstance(value, str):
+        raise ValueError(f"{where}: {key!r} must be a string, got {value!r:.60}.")
+    return value

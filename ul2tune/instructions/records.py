@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ul2tune.instructions import reading
+
 SPLIT_LEVELS = ("train", "supervised", "partial", "held_out")
 TEMPLATE_STYLES = ("zs_opt", "zs_noopt", "fs_opt", "fs_noopt")
 
@@ -274,16 +276,8 @@ def read_jsonl(path: str | Path) -> Iterator[Record]:
     Raises:
       ValueError: naming file and line of the first record that is wrong.
     """
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            where = f"{path}:{number}"
-            if not line.strip():
-                continue
-            try:
-                data = json.loads(line.decode("utf-8"))
-            except (UnicodeDecodeError, json.JSONDecodeError) as error:
-                raise ValueError(f"{where}: not valid UTF-8 JSON ({error}).") from error
-            yield Record.from_json(data, where)
+    for number, data in reading.read_json_lines(path):
+        yield Record.from_json(data, f"{path}:{number}")
 
 
 def write_jsonl(records: Sequence[Record], path: str | Path) -> None:

@@ -9,10 +9,13 @@ What concerns training (Adafactor, prefixes, early stopping) is not read: see do
 from __future__ import annotations
 
 import configparser
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, NoReturn, cast
+
+from ul2tune.instructions.reading import inside, read_text
 
 _CONSTRUCTOR = "seq2seq_construction."
 
@@ -85,10 +88,10 @@ def load_run(path: str | Path, root: str | Path | None = None) -> RunConfig:
     if knowledge not in ("concatenate", "separate"):
         section.fail("knowledge_usage", knowledge, "'concatenate' or 'separate'")
     temperature = _Section(path, parser, "dataset").number("upsample_temp", 1.0)
-    if temperature is None or temperature <= 0:
+    if temperature is None or not 0 < temperature < math.inf:
         raise ValueError(f"{path}: [dataset] upsample_temp must be positive, got {temperature}.")
     return RunConfig(
-        tasks={name: load_task(root / file) for name, file in parser.items("arg_paths")},
+        tasks={name: load_task(inside(root, file)) for name, file in parser.items("arg_paths")},
         describe=section.flag("use_description") and section.flag("concatenate_description"),
         knowledge=cast(Literal["concatenate", "separate"], knowledge),
         temperature=temperature,
@@ -111,15 +114,15 @@ def load_task(path: str | Path) -> TaskConfig:
     mode = section.text("mode", "sequential")
     if mode not in ("sequential", "separate"):
         section.fail("mode", mode, "'sequential' or 'separate'")
-    budget, share = section.number("table_truncation_max_length"), section.number("few_shot_rate")
+    share = section.number("few_shot_rate")
     if share is not None and not 0 < share <= 1:
         section.fail("few_shot_rate", str(share), "a share between 0 and 1")
     return TaskConfig(
         name=path.stem,
         kind=constructor.removeprefix(_CONSTRUCTOR),
         description=_Section(path, parser, "model").text("description", ""),
-        table_tokens=None if budget is None else int(budget),
-        expansion=int(section.number("expansion", 1) or 1),
+        table_tokens=section.count("table_truncation_max_length", 2**20),
+        expansion=section.count("expansion", 1000) or 1,
         cell_values=section.flag("schema_serialization_with_db_content"),
         sentences=section.flag("schema_serialization_with_nl"),
         db_id_in_target=section.flag("target_with_db_id"),
@@ -157,20 +160,23 @@ class _Section:
         try:
             return float(self.text(key))
         except ValueError:
-            return self.fail(key, self._values[key], "a number")
+            self.fail(key, self._values[key], "a number")
 
-    def fail(self, key: str, value: str, expected: str) -> None:
+    def count(self, key: str, largest: int) -> int | None:
+        value = self.number(key)
+        if value is not None and not (1 <= value <= largest and value == int(value)):
+            self.fail(key, self._values[key], f"a whole number from 1 to {largest:,}")
+        return None if value is None else int(value)
+
+    def fail(self, key: str, value: str, expected: str) -> NoReturn:
         raise ValueError(f"{self._path}: [{self._name}] {key} must be {expected}, got {value!r}.")
 
 
 def _read(path: Path) -> configparser.ConfigParser:
     parser = configparser.ConfigParser(interpolation=None)
     try:
-        with open(path, encoding="utf-8") as file:
-            parser.read_file(file)
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} does not exist.") from error
-    except (configparser.Error, UnicodeDecodeError) as error:
+        parser.read_string(read_text(path), str(path))
+    except configparser.Error as error:
         reason = " ".join(str(error).split())  # of several lines, naming the line
-        raise ValueError(f"{path}: not a configuration file ({reason}).") from error
+        raise ValueError(f"{path}: not a configuration file ({reason:.300}).") from error
     return parser

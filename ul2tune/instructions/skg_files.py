@@ -8,13 +8,12 @@ multiwoz/train_dials.json …             multiwoz/ontology.json
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ul2tune.instructions import skg_records
+from ul2tune.instructions import reading, skg_records
 from ul2tune.instructions.records import Record, stable_hash
 from ul2tune.instructions.skg_config import TaskConfig
 
@@ -92,10 +91,8 @@ class SkgFiles:
 
     def fingerprint(self) -> str:
         """Of the files' bytes and the options."""
-        digest = hashlib.sha256(repr((self.task, self.splits, self.carve, self.seed)).encode())
-        for path in [*self.files.values(), *filter(None, [self.support])]:
-            digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
-        return digest.hexdigest()[:16]
+        paths = [*self.files.values(), *filter(None, [self.support])]
+        return reading.fingerprint(paths, self.task, self.splits, self.carve, self.seed)
 
     def _is_train(self, record: Record) -> bool:
         source = skg_records.source_of(record).partition("#")[0]

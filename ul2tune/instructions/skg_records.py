@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from ul2tune.instructions import skg_dialogue
+from ul2tune.instructions import reading, skg_dialogue
+from ul2tune.instructions.reading import string, strings
 from ul2tune.instructions.records import Record
 from ul2tune.instructions.skg_tables import Table
 from ul2tune.metrics.sql_schema import load_schemas
@@ -69,8 +70,9 @@ def source_of(record: Record) -> str:
 def _wikitq(rows: Rows, support: Path, level: SplitLevel) -> Iterator[Record]:
     tables = _object(support)
     for where, row in rows:
-        question, answers = _text(row, "question", where), _texts(row, "answer_text", where)
-        table_id = _text(row, "table_id", where)
+        question = string(row, "question", where)
+        answers = strings(row.get("answer_text"), where, "answer_text")
+        table_id = string(row, "table_id", where)
         if table_id not in tables:
             raise ValueError(f"{where}: {support} has no table {table_id!r}.")
         table = Table.from_json(tables[table_id], f"{support}: {table_id!r}")
@@ -79,7 +81,7 @@ def _wikitq(rows: Rows, support: Path, level: SplitLevel) -> Iterator[Record]:
             raise ValueError(f"{where}: 'answer_text' is empty.")
         structure = {"source": table_id, "answers": answers, **_table(question, table)}
         yield Record(
-            id=_text(row, "id", where),
+            id=string(row, "id", where),
             task="wikitq",
             category="question answering",
             benchmark=_BENCHMARK,
@@ -94,12 +96,13 @@ def _wikitq(rows: Rows, support: Path, level: SplitLevel) -> Iterator[Record]:
 def _tab_fact(rows: Rows, support: Path, level: SplitLevel) -> Iterator[Record]:
     for where, row in rows:
         table = Table.from_json(row.get("table"), f"{where}: 'table'")
-        statements, labels = _texts(row, "statements", where), row.get("labels")
+        statements = strings(row.get("statements"), where, "statements")
+        labels = row.get("labels")
         if not isinstance(labels, list) or len(labels) != len(statements):
             raise ValueError(f"{where}: 'labels' must be a list as long as 'statements'.")
-        table_id = _text(row, "table_id", where)
+        table_id = string(row, "table_id", where)
         for index, (statement, label) in enumerate(zip(statements, labels)):
-            if label not in LABELS or isinstance(label, bool):
+            if type(label) is not int or label not in LABELS:
                 raise ValueError(f"{where}: label {index} must be 0 or 1, got {label!r}.")
             # Lower-cased before it protects rows from deletion.
             structure = {"source": table_id, **_table(statement.lower(), table)}
@@ -122,7 +125,7 @@ def _dart(rows: Rows, support: Path, level: SplitLevel) -> Iterator[Record]:
         notes = row.get("annotations")
         if not isinstance(notes, list) or not notes:
             raise ValueError(f"{where}: 'annotations' must be a list of objects with 'text'.")
-        texts = tuple(_text(note, "text", f"{where}: 'annotations'") for note in notes)
+        texts = tuple(string(note, "text", f"{where}: 'annotations'") for note in notes)
         triples = row.get("tripleset")
         if not isinstance(triples, list) or not all(_is_triple(t) for t in triples):
             raise ValueError(f"{where}: 'tripleset' must be a list of lists of three strings.")
@@ -144,8 +147,8 @@ def _dart(rows: Rows, support: Path, level: SplitLevel) -> Iterator[Record]:
 def _spider(rows: Rows, support: Path, level: SplitLevel) -> Iterator[Record]:
     schemas = load_schemas(support)
     for index, (where, row) in enumerate(rows):
-        question, query = _text(row, "question", where), _text(row, "query", where)
-        db_id = _text(row, "db_id", where)
+        question, query = string(row, "question", where), string(row, "query", where)
+        db_id = string(row, "db_id", where)
         if db_id not in schemas:
             raise ValueError(f"{where}: {support} has no database {db_id!r}.")
         schema = schemas[db_id].to_json()
@@ -173,18 +176,19 @@ def _multiwoz(rows: Rows, support: Path, level: SplitLevel) -> Iterator[Record]:
     known = dict(zip(skg_dialogue.tracked(ontology), slots))
     choices = {known[slot]: values for slot, values in ontology.items() if slot in known}
     for where, row in rows:
-        dialogue, turns = _text(row, "dial_id", where), row.get("turns")
+        dialogue, turns = string(row, "dial_id", where), row.get("turns")
         if not isinstance(turns, list):
             raise ValueError(f"{where}: 'turns' must be a list.")
         user, system = [], []
         for number, turn in enumerate(turns):
             place = f"{where}: turn {number}"
-            user.append(_text(turn, "user", place))
-            system.append(_text(turn, "system", place))
-            state = turn.get("state", {}).get("slot_values", {})
-            if not isinstance(state, Mapping):
-                raise ValueError(f"{place}: 'slot_values' must be an object.")
-            belief = {str(slot): str(value) for slot, value in state.items()}
+            user.append(string(turn, "user", place))
+            system.append(string(turn, "system", place))
+            state = turn.get("state") or {}
+            belief = state.get("slot_values", {}) if isinstance(state, Mapping) else None
+            if not isinstance(belief, Mapping):
+                raise ValueError(f"{place}: 'state' must be an object with 'slot_values' in it.")
+            belief = {slot: string(belief, slot, place) for slot in belief}
             structure = {
                 "kind": "dialogue",
                 "source": dialogue,
@@ -221,61 +225,20 @@ _READERS: Mapping[str, tuple[str, _Reader]] = {
 
 def _rows(path: Path) -> Rows:
     """(file and line, object) of JSON lines, or (file and entry, object) of a JSON list."""
-    data = _bytes(path)
-    if data.lstrip()[:1] == b"[":
-        rows = enumerate(_parse(path, data))
-        named = ((f"{path}: entry {index}", row) for index, row in rows)
-    else:
-        lines = enumerate(data.split(b"\n"), start=1)
-        named = ((f"{path}:{n}", _line(line, f"{path}:{n}")) for n, line in lines if line.strip())
-    for where, row in named:
+    data = reading.read_bytes(path)
+    if data.lstrip()[:1] != b"[":
+        for number, row in reading.read_json_lines(path):
+            yield f"{path}:{number}", row
+        return
+    for index, row in enumerate(reading.parse_json(data, path)):
+        where = f"{path}: entry {index}"
         if not isinstance(row, Mapping):
             raise ValueError(f"{where}: expected a JSON object, got {type(row).__name__}.")
         yield where, row
 
 
-def _line(line: bytes, where: str) -> Any:
-    try:
-        return json.loads(line.decode("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{where}: not valid UTF-8 JSON ({error}).") from error
-
-
-def _parse(path: Path, data: bytes) -> Any:
-    try:
-        return json.loads(data.decode("utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not valid JSON ({error.msg}).") from error
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: not valid UTF-8 JSON ({error}).") from error
-
-
 def _object(path: Path) -> Mapping[str, Any]:
-    data = _parse(path, _bytes(path))
-    if not isinstance(data, Mapping):
-        raise ValueError(f"{path}: expected a JSON object, got {type(data).__name__}.")
-    return data
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
-
-
-def _text(row: Any, key: str, where: str) -> str:
-    value = row.get(key) if isinstance(row, Mapping) else None
-    if not isinstance(value, str):
-        raise ValueError(f"{where}: {key!r} must be a string, got {type(value).__name__}.")
-    return value
-
-
-def _texts(row: Mapping[str, Any], key: str, where: str) -> list[str]:
-    value = row.get(key)
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ValueError(f"{where}: {key!r} must be a list of strings.")
-    return value
+    return reading.parse_object(reading.read_bytes(path), path)
 
 
 def _is_triple(value: Any) -> bool:
@@ -284,7 +247,7 @@ def _is_triple(value: Any) -> bool:
 
 def _ontology_values(value: Any, where: str) -> list[str]:
     values = value.get("values") if isinstance(value, Mapping) else value
-    return _texts({"values": values}, "values", where)
+    return list(strings(values, where, "values"))
 
 
 def _table(request: str, table: Table) -> dict[str, Any]:

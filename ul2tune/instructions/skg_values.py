@@ -17,8 +17,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from ul2tune.instructions.reading import inside
+
 THRESHOLD = 0.85
 MAX_VALUES = 2
+# Of SQLite's machine: a column of Spider's largest tables takes some millions.
+_MAX_STEPS, _STEPS = 200_000_000, 100_000
 
 _SEPARATORS = "'\"()`,.?! "
 # Values and mentions that match by chance.
@@ -88,7 +92,7 @@ class DatabaseValues:
         return self._columns[key]
 
     def _read(self, db_id: str, table: str, column: str) -> tuple[str, ...]:
-        file = self._folder / db_id / f"{db_id}.sqlite"
+        file = inside(self._folder, db_id, f"{db_id}.sqlite")
         if not file.is_file():
             raise ValueError(f"{file} does not exist; cell values are read from it.")
         names = [name.replace('"', '""') for name in (column, table)]
@@ -97,6 +101,9 @@ class DatabaseValues:
             # Read-only: opening must not create or lock anything.
             with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as base:
                 base.text_factory = bytes
+                # A table may be a view that never ends.
+                patience = iter(range(_MAX_STEPS // _STEPS))
+                base.set_progress_handler(lambda: next(patience, None) is None, _STEPS)
                 rows = [row[0] for row in base.execute(query)]
         except sqlite3.Error as error:
             raise ValueError(f"{file}: cannot read {table}.{column}: {error}.") from error

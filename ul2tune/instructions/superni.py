@@ -15,13 +15,13 @@ own, `"Answer Choices": ["…", …]`, declares the closed set of answers of a c
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ul2tune.instructions import reading
 from ul2tune.instructions.records import Demo, Record, stable_hash
 
 # Tk-Instruct evaluates the first 100 instances of a task: balanced by label, in the file's order.
@@ -92,16 +92,7 @@ def load_task(path: str | Path) -> Task:
       ValueError: naming the file, the place in it and what is wrong there.
     """
     path = Path(path)
-    try:
-        data = json.loads(path.read_bytes().decode("utf-8"))
-    except FileNotFoundError as error:
-        raise ValueError(f"Task file {path} does not exist.") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not valid JSON ({error.msg}).") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not valid UTF-8 ({error}).") from error
-    if not isinstance(data, Mapping):
-        raise ValueError(f"{path}: a task file is a JSON object, got {type(data).__name__}.")
+    data = reading.parse_object(reading.read_bytes(path), path)
     try:
         return _parse_task(path.stem, data)
     except ValueError as error:
@@ -115,7 +106,7 @@ def read_split(path: str | Path) -> tuple[str, ...]:
       ValueError: on a name that appears twice or is no file name, with its line.
     """
     names: dict[str, int] = {}
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(reading.read_text(path).splitlines(), start=1):
         name = line.strip()
         if not name:
             continue
@@ -256,12 +247,7 @@ class TaskFile:
 
     def fingerprint(self) -> str:
         """Of the file's bytes and the options."""
-        options = replace(self, path="")
-        try:
-            data = Path(self.path).read_bytes()
-        except FileNotFoundError as error:
-            raise ValueError(f"Task file {self.path} does not exist.") from error
-        return hashlib.sha256(repr(options).encode() + data).hexdigest()[:16]
+        return reading.fingerprint([self.path], replace(self, path=""))
 
 
 def infer_answer_choices(task: Task, maximum: int = 6) -> tuple[str, ...] | None:
@@ -296,14 +282,6 @@ def _parse_task(name: str, data: Mapping[str, Any]) -> Task:
         raise ValueError(
             f"the id {repeated[0]!r} names {counts[repeated[0]]} instances; ids must be unique."
         )
-    seen: dict[str, int] = {}
-    for index, instance in enumerate(instances):
-        if instance.id in seen:
-            first = seen[instance.id]
-            raise ValueError(
-                f"Instances[{index}] has the id {instance.id!r} of Instances[{first}]."
-            )
-        seen[instance.id] = index
     return Task(
         name=name,
         definitions=definitions,

@@ -12,7 +12,6 @@ data set under one template. Names of tasks T0 left out, for being too long or b
 
 from __future__ import annotations
 
-import csv
 import functools
 import json
 import re
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ul2tune.instructions import promptsource
+from ul2tune.instructions import promptsource, reading
 from ul2tune.instructions.promptsource import DatasetTemplates, Template
 
 CapRule = Literal["t0_cap", "paper"]
@@ -124,20 +123,14 @@ def read_datasets(path: str | Path) -> tuple[DatasetRow, ...]:
     Raises:
       ValueError: naming file, line and what is wrong there.
     """
-    try:
-        text = Path(path).read_bytes().decode("utf-8")
-    except FileNotFoundError as error:
-        raise ValueError(f"Table {path} does not exist.") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not valid UTF-8 ({error}).") from error
-    reader = csv.DictReader(text.splitlines())
-    if tuple(reader.fieldnames or ()) != _COLUMNS:
-        raise ValueError(f"{path}:1: expected the columns {_COLUMNS}, got {reader.fieldnames}.")
+    columns, lines = reading.read_table(path)
+    if columns != _COLUMNS:
+        raise ValueError(f"{path}:1: expected the columns {_COLUMNS}, got {columns!r:.200}.")
     rows: dict[DatasetKey, DatasetRow] = {}
-    for line in reader:
-        row = _parse(line, f"{path}:{reader.line_num}")
+    for number, line in lines:
+        row = _parse(line, f"{path}:{number}")
         if (row.dataset, row.subset) in rows:
-            raise ValueError(f"{path}:{reader.line_num}: {row.dataset}/{row.subset} is a repeat.")
+            raise ValueError(f"{path}:{number}: {row.dataset}/{row.subset} is a repeat.")
         rows[row.dataset, row.subset] = row
     return tuple(rows.values())
 
@@ -148,14 +141,10 @@ def read_eval_templates(path: str | Path) -> dict[DatasetKey, tuple[str, ...]]:
     Raises:
       ValueError: if the file has another layout.
     """
+    entries = reading.read_json(path)
     try:
-        entries = json.loads(Path(path).read_bytes().decode("utf-8"))
         return {(e["dataset"], e["subset"]): tuple(e["templates"]) for e in entries}
-    except FileNotFoundError as error:
-        raise ValueError(f"List {path} does not exist.") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not valid JSON ({error.msg}).") from error
-    except (KeyError, TypeError, UnicodeDecodeError) as error:
+    except (KeyError, TypeError) as error:
         raise ValueError(
             f"{path}: expected a list of objects with dataset, subset and templates ({error!r})."
         ) from error
@@ -305,9 +294,7 @@ def _prompt_tasks(row: DatasetRow, templates: DatasetTemplates) -> Iterator[Prom
             )
 
 
-def _parse(line: Mapping[str | None, Any], where: str) -> DatasetRow:
-    if None in line or any(value is None for value in line.values()):
-        raise ValueError(f"{where}: expected {len(_COLUMNS)} columns.")
+def _parse(line: Mapping[str, str], where: str) -> DatasetRow:
     for column, groups in (("do_train", TRAIN_GROUPS), ("do_eval", EVAL_GROUPS)):
         if line[column] not in ("", *groups):
             raise ValueError(f"{where}: {column} must be empty or one of {groups}.")

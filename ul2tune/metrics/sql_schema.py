@@ -120,8 +120,10 @@ def load_schemas(path: str | Path) -> dict[str, DatabaseSchema]:
         data = json.loads(Path(path).read_bytes().decode("utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}:{error.lineno}: not valid JSON ({error.msg}).") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not valid UTF-8 ({error}).") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not valid UTF-8 JSON ({error}).") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
     if not isinstance(data, list):
         raise ValueError(f"{path}: expected a list of schemas, got {type(data).__name__}.")
     schemas: dict[str, DatabaseSchema] = {}

@@ -1,0 +1,116 @@
+"""Files by strangers: whatever is wrong with one is a sentence that names it, and nothing else."""
+
+from __future__ import annotations
+
+import gzip
+
+import pytest
+
+from ul2tune.instructions import (
+    bbh,
+    decontaminate,
+    flan2021,
+    flan2022,
+    flan_rows,
+    gsm8k,
+    metaicl,
+    options,
+    patterns,
+    reading,
+    records,
+    skg_config,
+    skg_records,
+    superni,
+    t0,
+)
+from ul2tune.metrics import sql_schema
+
+HOSTILE = {
+    "nested": b"[" * 100_000,
+    "nested objects": b'{"a":' * 100_000,
+    "no UTF-8": b"\xff\xfe{}",
+    "NUL": b"\x00" * 10,
+    "half a surrogate pair": b'{"id": "\\ud800"}',
+    "thousands of digits": b'{"id": ' + b"9" * 10_000 + b"}",
+    "cut off": b"{",
+}
+READERS = {
+    "json": [
+        reading.read_json,
+        superni.load_task,
+        patterns.load_templates,
+        patterns.load_few_shot,
+        options.load_formats,
+        flan2021.load_clusters,
+        flan2022.load_num_cases,
+        flan2022.load_t0_tasks,
+        t0.read_eval_templates,
+        sql_schema.load_schemas,
+    ],
+    "jsonl": [
+        reading.read_json_lines,
+        gsm8k.load,
+        metaicl.load,
+        records.read_jsonl,
+        lambda path: skg_records.load("dart", path),
+        decontaminate.read_texts,
+    ],
+    "txt": [
+        t0.read_datasets,
+        flan2022.load_categories,
+        flan_rows.load_cot,
+        skg_config.load_run,
+        bbh.load_prompt,
+    ],
+}
+
+
+@pytest.mark.parametrize("ending", READERS)
+@pytest.mark.parametrize("data", HOSTILE.values(), ids=list(HOSTILE))
+def test_every_reader_names_the_file(ending, data, tmp_path):
+    path = tmp_path / f"bad.{ending}"
+    path.write_bytes(data)
+    for read in READERS[ending]:
+        with pytest.raises(ValueError, match=rf"bad\.{ending}") as caught:
+            list(read(path))
+        assert len(str(caught.value)) < 1000, read
+    for read in READERS[ending]:
+        with pytest.raises(ValueError, match=r"absent (does not exist|cannot be read)"):
+            list(read(tmp_path / "absent"))
+
+
+def test_lines_have_a_largest_size_compressed_or_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "MAX_LINE_BYTES", 1000)
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"a": 1}\n\n{"a": "' + b"x" * 2000 + b'"}'))
+    rows = reading.read_json_lines(path)
+    assert next(rows) == (1, {"a": 1})
+    with pytest.raises(ValueError, match=r"rows\.jsonl\.gz:3: longer than 1,000 bytes"):
+        next(rows)
+
+
+def test_tables(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes('\ufeffa,b\r\n1,"x\u2028y\nz"\r\n\r\n3,4\r\n'.encode())
+    columns, rows = reading.read_table(path)
+    assert columns == ("a", "b")
+    assert rows == [(3, {"a": "1", "b": "x\u2028y\nz"}), (5, {"a": "3", "b": "4"})]
+    path.write_text("a,b\n1\n")
+    with pytest.raises(ValueError, match=r"t\.csv:2: expected 2 columns, got 1"):
+        reading.read_table(path)
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x", "", "a\0b"])
+def test_a_file_names_no_file_outside_its_folder(name, tmp_path):
+    with pytest.raises(ValueError, match="is no path of a file in"):
+        reading.inside(tmp_path, name)
+    assert reading.inside(tmp_path, "a/b", "c") == tmp_path / "a" / "b" / "c"
+
+
+def test_the_fingerprint_sees_bytes_and_options(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"1")
+    first = reading.fingerprint([path], 1)
+    assert reading.fingerprint([path], 2) != first
+    path.write_bytes(b"2")
+    assert reading.fingerprint([path], 1) != first
