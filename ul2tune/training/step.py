@@ -136,10 +136,10 @@ def _token_metrics(
         "loss": (jnp.sum(loss_BL), weight),
         "z_loss": (jnp.sum(output.z_loss_BL), weight),
         "accuracy": (jnp.sum(output.correct_BL), weight),
-        "decoder_fill": _fill(batch["decoder_target_tokens"]),
+        "decoder_fill": _fill(batch, "decoder", "decoder_target_tokens"),
     }
     if "encoder_input_tokens" in batch:
-        metrics["encoder_fill"] = _fill(batch["encoder_input_tokens"])
+        metrics["encoder_fill"] = _fill(batch, "encoder", "encoder_input_tokens")
     if num_sources and "decoder_source_ids" in batch:
         # A masked sum, not a scatter: its order of addition is fixed on every device.
         ids_P11 = jnp.arange(1, num_sources + 1)[:, None, None]
@@ -152,9 +152,10 @@ def _token_metrics(
     return metrics
 
 
-def _fill(tokens_BL: Any) -> tuple[jax.Array, jax.Array]:
+def _fill(batch: Batch, side: str, tokens: str) -> tuple[jax.Array, jax.Array]:
     """Real tokens and positions."""
-    return jnp.sum(tokens_BL != 0).astype(jnp.float32), jnp.float32(tokens_BL.size)
+    real_BL = batch.get(f"{side}_segment_ids", batch[tokens])  # a token may be 0
+    return jnp.sum(real_BL != 0).astype(jnp.float32), jnp.float32(real_BL.size)
 
 
 def accumulate(part_of_step: Any, num_parts: int, batch: Batch, weights_BL: jax.Array) -> Any:
