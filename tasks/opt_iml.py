@@ -8,7 +8,10 @@ registers the mixture `opt_iml`. UL2TUNE_OPT_IML names, for each benchmark (cros
 niv2, promptsource, t5, unifiedskg), the module that registers it and its mixture or task, several
 of them joined by +. UL2TUNE_TEXT names your pretraining text (JSON lines with "text"; 5 %).
 
-Without these variables: the embedded instruction set as niv2, and the embedded corpus.
+UL2TUNE_VOCABULARY is the model's vocabulary for all of it, such as the MODEL_DIR of an imported
+OPT; without it every collection keeps its own, which must then be the same.
+
+Without the other variables: the embedded instruction set as niv2, and the embedded corpus.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from collections.abc import Iterator
 
 from ul2tune.data.documents import FileCorpus
 from ul2tune.data.stdlib_corpus import StdlibCorpus
+from ul2tune.prepare import environment
 from ul2tune.prepare.opt_iml_tasks import register_opt_iml, register_pretraining
 
 COLLECTIONS = os.environ.get(
@@ -43,10 +47,12 @@ for entry in COLLECTIONS.split(","):
 reasoning = os.environ.get("UL2TUNE_OPT_IML_REASONING")
 files = os.environ.get("UL2TUNE_TEXT")
 corpus = FileCorpus(files=files, format="jsonl") if files else StdlibCorpus()
-text = register_pretraining("opt_iml_text", corpus)
+vocabulary = os.environ.get(environment.VOCABULARY)
+text = register_pretraining("opt_iml_text", corpus, vocabulary=environment.vocabulary())
 register_opt_iml(
     "opt_iml",
     benchmarks,
     reasoning=list(mixtures(reasoning)) if reasoning else (),
     pretraining=[text.name],
+    vocabulary=vocabulary,
 )

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import seqio
 
+from tests import tiny_tokenizers
+from ul2tune.data import vocab
 from ul2tune.data.documents import FileCorpus
 from ul2tune.data.manifest import read_mixture
 from ul2tune.feed.feed import Feed, FeedConfig
@@ -18,6 +20,7 @@ from ul2tune.instructions.records import Demo, Record, Rendered
 from ul2tune.prepare import run
 from ul2tune.prepare.opt_iml_tasks import register_opt_iml, register_pretraining
 from ul2tune.prepare.record_tasks import register_record_task
+from ul2tune.prepare.seqio_vocab import from_seqio
 from ul2tune.prepare.tasks import register_text_task
 
 pytestmark = pytest.mark.tensorflow
@@ -134,3 +137,21 @@ def test_refusals(mixture, name, words):
         register_opt_iml(f"{name}_x", {"flan": [f"{name}_noise"]})
     with pytest.raises(ValueError, match="is in two benchmarks"):
         register_opt_iml(f"{name}_y", {"flan": [f"{name}_flan"], "t5": [f"{name}_flan"]})
+
+
+def test_all_of_it_in_the_models_own_vocabulary(mixture, name, words, tmp_path):
+    """A decoder's byte-pair tokenizer in place of the collections' own; "!" is its id 0."""
+    own = vocab.load(tiny_tokenizers.qwen_like(tmp_path / "qwen"))
+    corpus = FileCorpus(files=words, format="jsonl")
+    text = register_pretraining(f"{name}_own_text", corpus, vocabulary=own)
+    register_opt_iml(
+        f"{name}_own", {"flan": [f"{name}_flan"]}, pretraining=[text.name], vocabulary=own
+    )
+    for task in seqio.get_subtasks(seqio.get_mixture_or_task(f"{name}_own")):
+        features = list(task.output_features.values())
+        assert {from_seqio(f.vocabulary).fingerprint for f in features} == {own.fingerprint}
+    task = seqio.get_mixture_or_task(f"{name}_own_{name}_flan")
+    example = next(iter(task.get_dataset(None, "train", shuffle=False).as_numpy_iterator()))
+    assert own.decode(example["inputs"]) == example["inputs_pretokenized"].decode()
+    assert example["targets"][-1] == own.eos_id == 330
+    assert 330 not in example["inputs"]

@@ -37,6 +37,7 @@ def register_opt_iml(
     proportions: Mapping[str, float] = opt_iml.PROPORTIONS,
     cap: float | None = opt_iml.CAP,
     demos: int = 0,
+    vocabulary: VocabularyLike | None = None,
 ) -> seqio.Mixture:
     """Registers the mixture and OPT-IML's version of every task in it, ``<name>_<task>``.
 
@@ -48,6 +49,7 @@ def register_opt_iml(
       pretraining: text tasks, see :func:`register_pretraining`; used as they are.
       proportions, cap: see `opt_iml.mixture`.
       demos: worked examples in the prompts of `TASK_LEVEL` benchmarks.
+      vocabulary: of all tasks, as for `prepare.tasks.seqio_vocabulary`; None = each task's own.
 
     Returns:
       the registered mixture.
@@ -63,7 +65,10 @@ def register_opt_iml(
             raise ValueError(f"Task {both[0]!r} is in two benchmarks of {name!r}.")
         taken.update(tasks)
         level = demos if benchmark in TASK_LEVEL else None
-        return [Leaf(name=_again(task, f"{name}_{task.name}", level)) for task in tasks.values()]
+        return [
+            Leaf(name=_again(task, f"{name}_{task.name}", level, vocabulary))
+            for task in tasks.values()
+        ]
 
     tree = opt_iml.mixture(
         name,
@@ -87,7 +92,9 @@ def register_pretraining(
     return register_corpus_task(name, corpus, vocabulary=vocabulary, objective=text)
 
 
-def _again(task: seqio.Task, name: str, demos: int | None) -> str:
+def _again(
+    task: seqio.Task, name: str, demos: int | None, vocabulary: VocabularyLike | None
+) -> str:
     """Registers a task's records once more; returns the new name.
 
     `demos` is None where the task's own prompts stay.
@@ -107,7 +114,7 @@ def _again(task: seqio.Task, name: str, demos: int | None) -> str:
         name,
         source.corpus,
         render,
-        vocabulary=source.vocabulary,
+        vocabulary=source.vocabulary if vocabulary is None else vocabulary,
         seed=source.seed,
         eos=("targets",),
         metric_fns=cast(Any, task.metric_fns),
