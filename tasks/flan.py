@@ -22,6 +22,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ul2tune.prepare import environment
 from ul2tune.prepare.flan_tasks import (
     FLAN2021_PATTERNS,
     FLAN2022_PATTERNS,
@@ -47,7 +48,12 @@ if FLAN2022_PATTERNS in present:
     register_flan2022(
         folder,
         natural_instructions=os.environ.get("UL2TUNE_SUPERNI"),
-        options=Flan2022Options(compat=compat == "1"),
+        options=Flan2022Options(compat=compat == "1", vocabulary=environment.vocabulary()),
     )
 if FLAN2021_PATTERNS in present and (Path(folder) / "flan2021").is_dir():
-    register_flan2021(folder, marked=compat == "1", compat=compat == "1")
+    register_flan2021(
+        folder,
+        marked=compat == "1",
+        compat=compat == "1",
+        vocabulary=environment.vocabulary(),
+    )

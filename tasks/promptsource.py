@@ -9,7 +9,8 @@ registers a task per data set and template and the mixtures of `ul2tune.instruct
 (`t0_train`, `t0+_train`, `t0++_train`, `t0_eval_score_eval`, …). Without UL2TUNE_T0: every template
 of every data set that there are rows of, and the mixture `promptsource` of all.
 
-For other choices (the paper's cap, a vocabulary) write a module that calls
+`UL2TUNE_VOCABULARY` names the model's vocabulary, see `ul2tune.prepare.environment.vocabulary`.
+For other choices (the paper's cap) write a module that calls
 `ul2tune.prepare.promptsource_tasks.register_t0`.
 """
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import os
 
+from ul2tune.prepare import environment
 from ul2tune.prepare.promptsource_tasks import register_promptsource, register_t0
 
 templates = os.environ.get("UL2TUNE_PROMPTSOURCE")
@@ -29,6 +31,6 @@ if not templates or not rows:
     )
 datasets_csv = os.environ.get("UL2TUNE_T0")
 if datasets_csv:
-    register_t0(templates, rows, datasets_csv)
+    register_t0(templates, rows, datasets_csv, vocabulary=environment.vocabulary())
 else:
-    register_promptsource(templates, rows)
+    register_promptsource(templates, rows, vocabulary=environment.vocabulary())

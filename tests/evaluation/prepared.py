@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,18 +51,33 @@ def write(
 
 
 def write_task(folder: Path, task: str, split: str, **changes) -> None:
+    rows = []
+    for record in records(task):
+        choices = record.answer_choices or ()
+        rendered = Rendered(inputs=record.input, targets=record.targets[0], answer_choices=choices)
+        rows.append((record, rendered))
+    write_rows(folder, task, split, rows, **changes)
+
+
+def write_rows(
+    folder: Path,
+    task: str,
+    split: str,
+    rows: Sequence[tuple[Record, Rendered]],
+    *,
+    fields: Mapping[str, str] | None = None,
+    **changes,
+) -> None:
+    """Writes rendered records; `fields` are added to each, `changes` replace the manifest's."""
     target = manifest.task_dir(folder, task, split)
     target.mkdir(parents=True)
     path = target / "data-00000-of-00001.arrayrecord"
     writer = ArrayRecordWriter(str(path), "group_size:1")
-    rows = records(task)
-    for record in rows:
-        choices = record.answer_choices or ()
-        rendered = Rendered(inputs=record.input, targets=record.targets[0], answer_choices=choices)
+    for record, rendered in rows:
         ids = {"inputs": rendered.inputs, "targets": rendered.targets}
-        arrays = {name: np.array(VOCABULARY.encode(text)) for name, text in ids.items()}
-        fields = evaluation_fields(record, rendered)
-        writer.write(codec.encode(codec.Example(arrays=arrays, fields=fields)))
+        arrays = {name: np.array(VOCABULARY.encode(text), np.int32) for name, text in ids.items()}
+        texts = evaluation_fields(record, rendered) | dict(fields or {})
+        writer.write(codec.encode(codec.Example(arrays=arrays, fields=texts)))
     writer.close()
     shard = Shard(
         file=path.name,

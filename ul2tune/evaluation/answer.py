@@ -26,6 +26,7 @@ class Answer:
       text: generated; or the best choice by mean, where each choice has a query of its own.
       choices: log-likelihood of each answer choice, in their order; empty if there are none.
       priors: what has been subtracted from `choices`; empty = nothing.
+      finished: the generation ended by itself, before the longest length allowed.
       scores: metric -> number in [0, 1].
     """
 
@@ -34,6 +35,7 @@ class Answer:
     choices: tuple[LogLikelihood, ...]
     scores: Mapping[str, float]
     priors: tuple[LogLikelihood, ...] = ()
+    finished: bool = True
 
     def to_json(self, split_hash: str) -> dict[str, Any]:
         """One line of `predictions.jsonl`."""
@@ -55,6 +57,7 @@ class Answer:
             "demo_ids": list(example.demo_ids),
             "references": list(example.references),
             "prediction": self.text,
+            "finished": self.finished,
             "scores": dict(self.scores),
         }
         if self.choices:

@@ -161,6 +161,8 @@ def combine(outputs: Sequence[str | Path], tasks_file: str | Path | None = None)
     Raises:
       ValueError: if an output is of another checkpoint, has no results, or the file is malformed.
     """
+    if len(set(map(str, outputs))) < len(outputs):
+        raise ValueError(f"An output is named twice: {', '.join(map(str, outputs))}.")
     tables = {str(path): _read(path) for path in outputs}
     (first, one), *others = tables.items()
     for path, table in others:
@@ -191,7 +193,8 @@ def combine(outputs: Sequence[str | Path], tasks_file: str | Path | None = None)
 def lines(table: Mapping[str, Any]) -> list[str]:
     """The means of :func:`combine` as text: over categories by shots, and over shots."""
     text = list(table["notes"])
-    parts = {"all": table["averages"]["all"], **table["averages"]["split_levels"]}
+    levels = table["averages"]["split_levels"]
+    parts = levels if len(levels) == 1 else {"all": table["averages"]["all"], **levels}
     for name, report in parts.items():
         text += [f"{name}: {note}" for note in report["notes"]]
         for score, mean in report.get("mean_over_shots", {}).items():
@@ -259,7 +262,5 @@ def _read_tasks(path: str | Path) -> dict[str, dict[str, str]]:
                 f"{changes!r:.80}."
             )
         if not all(isinstance(value, str) for value in changes.values()):
-            raise ValueError(
-                f"{path}: the values of {task!r} must be strings, got {changes!r:.80}."
-            )
+            raise ValueError(f"{path}: {task!r} must have strings as values, got {changes!r:.80}.")
     return data

@@ -250,7 +250,8 @@ def _example(
     query_ids, queries_cut = tokenizer.prompts([query.inputs for query in queries])
     prior_ids, _ = tokenizer.prompts([query.prior for query in queries if query.prior])
     references = fields.get("targets_text") or vocabulary.decode(row.arrays["targets"])
-    baselines = {name: fields[name] for name in ("copy_input", "copy_demo") if name in fields}
+    # Without demos there is none to copy: the field is there and empty.
+    baselines = {name: fields[name] for name in ("copy_input", "copy_demo") if fields.get(name)}
     texts = {name: fields.get(name, "") for name in _TEXTS}
     return EvalExample(
         **texts,

@@ -3,7 +3,8 @@
     OUTPUT_DIR/predictions.jsonl   one line per example: what the model saw, said, and should say
     OUTPUT_DIR/metrics.json        the table, with what determines it
 
-All numbers are means over examples in percent, as Tk-Instruct reports them; `mean_over_tasks`,
+All scores are means over examples in percent, as Tk-Instruct reports them (in `predictions.jsonl`
+each is between 0 and 1); `mean_over_tasks`,
 `mean_over_categories` and `mean_over_clusters` weigh these equally instead, and are called by these
 names, because they differ. `prompts` has mean, median and quartiles over the prompts of a task,
 where it has several. `headline` is the score each collection reports of its task or category:
@@ -53,8 +54,9 @@ def summarize(answers: Sequence[Answer], eval_set: EvalSet, names: Sequence[str]
         "averages": averages.average(results),
         "seeds": averages.over_seeds(results),
         "results": [result.to_json() for result in results],
-        "baselines": {name: groups.means(answers) for name, answers in copied.items()},
+        "baselines": {name: groups.means(own) for name, own in copied.items() if own[0].scores},
         "num_truncated": sum(example.truncated for example in eval_set.examples),
+        "num_unfinished": sum(not answer.finished for answer in answers),
         "split_hash": eval_set.split_hash,
         "split_hashes": dict(eval_set.split_hashes),
         "data_fingerprints": dict(eval_set.fingerprints),

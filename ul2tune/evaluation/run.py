@@ -197,11 +197,12 @@ def answer_all(predictor: Predictor, eval_set: EvalSet, eval: EvalConfig) -> lis
     )
     rankings = ranker.rank(predictor, progress.advance)
     progress.close()
-    texts = {
-        example.name: eval_set.vocabulary.decode(ids).strip()
-        for example, ids in zip(generated, tokens, strict=True)
-    }
-    return [
-        judge(example, texts.get(example.name, ""), ranking.choices, eval.metrics, ranking.priors)
-        for example, ranking in zip(asked, rankings, strict=True)
-    ]
+    written = {example.name: ids for example, ids in zip(generated, tokens, strict=True)}
+    answers = []
+    for example, ranking in zip(asked, rankings, strict=True):
+        ids = written.get(example.name)
+        text = "" if ids is None else eval_set.vocabulary.decode(ids).strip()
+        answer = judge(example, text, ranking.choices, eval.metrics, ranking.priors)
+        finished = ids is None or eval_set.vocabulary.info.eos_id in ids
+        answers.append(dataclasses.replace(answer, finished=finished))
+    return answers

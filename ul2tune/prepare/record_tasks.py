@@ -10,6 +10,7 @@ and in plain SeqIO the task's postprocessor and metric functions use it.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -116,6 +117,9 @@ class RecordSource(seqio.DataSource):
         # Where a space is part of the next piece, it belongs to the answer.
         keeps_spaces = vocabulary.encode("a") != vocabulary.encode(" a")
         for record in self._records(split, shard, num_shards):
+            if split != "train" and record.split_level == "train":
+                # The loader does not say; these very examples are not trained on at any rate.
+                record = dataclasses.replace(record, split_level="supervised")
             rendered = render(record, self.seed)
             if rendered is None:
                 continue
