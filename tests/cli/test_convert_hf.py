@@ -17,6 +17,7 @@ from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.cli import gin_config, imported, main
 from ul2tune.cli.prepared import prepare_missing
 from ul2tune.convert import hf, hf_folder
+from ul2tune.data import vocab
 from ul2tune.evaluation.predictor import abstract_sharded_params
 from ul2tune.models.t5 import T5Config
 from ul2tune.training import drift
@@ -50,7 +51,10 @@ def test_there_and_back_is_exact(flan: Path, tmp_path: Path, capsys):
     assert run("import", "hf", flan, model_dir, "--step=100") == 0
     assert "(100 %)" in capsys.readouterr().err
     assert layout.steps(model_dir / "checkpoints") == [100]
-    assert sorted(p.name for p in model_dir.iterdir()) == ["checkpoints", "hf", "model.gin"]
+    names = ["checkpoints", "hf", "model.gin", "vocabulary.json"]
+    assert sorted(p.name for p in model_dir.iterdir()) == names
+    assert vocab.load(model_dir).kind == "sentencepiece"  # nothing has opened the file
+    assert json.loads((model_dir / "vocabulary.json").read_text())["file"] == "hf/spiece.model"
     assert run("export", "hf", model_dir, back, "--max_shard_size=4e-6") == 0
     assert same_tensors(flan, back)
     for name in ("tokenizer.json", "spiece.model", "generation_config.json"):

@@ -12,7 +12,7 @@ from typing import Any
 
 from ul2tune import __version__
 from ul2tune.checkpoints import initialize
-from ul2tune.cli import exported, imported
+from ul2tune.cli import exported, imported, imported_vocabulary
 from ul2tune.cli.imported import ByteProgress
 from ul2tune.convert import hf, hf_folder, hub
 
@@ -44,8 +44,9 @@ def import_model(options: argparse.Namespace) -> None:
         hf_folder.write_json(folder / FOLDER / RECORD, record)
         origin = f"Written by `ul2tune import hf {options.source}`."
         (folder / imported.GIN_FILE).write_text(imported.gin_text(source.config, origin), "utf-8")
+        words = imported_vocabulary.write(folder, FOLDER, source.config)
     progress.end()
-    print(f"{options.model_dir}: checkpoint of step {step}; MODEL in {imported.GIN_FILE}.")
+    print(f"{options.model_dir}: checkpoint of step {step}; MODEL in {imported.GIN_FILE}; {words}.")
 
 
 def export_model(options: argparse.Namespace) -> None:

@@ -1,0 +1,58 @@
+"""The vocabulary of an imported model, described so that tasks and inference can use it.
+
+MODEL_DIR/vocabulary.json       the tokenizer as it came: UL2TUNE_VOCABULARY=MODEL_DIR
+MODEL_DIR/vocabulary_ul2.json   for decoders: with sentinels and mode tokens above the model's rows
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from ul2tune.convert import hf_folder
+from ul2tune.data import tokenizer_files, vocab, vocab_tokenizer_json
+from ul2tune.data.vocab_tokenizer_json import TokenizerJsonVocabulary
+
+UL2_DESCRIPTION = "vocabulary_ul2.json"
+# Enough for the densest of UL2's denoisers on segments of 1,024 tokens.
+UL2_SENTINELS = 256
+
+
+def write(folder: Path, carried: str, config: Any) -> str:
+    """Writes the descriptions; what they name is relative to their folder.
+
+    Args:
+      folder: the MODEL_DIR.
+      carried: name of the folder in it that has the tokenizer's files.
+      config: the model's configuration; its `vocab_size` is the rows of the embedding.
+
+    Returns:
+      A line for people: what there is now, or why there is nothing.
+    """
+    num_rows: int = config.vocab_size
+    try:
+        description = tokenizer_files.describe(folder / carried)
+        if "file" in description:
+            description["file"] = f"{carried}/{description['file']}"
+        if description["kind"] != vocab_tokenizer_json.KIND:
+            hf_folder.write_json(folder / tokenizer_files.DESCRIPTION, description)
+            return f"vocabulary in {tokenizer_files.DESCRIPTION}"
+        found = vocab.load(description, root=folder)
+        assert isinstance(found, TokenizerJsonVocabulary)
+        # Gemma 3's text models have no row for the tokenizer's image token.
+        found = dataclasses.replace(found, num_ids=min(found.num_ids, num_rows))
+        whole = dataclasses.replace(found, num_ids=num_rows)
+        with_modes = vocab_tokenizer_json.with_sentinels(whole, UL2_SENTINELS)
+    except ValueError as error:
+        return f"no vocabulary ({error})"
+    for name, vocabulary in (
+        (tokenizer_files.DESCRIPTION, found),
+        (UL2_DESCRIPTION, with_modes),
+    ):
+        moved: dict[str, Any] = {**vocabulary.to_json(), "file": description["file"]}
+        hf_folder.write_json(folder / name, moved)
+    return (
+        f"vocabulary in {tokenizer_files.DESCRIPTION}; with sentinels in {UL2_DESCRIPTION}, for "
+        f"which the model needs {with_modes.rows} rows and REAL_ROWS = {num_rows}"
+    )
