@@ -7,12 +7,14 @@ Whatever is not named here does not exist for a template. The selection covers a
 from __future__ import annotations
 
 import functools
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from types import BuiltinMethodType, MethodType
 from typing import Any
 
 from jinja2.defaults import DEFAULT_FILTERS, DEFAULT_TESTS
+from jinja2.exceptions import TemplateRuntimeError
 from jinja2.filters import make_attrgetter
 from jinja2.runtime import LoopContext, Undefined
 from jinja2.sandbox import SandboxedEnvironment
@@ -124,7 +126,13 @@ def _namespace(*args: Any, **kwargs: Any) -> Namespace:
     return Namespace(_dict(*args, **kwargs))
 
 
+def _raise_exception(message: Any) -> None:
+    """How chat templates reject a conversation."""
+    raise TemplateRuntimeError(budget.to_text(message))
+
+
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    "raise_exception": _raise_exception,
     "range": _range,
     "zip": _zip,
     "dict": _dict,
@@ -214,6 +222,14 @@ def _format(value: Any, *args: Any, **kwargs: Any) -> str:
     return template % (kwargs or args)
 
 
+def _tojson(value: Any, **options: Any) -> str:
+    """As in Transformers' chat templates: nothing is escaped for HTML."""
+    if options:
+        raise Refused(f"`tojson` takes no {next(iter(options))!r} here")
+    charge(8 * weigh(value))
+    return json.dumps(value, ensure_ascii=False)
+
+
 def _center(value: Any, width: int = 80) -> str:
     charge(max(width, 0))
     return budget.to_text(value).center(width)
@@ -267,6 +283,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "round": _round,
     "string": budget.to_text,
     "sum": _sum,
+    "tojson": _tojson,
     "truncate": truncate,
     "choice": choice,
     "highlight": _bounded(highlight),

@@ -87,8 +87,11 @@ class CompiledTemplate:
             raise ValueError(f"{self.name}: does not render this row ({reason:.300}).") from error
 
 
-def compile_template(source: str, *, name: str) -> CompiledTemplate:
+def compile_template(source: str, *, name: str, trim: bool = False) -> CompiledTemplate:
     """Parses, checks and compiles a template.
+
+    `trim` is for chat templates, which Transformers reads with blocks trimmed, left and right, and
+    with `break` and `continue`.
 
     Raises:
       ValueError: if it does not parse, is too long or nested, or uses what no prompt may.
@@ -96,7 +99,8 @@ def compile_template(source: str, *, name: str) -> CompiledTemplate:
     if len(source) > LONGEST_SOURCE:
         raise ValueError(f"{name}: refused, because its source exceeds {LONGEST_SOURCE:,} signs.")
     try:
-        tree = _ENVIRONMENT.parse(source)
+        tree = (_TRIMMED if trim else _ENVIRONMENT).parse(source)
+        tree.set_environment(_ENVIRONMENT)
         _check(tree)
         facts = _facts(tree)
         _meter(tree)
@@ -186,6 +190,9 @@ def _make_environment() -> _Environment:
 
 
 _ENVIRONMENT = _make_environment()
+_TRIMMED = _ENVIRONMENT.overlay(
+    trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+)
 
 
 def _check(tree: nodes.Template) -> None:
