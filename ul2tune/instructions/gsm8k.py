@@ -19,7 +19,6 @@ are drawn from the training file.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,25 +41,14 @@ def load(path: str | Path) -> Iterator[Record]:
       ValueError: naming file, line and what is wrong.
     """
     path = Path(path)
-    for number, line in enumerate(reading.read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where}: not valid JSON ({error.msg}).") from error
-        yield _record(row, where, f"{path.stem}-{number}")
+    for number, row in reading.read_json_lines(path):
+        yield _record(row, f"{path}:{number}", f"{path.stem}-{number}")
 
 
-def _record(row: Any, where: str, identity: str) -> Record:
-    if not isinstance(row, Mapping):
-        raise ValueError(f"{where}: expected a JSON object, got {type(row).__name__}.")
-    for key in ("question", "answer"):
-        if not isinstance(row.get(key), str):
-            raise ValueError(f"{where}: {key!r} must be a string, got {row.get(key)!r:.60}.")
-    rationale, mark, _ = row["answer"].rpartition(MARK)
-    answer = extract_gsm8k(row["answer"]) if mark else ""
+def _record(row: Mapping[str, Any], where: str, identity: str) -> Record:
+    question, text = (reading.string(row, key, where) for key in ("question", "answer"))
+    rationale, mark, _ = text.rpartition(MARK)
+    answer = extract_gsm8k(text) if mark else ""
     if not answer:
         raise ValueError(f"{where}: 'answer' does not end in a line '#### <number>'.")
     return Record(
@@ -69,7 +57,7 @@ def _record(row: Any, where: str, identity: str) -> Record:
         category="arithmetic",
         benchmark="gsm8k",
         license="MIT",
-        input=row["question"],
+        input=question,
         targets=(answer,),
         explanation=rationale,
         metric_names=("gsm8k",),
