@@ -123,6 +123,22 @@ def test_as_a_style():
     assert text.inputs + text.targets == plain_jinja(MARKED, TALK, prompt=False)
 
 
+def test_generation_marks_and_prints():
+    source = (
+        "{% set n = namespace(i=0) %}{% for m in messages %}\n{% generation %}\n{% set x = 1 %}"
+        "{% set n.i = n.i + 1 %}{{ n.i }}{{ m.content }}{% endgeneration %}\n{{ x }};{% endfor %}"
+    )
+    assert chat_template.compiled(source).apply(TALK[3:]) == "1Again;2c;"
+    hidden = "{% generation %}{{ messages.__class__ }}{% endgeneration %}"
+    with pytest.raises(ValueError, match="reads the attribute '__class__'"):
+        chat_template.compiled(hidden).apply(TALK)
+    endless = (
+        "{% generation %}{% for i in range(99999) %}{% for j in range(999) %}{{ j }}{% endfor %}"
+    )
+    with pytest.raises(ValueError, match="more work"):
+        chat_template.compiled(endless + "{% endfor %}{% endgeneration %}").apply(TALK)
+
+
 def test_a_rejected_conversation():
     style = chat_template.compiled(BRACKETS, tokens=TOKENS)
     with pytest.raises(ValueError, match="Only system, user and assistant roles are supported!"):
@@ -138,7 +154,7 @@ def test_history_that_changes_with_the_reply():
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("{% generation %}a{% endgeneration %}", "unknown tag 'generation'"),
+        ("{% generation %}a", "Unexpected end of template"),
         ("{% macro f() %}{% endmacro %}", "refused, because it uses `macro`"),
         ("{% include 'x' %}", "refused, because it uses `include`"),
         ("{% for m in messages %}", "is no valid template"),

@@ -4,9 +4,9 @@
     chat.render(record, style=style)
 
 A template is somebody's program: it may compute with the messages and with nothing else, within
-limits of time and memory (`sandbox`). `raise_exception`, `namespace`, `break` and `tojson` are
-there; macros, `{% generation %}`, tools and documents are not, and the date is undefined, so that a
-text does not depend on the day. What is absent is refused by name.
+limits of time and memory (`sandbox`). `raise_exception`, `namespace`, `break`, `tojson` and
+`{% generation %}` are there; macros, tools and documents are not, and the date is undefined, so
+that a text does not depend on the day. What is absent is refused by name.
 """
 
 from __future__ import annotations

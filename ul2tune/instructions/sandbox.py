@@ -17,12 +17,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from jinja2 import nodes
 from jinja2.environment import Template
 from jinja2.exceptions import SecurityError
+from jinja2.ext import Extension
 from jinja2.meta import TrackingCodeGenerator
+from jinja2.parser import Parser
 from jinja2.runtime import Undefined
 from jinja2.sandbox import SandboxedEnvironment
 from jinja2.utils import pass_context
@@ -91,7 +93,7 @@ def compile_template(source: str, *, name: str, trim: bool = False) -> CompiledT
     """Parses, checks and compiles a template.
 
     `trim` is for chat templates, which Transformers reads with blocks trimmed, left and right, and
-    with `break` and `continue`.
+    with `break`, `continue` and `generation`.
 
     Raises:
       ValueError: if it does not parse, is too long or nested, or uses what no prompt may.
@@ -189,9 +191,20 @@ def _make_environment() -> _Environment:
     return environment
 
 
+class _Generation(Extension):
+    """`{% generation %}` marks replies for Transformers; what it encloses is printed as it is."""
+
+    tags: ClassVar[set[str]] = {"generation"}
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        lineno = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.Scope(body, lineno=lineno)
+
+
 _ENVIRONMENT = _make_environment()
 _TRIMMED = _ENVIRONMENT.overlay(
-    trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
 )
 
 
