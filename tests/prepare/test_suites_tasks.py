@@ -10,7 +10,7 @@ import seqio
 
 from ul2tune.data import vocab
 from ul2tune.evaluation import examples
-from ul2tune.prepare import suites_tasks
+from ul2tune.prepare import environment, suites_tasks
 from ul2tune.prepare.run import prepare
 
 pytestmark = pytest.mark.tensorflow
@@ -78,3 +78,12 @@ def test_the_modules_say_which_folder_they_need(module, monkeypatch):
     monkeypatch.delenv(f"UL2TUNE_{module.upper()}", raising=False)
     with pytest.raises(ValueError, match=f"environment variable UL2TUNE_{module.upper()} to"):
         importlib.import_module(f"tasks.{module}")
+
+
+@pytest.mark.parametrize("text", ["x", "nan", "inf", "1e999"])
+def test_a_variable_that_is_no_number(text, monkeypatch):
+    monkeypatch.setenv("UL2TUNE_SHARE", text)
+    with pytest.raises(ValueError, match=f"UL2TUNE_SHARE is '{text}': give a number"):
+        environment.number("UL2TUNE_SHARE", 0.5)
+    monkeypatch.setenv("UL2TUNE_SHARE", "")
+    assert environment.number("UL2TUNE_SHARE", 0.5) == 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 VOCABULARY = "UL2TUNE_VOCABULARY"
@@ -23,6 +24,22 @@ def folder(variable: str, layout: str) -> str:
             f"These tasks need your copy of the collection's files: set the environment variable "
             f"{variable} to the folder that has {layout} in it."
         )
+    return found
+
+
+def number(variable: str, default: float) -> float:
+    """The number that an environment variable holds.
+
+    Raises:
+      ValueError: if it is none.
+    """
+    text = os.environ.get(variable)
+    try:
+        found = float(text) if text else default
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise ValueError(f"{variable} is {text!r}: give a number.")
     return found
 
 
