@@ -8,6 +8,7 @@ from ul2tune.models import flops
 from ul2tune.models.decoder import DecoderConfig
 from ul2tune.models.rotary import Rope
 from ul2tune.models.t5 import T5Config
+from ul2tune.models.t5gemma import StackConfig, T5GemmaConfig
 
 
 def t5_1_1_base(**changes) -> T5Config:
@@ -58,6 +59,27 @@ def test_plain_feed_forward_counts_two_products():
     gated = flops.train_flops_per_row(t5_1_1_base(), 512, 0)
     plain = flops.train_flops_per_row(t5_1_1_base(activation="relu"), 512, 0)
     assert gated - plain == 3 * 12 * 512 * 2 * 768 * 2048
+
+
+def test_t5gemma_of_t5s_shape_costs_as_much():
+    stack = StackConfig(
+        d_model=768,
+        num_layers=12,
+        num_heads=12,
+        num_kv_heads=12,
+        head_dim=64,
+        d_ff=2048,
+        max_length=512,
+        rope=Rope(),
+        attention_pattern="G",
+    )
+    config = T5GemmaConfig(vocab_size=32128, encoder=stack, decoder=stack)
+    expected = flops.train_flops_per_row(t5_1_1_base(), 512, 114)
+    assert flops.train_flops_per_row(config, 512, 114) == expected
+    # Merged attention saves the cross-attention's products of queries and outputs.
+    merged = T5GemmaConfig(vocab_size=32128, encoder=stack, decoder=stack, merged_attention=True)
+    saved = expected - flops.train_flops_per_row(merged, 512, 114)
+    assert saved == 3 * 12 * 2 * (2 * 114 * 768 * 768)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,21 +143,34 @@ def load_params(path: str | Path, abstract: Tree, *, ema: bool = False) -> Tree:
     return layout.unflatten({path: arrays[stored[path]] for path in flat}, abstract)
 
 
-def warn_of_other_model(path: str | Path, model: Any) -> None:
+def warn_of_other_model(path: str | Path, model: Any, ignored: Collection[str] = ()) -> None:
     """Warns where the checkpoint was trained with another model of the same shapes.
 
     Shapes and names are checked when parameters are read; an activation or a scale leaves no trace
     in them, and the wrong one gives plausible, worse numbers. Only a warning: it may be meant.
+
+    Args:
+      path: as in :func:`resolve`.
+      model: the configuration.
+      ignored: fields that may differ.
     """
     step_dir = resolve(path)
     saved = layout.read_meta(step_dir).get("config", {}).get("model", {})
     for field in dataclasses.fields(model):
-        now = getattr(model, field.name)
+        now = _recorded(getattr(model, field.name))
         then = saved.get(field.name, now)
-        if field.name not in FREE_FIELDS and then != now:
+        if field.name not in FREE_FIELDS and field.name not in ignored and then != now:
             log.warning(
                 "%s was trained with %s = %r; this model has %r.", step_dir, field.name, then, now
             )
+
+
+def _recorded(value: Any) -> Any:
+    """A field of a configuration as checkpoints record it."""
+    if not dataclasses.is_dataclass(value):
+        return value
+    inner = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return {"class": type(value).__name__, **{k: _recorded(v) for k, v in inner.items()}}
 
 
 def resolve(path: str | Path) -> Path:

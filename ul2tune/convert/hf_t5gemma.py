@@ -171,13 +171,14 @@ def _part(hf: Mapping[str, Any], side: str) -> dict[str, Any]:
 def _gemma(kind: str, part: Mapping[str, Any]) -> dict[str, Any]:
     """What a stack's part says as a Gemma's config.json, as fields of our `DecoderConfig`."""
     fields = Fields(part)
+    num_layers = fields.layers("num_hidden_layers")
     values = hf_decoder.rotary_model(fields, _KINDS[kind][0])
     if kind == "t5gemma2" and values["attention_softcap"] is not None:
         # Transformers 5.23 reads it nowhere.
         log.warning("attn_logit_softcapping = %s is ignored.", values["attention_softcap"])
         values["attention_softcap"] = None
     values["d_model"] = fields.positive("hidden_size")
-    values["num_layers"] = fields.layers("num_hidden_layers")
+    values["num_layers"] = num_layers
     values["num_heads"] = fields.positive("num_attention_heads")
     return values
 

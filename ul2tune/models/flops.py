@@ -10,6 +10,7 @@ from typing import Any
 from ul2tune.models.decoder import DecoderConfig
 from ul2tune.models.layers import ACTIVATIONS
 from ul2tune.models.t5 import T5Config
+from ul2tune.models.t5gemma import T5GemmaConfig
 
 # Part of `device_kind`, lower case -> dense bfloat16 FLOP/s of one JAX device (a chip; a core of
 # TPU v3). Vendors' data sheets. The first match counts, so the longer names come first.
@@ -35,7 +36,7 @@ PEAK_FLOPS = {
 
 
 def train_flops_per_row(
-    config: T5Config | DecoderConfig, inputs_length: int, targets_length: int
+    config: T5Config | DecoderConfig | T5GemmaConfig, inputs_length: int, targets_length: int
 ) -> float:
     """Returns the FLOPs of forward and backward pass for one row of a batch.
 
@@ -48,11 +49,15 @@ def train_flops_per_row(
         decoder        L (12 d a + FF + 4 L a + 4 S a) + S 4 d a
         decoder-only   L (4 d a + 4 d k + FF + 4 w a), where L is inputs and targets together
         logits         2 e V L  (+ 4 d e L where embeddings are projected)
+        T5Gemma        both stacks as decoder-only of their length, and for each layer of the
+                       decoder 4 S L a + S 4 D k, of an encoder D wide, + L 4 d a unless merged
 
     Causal attention counts in full, as in PaLM's definition of MFU (arXiv:2204.02311, appendix B).
     """
     if isinstance(config, DecoderConfig):
         return 3.0 * _decoder_only(config, inputs_length + targets_length)
+    if isinstance(config, T5GemmaConfig):
+        return 3.0 * _t5gemma(config, inputs_length, targets_length)
     d, attended = config.d_model, config.num_heads * config.d_kv
     feed_forward = _feed_forward(config)
     source, target = inputs_length, targets_length
@@ -87,6 +92,23 @@ def _decoder_only(config: DecoderConfig, length: int) -> float:
     if config.embedding_dim is not None:
         per_token += 4 * d * config.embedding_dim
     return length * per_token
+
+
+def _t5gemma(config: T5GemmaConfig, source: int, target: int) -> float:
+    """The forward pass of one row."""
+    encoder, decoder = config.gemma("encoder"), config.gemma("decoder")
+    d, head_dim = decoder.d_model, decoder.head_dim
+    attended, shared = decoder.num_heads * head_dim, decoder.num_kv_heads * head_dim
+    read = 4 * source * target * attended + source * 4 * encoder.d_model * shared
+    if not config.merged_attention:
+        read += target * 4 * d * attended  # queries and output of the cross-attention
+    no_logits = 2 * encoder.d_model * config.vocab_size * source
+    return (
+        _decoder_only(encoder, source)
+        - no_logits
+        + _decoder_only(decoder, target)
+        + decoder.num_layers * read
+    )
 
 
 def peak_flops(device: Any) -> float | None:
