@@ -121,6 +121,10 @@ def test_sentinels_and_modes_above_the_tokenizer(folders):
     ids = vocabulary.encode("[S] Wait!<extra_id_0> ok", specials=True)
     assert (ids[0], 341 in ids) == (343, True)
     assert vocabulary.decode(ids) == "[S] Wait!<extra_id_0> ok"
+    llama = extend(
+        vocab.load(folders["llama"]), ("\n",)
+    )  # a space before every part, dropped again
+    assert llama.decode(llama.encode("a\nb\n c")) == "a\nb\n c"
     more = extend(vocabulary, ("\n",))
     assert (more.size, more.eos_id, more.info) == (346, 330, vocabulary.info)
     assert more.decode([*more.encode("!\n!"), 341, 330]) == "!\n!<extra_id_0>"
@@ -176,6 +180,7 @@ def test_denoising_with_either_kind_of_sentinels(folders, reserved):
         ({"vocab.json": {"a": 0}}, "holds no tokenizer"),
         ({"tokenizer.json": {"version": "1.0"}}, "no model with a vocab"),
         ({"tokenizer.json": []}, "must be a JSON object"),
+        ({"tokenizer.json": {"model": {"vocab": {"a": "0"}}}}, "must map texts to ids"),
         (
             {"tokenizer.json": {"model": {"vocab": {"a": 0}}, "added_tokens": [{"id": "1"}]}},
             "objects with id and content",

@@ -1,7 +1,7 @@
 """The vocabulary of an imported model, described so that tasks and inference can use it.
 
 MODEL_DIR/vocabulary.json       the tokenizer as it came: UL2TUNE_VOCABULARY=MODEL_DIR
-MODEL_DIR/vocabulary_ul2.json   for decoders: with sentinels and mode tokens above the model's rows
+MODEL_DIR/vocabulary_ul2.json   for decoders: 100 sentinels and the mode tokens follow its ids
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from ul2tune.data import tokenizer_files, vocab, vocab_tokenizer_json
 from ul2tune.data.vocab_tokenizer_json import TokenizerJsonVocabulary
 
 UL2_DESCRIPTION = "vocabulary_ul2.json"
-# Enough for the densest of UL2's denoisers on segments of 1,024 tokens.
-UL2_SENTINELS = 256
 
 
 def write(folder: Path, carried: str, config: Any) -> str:
@@ -42,8 +40,7 @@ def write(folder: Path, carried: str, config: Any) -> str:
         assert isinstance(found, TokenizerJsonVocabulary)
         # Gemma 3's text models have no row for the tokenizer's image token.
         found = dataclasses.replace(found, num_ids=min(found.num_ids, num_rows))
-        whole = dataclasses.replace(found, num_ids=num_rows)
-        with_modes = vocab_tokenizer_json.with_sentinels(whole, UL2_SENTINELS)
+        with_modes = vocab_tokenizer_json.with_sentinels(found)
     except ValueError as error:
         return f"no vocabulary ({error})"
     for name, vocabulary in (
@@ -52,7 +49,9 @@ def write(folder: Path, carried: str, config: Any) -> str:
     ):
         moved: dict[str, Any] = {**vocabulary.to_json(), "file": description["file"]}
         hf_folder.write_json(folder / name, moved)
+    # Rows that are spare already (Qwen's) need no others.
+    needed = num_rows if with_modes.size <= num_rows else with_modes.rows
     return (
-        f"vocabulary in {tokenizer_files.DESCRIPTION}; with sentinels in {UL2_DESCRIPTION}, for "
-        f"which the model needs {with_modes.rows} rows and REAL_ROWS = {num_rows}"
+        f"vocabulary in {tokenizer_files.DESCRIPTION}; with sentinels in {UL2_DESCRIPTION}: "
+        f"REAL_ROWS = {found.size}, vocab_size = {needed}"
     )

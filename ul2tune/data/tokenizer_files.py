@@ -81,6 +81,9 @@ def read_tokenizer(file: Path) -> dict[str, Any]:
     model, added = found.get("model"), found.get("added_tokens") or []
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict | list):
         raise ValueError(f"{file} is not a tokenizer: it has no model with a vocab.")
+    pieces = list(vocab.values()) if isinstance(vocab := model["vocab"], dict) else []
+    if not all(isinstance(piece, int) for piece in pieces):
+        raise ValueError(f"{file}: the model's vocab must map texts to ids.")
     if not isinstance(added, list) or not all(
         isinstance(t, dict) and isinstance(t.get("id"), int) and isinstance(t.get("content"), str)
         for t in added
@@ -180,7 +183,7 @@ def read_object(file: Path) -> dict[str, Any]:
     """
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not readable JSON: {error}.") from error
     if not isinstance(found, dict):
         raise ValueError(f"{file} must be a JSON object, got {found!r:.60}.")
@@ -193,11 +196,9 @@ def _optional(file: Path) -> dict[str, Any]:
 
 def _byte_level_bpe(file: Path, vocab: Mapping[str, Any]) -> dict[str, Any]:
     """GPT-2's layout as a tokenizer.json: bytes, GPT-2's splitting, no space put before a text."""
-    if not all(isinstance(token, int) for token in vocab.values()):
-        raise ValueError(f"{file} must map texts to ids.")
     merges = file.with_name(MERGES)
     try:
-        lines = merges.read_text(encoding="utf-8").split("\n")
+        lines = merges.read_text(encoding="utf-8").replace("\r", "").split("\n")
     except OSError as error:
         raise ValueError(f"{merges} is needed beside {file}: {error}.") from error
     pairs = [line for line in lines if line and not line.startswith("#version")]
