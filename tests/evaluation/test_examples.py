@@ -30,7 +30,8 @@ def test_everything_travels(tmp_path):
     assert [ids.tolist() for ids in one.choice_ids] == [
         [*prepared.VOCABULARY.encode(choice), EOS] for choice in ("yes", "no", "odd")
     ]
-    assert one.baselines == {"copy_input": "is_long word ", "copy_demo": ""}
+    assert one.baselines == {"copy_input": "is_long word "}
+    assert one.split_level == "train"
     assert found.examples[0].choice_ids == ()
     assert found.fingerprints == {"first": "print-first", "is_long": "print-is_long"}
 
