@@ -113,9 +113,13 @@ class Pool:
         words = _WORD.findall(instruction.lower())
         bag = Counter(words)
         for member, other, size in self._members:
-            # No subsequence is longer than what the bags share: most pairs end here.
-            bound = 2.0 * (bag & other).total() / max(len(words) + size, 1)
-            if bound > self.threshold - 1e-9 and similarity(instruction, member) > self.threshold:
+            # No subsequence is longer than the shorter text, nor than what the bags share: most
+            # pairs end here.
+            needed = (self.threshold - 1e-9) * (len(words) + size) / 2.0
+            if min(len(words), size) < needed:
+                continue
+            shared = sum(min(count, other[word]) for word, count in bag.items() if word in other)
+            if shared >= needed and similarity(instruction, member) > self.threshold:
                 return member
         return None
 
