@@ -27,7 +27,9 @@ def import_model(options: argparse.Namespace) -> None:
       ValueError: if the model is not one we represent exactly, is damaged or hostile; nothing is
         written then.
     """
-    source = hf.open_model(hub.folder(options.source, options.revision))
+    source = hf.open_model(
+        hub.folder(options.source, options.revision), text_only=options.text_only
+    )
     progress = ByteProgress("imported", source.num_bytes)
     step = options.step or 0
     target = imported.new_model_dir(options.model_dir, step, source.config)

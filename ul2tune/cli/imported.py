@@ -65,7 +65,7 @@ def gin_text(config: Any, origin: str) -> str:
     Dropout is left to the run, as there: the macro DROPOUT_RATE, off unless a later file sets it.
     """
     blocks = _blocks(config, "")
-    modules = {type(value).__module__ for value in (config, *_nested(config).values())}
+    modules = {type(value).__module__ for value in _all(config)}
     lines = [
         f"# {origin}",
         "# Put it before the files of the run:",
@@ -99,14 +99,22 @@ def _nested(config: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if dataclasses.is_dataclass(value)}
 
 
+def _all(config: Any) -> list[Any]:
+    """`config` and all configurations in it, however deep."""
+    return [config, *(inner for value in _nested(config).values() for inner in _all(value))]
+
+
 def _blocks(config: Any, scope: str) -> list[str]:
-    """The bindings of `config` and, each under the scope of its field, of what is in it."""
-    nested = _nested(config)
-    lines = ["", f"{scope}{_name(config)}:"]
+    """The bindings of `config` and, each under the scope of its field, of what is in it.
+
+    Scopes are as long as needed: ``encoder``, ``encoder_rope``.
+    """
+    nested, prefix = _nested(config), f"{scope}_" if scope else ""
+    lines = ["", f"{scope}/{_name(config)}:" if scope else f"{_name(config)}:"]
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if field.name in nested:
-            lines.append(f"  {field.name} = @{field.name}/{_name(value)}()")
+            lines.append(f"  {field.name} = @{prefix}{field.name}/{_name(value)}()")
         elif field.name == "dropout_rate":
             was = f"  # {value!r} in config.json" if value else ""
             lines.append(f"  dropout_rate = %DROPOUT_RATE{was}")
@@ -115,7 +123,7 @@ def _blocks(config: Any, scope: str) -> list[str]:
     if len(lines) == 2:
         lines = []  # nothing but defaults
     for name, value in nested.items():
-        lines += _blocks(value, f"{name}/")
+        lines += _blocks(value, prefix + name)
     return lines
 
 
