@@ -20,6 +20,7 @@ for the sub-mixture of Natural Instructions. For other choices write a module th
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from ul2tune.prepare import environment
@@ -50,7 +51,9 @@ if FLAN2022_PATTERNS in present:
         natural_instructions=os.environ.get("UL2TUNE_SUPERNI"),
         options=Flan2022Options(compat=compat == "1", vocabulary=environment.vocabulary()),
     )
-if FLAN2021_PATTERNS in present and (Path(folder) / "flan2021").is_dir():
+if FLAN2021_PATTERNS in present and not (Path(folder) / "flan2021").is_dir():
+    print(f"Note: no mixture flan2021: there are no rows in {folder}/flan2021.", file=sys.stderr)
+elif FLAN2021_PATTERNS in present:
     register_flan2021(
         folder,
         marked=compat == "1",
