@@ -146,6 +146,17 @@ def test_an_error_leaves_no_folder_behind(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_may_be_named_by_way_of_others(tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    for name in ("a/../new", "link"):
+        with hf_folder.new_folder(tmp_path / name) as folder:
+            assert ".." not in folder.parts
+            (folder / "x").touch()
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["x"]
+    assert [p.name for p in (tmp_path / "empty").iterdir()] == ["x"]
+
+
 def test_existing_files_are_never_overwritten(tmp_path: Path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("mine")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
+import flax.serialization
 import jax
 import numpy as np
 import pytest
 
 from tests.convert import t5x_examples as examples
 from ul2tune import tree
-from ul2tune.convert import t5x, t5x_format, t5x_names
+from ul2tune.convert import t5x, t5x_format, t5x_gin, t5x_names
 from ul2tune.convert.t5x import Export
 from ul2tune.models import base
 from ul2tune.optim.adafactor import AdafactorConfig
@@ -124,6 +126,44 @@ def test_numbers_that_are_none_are_refused(tmp_path):
     path = write(tmp_path, examples.T5_1_1, params, t5x_names.PLAIN)
     with pytest.raises(ValueError, match=r"encoder_norm.*NaN"):
         t5x.load_params(path)
+
+
+@pytest.mark.parametrize("value", [-1, 3.5, np.array([1, 2]), 2**40, "x"])
+def test_a_step_that_is_none_is_refused(tmp_path, value):
+    params = examples.flat_params(examples.T5_1_1)
+    path = write(tmp_path, examples.T5_1_1, params, t5x_names.PLAIN)
+    content = flax.serialization.msgpack_restore((Path(path) / "checkpoint").read_bytes())
+    content["optimizer"]["state"]["step"] = value
+    (Path(path) / "checkpoint").write_bytes(flax.serialization.msgpack_serialize(content))
+    with pytest.raises(ValueError, match="which is no step"):
+        assert t5x.open_model(path).step
+
+
+def test_parameters_of_another_kind_are_refused(tmp_path):
+    params = examples.flat_params(examples.T5_1_1)
+    scale = {"target/encoder/encoder_norm/scale": np.ones(8, np.int32)}
+    path = write(tmp_path, examples.T5_1_1, params, t5x_names.PLAIN, **scale)
+    with pytest.raises(ValueError, match=r"encoder_norm.*has dtype int32; T5X's"):
+        t5x.load_params(path)
+
+
+@pytest.mark.parametrize("value", ["5", "[['gelu'], 'linear']", "{'a': 1}", "('tanh',)"])
+def test_activations_that_nobody_has_are_refused(value):
+    with pytest.raises(ValueError, match="which no model here computes"):
+        t5x_gin.parse(f"network.T5Config.mlp_activations = {value}", "config.gin")
+
+
+def test_an_export_overwrites_no_other_gin_file(tmp_path):
+    params = examples.flat_params(examples.T5_1_1)
+    (tmp_path / "model.gin").write_text("MODEL = @mine()")
+    export = Export(config=examples.T5_1_1, step=3)
+    with pytest.raises(ValueError, match=r"model\.gin exists and describes something else"):
+        t5x.export_checkpoint(str(tmp_path), export, params.__getitem__)
+    assert [p.name for p in tmp_path.iterdir()] == ["model.gin"]
+    (tmp_path / "model.gin").unlink()
+    for step in (3, 4):  # the same model
+        export = Export(config=examples.T5_1_1, step=step)
+        t5x.export_checkpoint(str(tmp_path), export, params.__getitem__)
 
 
 def test_parameters_go_onto_a_mesh(tmp_path):

@@ -126,9 +126,20 @@ def test_old_specs_and_other_stores_are_read(checkpoint):
 
 def test_a_missing_chunk_is_the_fill_value(checkpoint):
     (checkpoint / KERNEL / "0.0").unlink()
-    assert (read_all(checkpoint)["target/a/kernel"] == 0).all()
+    with pytest.raises(ValueError, match=r"kernel has 0 of 1 chunks: the checkpoint is incomplete"):
+        read_all(checkpoint)
     header(checkpoint, fill_value=2.5)
     assert (read_all(checkpoint)["target/a/kernel"] == 2.5).all()
+    (checkpoint / "state.param_states.a.kernel.v" / "0.0").unlink()  # moments may be zeros
+    assert (read_all(checkpoint)["state/param_states/a/kernel/v"] == 0).all()
+
+
+@pytest.mark.parametrize("name", [f"{KERNEL}/0.0", KERNEL, "checkpoint"])
+def test_links_out_of_the_checkpoint_are_not_followed(checkpoint, tmp_path, name):
+    (checkpoint / name).rename(tmp_path / "elsewhere")
+    (checkpoint / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="is a link that leads out of the folder"):
+        read_all(checkpoint)
 
 
 def test_the_newest_checkpoint_of_a_folder_is_found(checkpoint):
@@ -194,6 +205,9 @@ def test_paths_out_of_the_checkpoint_are_refused(checkpoint, path):
         ({"shape": [4, 7], "chunks": [4, 7]}, r"\.zarray says \(4, 7\)"),
         ({"dtype": "|O"}, "dtype"),
         ({"dtype": [["a", "<f4"]]}, "damaged"),
+        ({"dtype": "(2,"}, "damaged"),
+        ({"compressor": {"id": ["gzip"]}}, "compressed with"),
+        ({"fill_value": 10**400}, "fill value '1000"),
         ({"compressor": {"id": "blosc"}}, "blosc"),
         ({"filters": [{"id": "delta"}]}, "filters"),
         ({"order": "F"}, "order"),

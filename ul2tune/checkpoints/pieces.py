@@ -45,7 +45,7 @@ class StoredArray:
             raise ValueError(f"{step_dir} holds no array {path!r}.")
         shape, dtype, self._fingerprint = leaves[path]
         self.path, self.shape, self.dtype = path, tuple(shape), np.dtype(dtype)
-        self._step_dir = Path(step_dir).absolute()
+        self._step_dir = Path(step_dir).resolve()
         self._store = self._open()
         if self._store.shape != self.shape or self._store.dtype.numpy_dtype != self.dtype:
             raise self._damaged(f"it is {self._store.dtype.name}{list(self._store.shape)} on disk")
@@ -58,7 +58,8 @@ class StoredArray:
             assert not index["use_zarr3"], "we never write it"
             kvstore: Mapping[str, Any]
             if index["use_ocdbt"]:
-                kvstore = {"driver": "ocdbt", "base": f"file://{folder}", "path": f"{name}/"}
+                base = {"driver": "file", "path": f"{folder}/"}
+                kvstore = {"driver": "ocdbt", "base": base, "path": f"{name}/"}
             else:
                 kvstore = {"driver": "file", "path": str(folder / name)}
             spec = {

@@ -25,7 +25,11 @@ class Folder(Protocol):
         ...
 
     def read(self, name: str) -> bytes | None:
-        """The content of a file; None if there is no such file."""
+        """The content of a file; None if there is no such file.
+
+        Raises:
+          ValueError: if it is a link that leads out of the folder.
+        """
         ...
 
     def write(self, name: str, data: bytes) -> None:
@@ -84,7 +88,11 @@ class _Local:
 
     def read(self, name: str) -> bytes | None:
         file = self._root / name
-        return file.read_bytes() if file.is_file() else None
+        if not file.is_file():
+            return None
+        if not file.resolve().is_relative_to(self._root.resolve()):
+            raise ValueError(f"{file} is a link that leads out of the folder; it is not followed.")
+        return file.read_bytes()
 
     def write(self, name: str, data: bytes) -> None:
         file = self._root / name
@@ -166,7 +174,7 @@ def dtype(name: str) -> np.dtype:
         return np.dtype(ml_dtypes.bfloat16)
     try:
         found = np.dtype(name)
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError):  # "(2,": NumPy evaluates it
         found = np.dtype(object)
     if found.kind not in "biufc":
         raise ValueError(f"dtype {name!r} is not one of numbers.")

@@ -223,9 +223,10 @@ def new_folder(target: str | Path) -> Iterator[Path]:
     Raises:
       ValueError: if `target` exists and is not an empty folder.
     """
-    target = Path(target).absolute()
+    target = Path(target)
     if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
         raise ValueError(f"{target} already exists; choose a new or empty folder.")
+    target = target.resolve()  # TensorStore takes no ".."
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.tmp-", dir=target.parent))
     try:

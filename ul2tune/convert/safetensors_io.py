@@ -267,7 +267,8 @@ def write_file(
             value = produce(entry)
             assert value.dtype == DTYPES[entry.dtype], (entry, value.dtype)
             assert value.shape == entry.shape, (entry, value.shape)
-            np.ascontiguousarray(value).view(np.uint8).reshape(-1).tofile(file)
+            # Not `tofile`, which does not say why it failed.
+            file.write(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
         file.flush()
         os.fsync(file.fileno())
 

@@ -33,6 +33,7 @@ from ul2tune.types import Tree
 FORMATS = ("legacy", "orbax")
 DTYPES = ("float32", "bfloat16")
 STEP = "state/step"
+_GIN = "model.gin"
 _NORM = "decoder/final_norm"
 _LAYER_BIAS, _BIAS = "/layers/relative_bias", "/relative_bias"
 Read = Callable[[str], Any]
@@ -58,8 +59,15 @@ class Source:
 
     @property
     def step(self) -> int:
-        """Updates done."""
-        return int(self.tensors.read(STEP))
+        """Updates done.
+
+        Raises:
+          ValueError: if that is no possible number.
+        """
+        value = self.tensors.read(STEP)
+        if value.size != 1 or value.dtype.kind not in "iu" or not 0 <= value.item() < 2**31:
+            raise ValueError(f"{self.path} holds {STEP!r} = {str(value)[:80]}, which is no step.")
+        return int(value.item())
 
     @property
     def weights(self) -> tuple[Weight, ...]:
@@ -85,9 +93,15 @@ class Source:
         """One array in our layout and its stored dtype.
 
         Raises:
-          ValueError: if it holds a NaN or an infinity, or its files are damaged.
+          ValueError: if it holds a NaN or an infinity, its dtype is none of T5X's, or its files are
+            damaged.
         """
         value = self.tensors.read(leaf.names[index])
+        if value.dtype.name not in DTYPES:
+            raise ValueError(
+                f"{leaf.names[index]!r} of {self.path} has dtype {value.dtype.name}; T5X's "
+                f"parameters are {' or '.join(DTYPES)}."
+            )
         if not np.isfinite(value.astype(np.float32, copy=False)).all():
             raise ValueError(
                 f"{leaf.names[index]!r} of {self.path} holds a NaN or an infinity: these are no "
@@ -194,7 +208,7 @@ def load_moments(source: Source, plans: Mapping[str, Plan]) -> AdafactorMoments:
     """
     if not source.has_adafactor:
         raise ValueError(f"{source.path} holds no optimiser state.")
-    moments = t5x_moments.read(source.tensors, source.weights, plans)
+    moments = t5x_moments.read(source.tensors, source.weights, plans, source.step)
     if source.layout.decoder_norm:
         return moments
     unused, size = np.zeros(t5x_moments.UNUSED, np.float32), source.config.d_model
@@ -289,13 +303,19 @@ def export_checkpoint(directory: str, export: Export, read: Read) -> str:
       The checkpoint's folder.
 
     Raises:
-      ValueError: if it exists, or T5X has no such model.
+      ValueError: if it exists, or another ``model.gin`` does, or T5X has no such model.
     """
+    gin = t5x_gin.text(export.config, scanned=export.layout == "scanned").encode()
+    folder = folders.open_folder(directory)
+    if folder.read(_GIN) not in (None, gin):
+        raise ValueError(
+            f"{folder.path}/{_GIN} exists and describes something else: export to a folder of its "
+            f"own. Nothing was written."
+        )
     leaves = t5x_format.cast(export.leaves(read), export.dtype)
     write = t5x_format.write if export.format == "legacy" else t5x_orbax.write
     written = write(directory, export.step, leaves)
-    gin = t5x_gin.text(export.config, scanned=export.layout == "scanned")
-    folders.open_folder(directory).write("model.gin", gin.encode())
+    folder.write(_GIN, gin)
     return written
 
 

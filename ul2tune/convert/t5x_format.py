@@ -75,7 +75,9 @@ class T5XCheckpoint:
         """
         entry = self.entries[name]
         if isinstance(entry, Outside):
-            return zarr2.read(folders.open_folder(self.path), entry.folder)
+            # TensorStore of 2021 may have left out zeros, which moments can be and weights not.
+            whole = name.startswith("target/")
+            return zarr2.read(folders.open_folder(self.path), entry.folder, whole=whole)
         return entry
 
 

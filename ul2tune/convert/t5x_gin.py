@@ -58,8 +58,8 @@ def parse(text: str, where: str) -> dict[str, Any]:
     for owner, key in (("T5Config", "mlp_activations"), ("MlpBlock", "activations")):
         value = _literal(short.get((owner, key)), bindings)
         if value is not None:
-            names = (value,) if isinstance(value, str) else tuple(value)
-            if names not in _ACTIVATIONS:
+            names = tuple(value) if isinstance(value, tuple | list) else (value,)
+            if names not in tuple(_ACTIVATIONS):  # values may be lists, which no dict looks up
                 raise ValueError(
                     f"{where} sets {owner}.{key} = {value!r}, which no model here computes; known "
                     f"are {sorted(_ACTIVATIONS)}."

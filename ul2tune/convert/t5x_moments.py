@@ -69,13 +69,16 @@ def has_adafactor(tensors: Arrays) -> bool:
     return bool(states)
 
 
-def read(tensors: Arrays, table: Sequence[Weight], plans: Mapping[str, Plan]) -> AdafactorMoments:
+def read(
+    tensors: Arrays, table: Sequence[Weight], plans: Mapping[str, Plan], step: int
+) -> AdafactorMoments:
     """Reads the whole state.
 
     Args:
       tensors: the checkpoint.
       table: its parameters.
       plans: how our optimiser factors each parameter, by path.
+      step: updates done.
 
     Raises:
       ValueError: for missing, unused or misshapen arrays, and for a matrix that only one side
@@ -99,7 +102,7 @@ def read(tensors: Arrays, table: Sequence[Weight], plans: Mapping[str, Plan]) ->
     if momentum and len(momentum) != len(table):
         raise ValueError("Only some parameters have momentum: not the state of one Adafactor.")
     return AdafactorMoments(
-        step=int(tensors.read("state/step")),
+        step=step,
         v_row=found["v_row"],
         v_col=found["v_col"],
         v=found["v"],

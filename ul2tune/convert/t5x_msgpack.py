@@ -20,6 +20,8 @@ from ul2tune.convert import folders
 ARRAY, COMPLEX, SCALAR = 1, 2, 3
 CHUNKED = "__msgpack_chunked_array__"
 MAX_CHUNK_BYTES = 2**30
+# What trees of other types than these end in.
+_WRONG_TYPES = (TypeError, KeyError, AttributeError, RecursionError)
 
 
 def loads(data: bytes, where: str) -> dict[str, Any]:
@@ -37,7 +39,7 @@ def loads(data: bytes, where: str) -> dict[str, Any]:
         if not isinstance(tree, dict):
             raise ValueError(f"it holds a {type(tree).__name__}, not a tree")
         return _joined(tree)
-    except (ValueError, TypeError, KeyError, msgpack.UnpackException, RecursionError) as error:
+    except (ValueError, ArithmeticError, *_WRONG_TYPES, msgpack.UnpackException) as error:
         raise ValueError(
             f"{where} cannot be read as T5X's msgpack: {type(error).__name__}: {error}. The file "
             f"is damaged, truncated, or something else."

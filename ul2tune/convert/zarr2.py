@@ -2,7 +2,8 @@
 
 A folder with ``.zarray`` (JSON: shape, chunk shape, dtype, compressor) and one file per chunk,
 named by its place in the grid: ``0.0``, ``0.1``, …; a scalar has the one chunk ``0``. Chunks at the
-far edges are stored whole. A chunk that is missing is all `fill_value`.
+far edges are stored whole. A chunk that is missing is all `fill_value`; where that is null,
+TensorStore reads zeros, but writes all chunks.
 
 Specification: https://zarr-specs.readthedocs.io/en/latest/v2/v2.0.html
 """
@@ -65,7 +66,7 @@ def read_header(folder: Folder, name: str) -> Header:
             shape=tuple(raw["shape"]),
             chunks=tuple(raw["chunks"]),
             dtype=folders.dtype(raw["dtype"]),
-            compressor=None if compressor is None else compressor["id"],
+            compressor=None if compressor is None else str(compressor["id"]),
             fill_value=raw.get("fill_value"),
         )
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -95,16 +96,22 @@ def _problem(header: Header, raw: dict[str, Any]) -> str | None:
         if raw.get(key, only) != only:
             return f"has {key} {raw[key]!r}; T5X writes {only!r}"
     numbers = (None, "NaN", "Infinity", "-Infinity")
-    if header.fill_value not in numbers and not isinstance(header.fill_value, int | float):
-        return f"has the fill value {header.fill_value!r}, which is no number"
+    value = header.fill_value
+    if value not in numbers and not (isinstance(value, int | float) and abs(value) < 1e300):
+        return f"has the fill value {str(value)[:80]!r}, which is no number"
     return None
 
 
-def read(folder: Folder, name: str) -> np.ndarray:
+def read(folder: Folder, name: str, *, whole: bool = False) -> np.ndarray:
     """Reads the array `name`, in its stored dtype.
 
+    Args:
+      folder: where it is.
+      name: its folder there.
+      whole: refuse missing chunks, if the header has no value for them.
+
     Raises:
-      ValueError: as :func:`read_header`, and for damaged or truncated chunks.
+      ValueError: as :func:`read_header`, and for damaged, truncated or missing chunks.
     """
     header = read_header(folder, name)
     try:
@@ -116,10 +123,16 @@ def read(folder: Folder, name: str) -> np.ndarray:
             f"{folder.path}/{name}: no memory for an array of shape {header.shape}."
         ) from error
     # Listed, not counted up: an absurdly fine grid costs nothing where there are no files.
+    found = 0
     for file in folders.open_folder(f"{folder.path}/{name}").names():
         index = _index(file, header.grid)
         if index is not None:
-            _put(array, index, header, folder, f"{name}/{file}")
+            found += _put(array, index, header, folder, f"{name}/{file}")
+    if whole and header.fill_value is None and found != math.prod(header.grid):
+        raise ValueError(
+            f"{folder.path}/{name} has {found} of {math.prod(header.grid)} chunks: the checkpoint "
+            f"is incomplete. Copy it again."
+        )
     return array
 
 
@@ -136,10 +149,11 @@ def _index(file: str, grid: tuple[int, ...]) -> tuple[int, ...] | None:
 
 def _put(
     array: np.ndarray, index: tuple[int, ...], header: Header, folder: Folder, name: str
-) -> None:
+) -> bool:
+    """Fills in one chunk; returns whether there is such a file."""
     data = folder.read(name)
     if data is None:
-        return
+        return False
     size = math.prod(header.chunks) * header.dtype.itemsize
     plain = _decompress(data, size, header, f"{folder.path}/{name}")
     chunk = np.frombuffer(plain, header.dtype).reshape(header.chunks)
@@ -148,6 +162,7 @@ def _put(
         for i, step, total in zip(index, header.chunks, header.shape)
     )
     array[region] = chunk[tuple(slice(0, r.stop - r.start) for r in region)]
+    return True
 
 
 def _decompress(data: bytes, size: int, header: Header, where: str) -> bytes:
