@@ -17,8 +17,8 @@ ENCODER = dataclasses.replace(tiny.ENCODER, rope=Rope(theta=5.0), local_rope=Rop
 CONFIG = tiny.first(encoder=ENCODER)
 
 
-@gin.configurable("imported_model")
-def take(value: Any) -> Any:
+@gin.configurable
+def take_imported(value: Any = None) -> Any:
     return value
 
 
@@ -26,8 +26,8 @@ def test_gin_files_tell_nested_configurations_apart():
     gin.clear_config()
     try:
         gin.parse_config(imported.gin_text(CONFIG, "A test."))
-        gin.parse_config("imported_model.value = %MODEL")
-        assert take() == CONFIG
+        gin.parse_config("take_imported.value = %MODEL")
+        assert take_imported() == CONFIG
     finally:
         gin.clear_config()
 
