@@ -105,8 +105,9 @@ def main() -> None:
             "bit_equal": equal(model, exported),
         }
     for command in ("import", "export"):
-        result[command]["beyond_largest_tensor"] = result[command]["peak_bytes"] - largest
-    result["within_limit"] = result["import"]["beyond_largest_tensor"] <= LIMIT_BYTES
+        beyond = result[command]["peak_bytes"] - largest
+        result[command]["beyond_largest_tensor"] = beyond
+        result[command]["within_limit"] = beyond <= LIMIT_BYTES
     result["own_peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps(result), flush=True)
 

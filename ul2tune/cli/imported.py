@@ -48,8 +48,10 @@ def new_model_dir(
     Raises:
       ValueError: if MODEL_DIR exists and is not empty, or `step` is negative.
     """
-    if step < 0:
-        raise ValueError(f"--step={step} must not be negative.")
+    if not 0 <= step < 2**31:
+        raise ValueError(
+            f"--step={step} is not a step: it must not be negative, and be below 2**31."
+        )
     with hf_folder.new_folder(model_dir) as folder:
         writer = StepWriter(folder / layout.SUBDIRECTORY / str(step))
         yield folder, writer
