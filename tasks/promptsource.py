@@ -5,8 +5,9 @@
     UL2TUNE_T0=/data/t-zero/t0/datasets.csv \
     ul2tune prepare --gin_file=data/t0.gin …
 
-registers a task per data set and template and the mixtures of `ul2tune.instructions.t0.MIXTURES`
-(`t0_train`, `t0+_train`, `t0++_train`, `t0_eval_score_eval`, …). Without UL2TUNE_T0: every template
+registers a task per data set and template and the mixtures of
+`ul2tune.instructions.promptsource.t0.MIXTURES` (`t0_train`, `t0+_train`, `t0++_train`,
+`t0_eval_score_eval`, …). Without UL2TUNE_T0: every template
 of every data set that there are rows of, and the mixture `promptsource` of all.
 
 `UL2TUNE_VOCABULARY` names the model's vocabulary, see `ul2tune.prepare.environment.vocabulary`.

@@ -16,7 +16,8 @@ from ul2tune.checkpoints import initialize, layout
 from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.cli import gin_config, imported, main
 from ul2tune.cli.prepared import prepare_missing
-from ul2tune.convert import hf, hf_folder
+from ul2tune.convert.hf import folder as hf_folder
+from ul2tune.convert.hf import models as hf
 from ul2tune.data import vocab
 from ul2tune.evaluation.predictor import abstract_sharded_params
 from ul2tune.models.t5 import T5Config

@@ -10,8 +10,8 @@ from tests.convert import t5x_examples as examples
 from ul2tune import sharding, tree
 from ul2tune.checkpoints import initialize, layout
 from ul2tune.cli import main
-from ul2tune.convert import t5x
-from ul2tune.convert.t5x import Export
+from ul2tune.convert.t5x import models as t5x
+from ul2tune.convert.t5x.models import Export
 from ul2tune.models import base
 from ul2tune.optim import optimizer as optimizers
 from ul2tune.optim.adafactor import AdafactorConfig

@@ -25,7 +25,7 @@ from tests.feed import prepared
 from ul2tune import tree
 from ul2tune.checkpoints import initialize, layout
 from ul2tune.cli import exported
-from ul2tune.convert import hf
+from ul2tune.convert.hf import models as hf
 from ul2tune.data.ul2 import PRESETS
 from ul2tune.models import base
 

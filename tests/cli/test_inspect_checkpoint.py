@@ -12,7 +12,7 @@ import pytest
 from tests.checkpoints.test_merge import MODEL, params, write
 from tests.convert import models, t5x_examples
 from ul2tune.cli import main
-from ul2tune.convert import t5x
+from ul2tune.convert.t5x import models as t5x
 
 
 def run(*arguments: object) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ul2tune.convert import hf_folder
+from ul2tune.convert.hf import folder as hf_folder
 from ul2tune.convert.safetensors_io import Entry, dtype_name, write_file
 
 GOLDENS = Path(__file__).with_name("goldens")

@@ -6,14 +6,14 @@ import jax
 import numpy as np
 
 from ul2tune import tree
-from ul2tune.convert import t5x_names
-from ul2tune.convert.t5x_moments import AdafactorMoments
+from ul2tune.convert.t5x import names
+from ul2tune.convert.t5x.moments import AdafactorMoments
 from ul2tune.models import base
 from ul2tune.models.t5 import T5Config
 from ul2tune.optim.adafactor import AdafactorConfig
 
-JOINED = t5x_names.Layout(scanned=True)
-SPLIT = t5x_names.Layout(split_heads=True)
+JOINED = names.Layout(scanned=True)
+SPLIT = names.Layout(split_heads=True)
 
 
 def config(**changes) -> T5Config:

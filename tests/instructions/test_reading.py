@@ -7,22 +7,20 @@ import gzip
 import pytest
 
 from ul2tune.instructions import (
-    bbh,
     decontaminate,
-    flan2021,
-    flan2022,
-    flan_rows,
-    gsm8k,
     metaicl,
     options,
     patterns,
     reading,
     records,
-    skg_config,
-    skg_records,
     superni,
-    t0,
 )
+from ul2tune.instructions.flan import flan2021, flan2022
+from ul2tune.instructions.flan import rows as flan_rows
+from ul2tune.instructions.promptsource import t0
+from ul2tune.instructions.skg import config
+from ul2tune.instructions.skg import records as skg_records
+from ul2tune.instructions.suites import bbh, gsm8k
 from ul2tune.metrics import sql_schema
 
 HOSTILE = {
@@ -59,7 +57,7 @@ READERS = {
         t0.read_datasets,
         flan2022.load_categories,
         flan_rows.load_cot,
-        skg_config.load_run,
+        config.load_run,
         bbh.load_prompt,
     ],
 }

@@ -9,15 +9,11 @@ from contextlib import closing
 import pytest
 
 from ul2tune.data import vocab
-from ul2tune.instructions import (
-    skg_dialogue,
-    skg_prompt,
-    skg_schema,
-    skg_tables,
-    skg_triples,
-    skg_values,
-)
-from ul2tune.instructions.skg_tables import Table
+from ul2tune.instructions.skg import dialogue, prompt, tables
+from ul2tune.instructions.skg import schema as skg_schema
+from ul2tune.instructions.skg import triples as skg_triples
+from ul2tune.instructions.skg import values as skg_values
+from ul2tune.instructions.skg.tables import Table
 from ul2tune.metrics.sql_schema import DatabaseSchema
 
 GAMES = Table(
@@ -48,7 +44,7 @@ class Words:
 
 
 def test_prompt():
-    compose = skg_prompt.compose
+    compose = prompt.compose
     assert compose("q", "s") == "q ; structured knowledge: s"
     assert compose("", "s") == "structured knowledge: s"
     assert compose("u || v | w || x", "s") == "u ; structured knowledge: s ; context: v | w || x"
@@ -61,19 +57,19 @@ def test_prompt():
 
 
 def test_table():
-    assert skg_tables.linearize(GAMES) == (
+    assert tables.linearize(GAMES) == (
         "col : Year | City row 1 : 1896 | Athens row 2 : 1900 | Paris "
         "row 3 : 1904 | St. Louis row 4 : 1908 | London"
     )
-    assert skg_tables.linearize(Table(header=("", "a"), rows=(("x", ""),))) == (
+    assert tables.linearize(Table(header=("", "a"), rows=(("x", ""),))) == (
         "col :  | a row 1 : x |"
     )
-    assert skg_tables.linearize(Table(header=("a",), rows=())) == "col : a"
+    assert tables.linearize(Table(header=("a",), rows=())) == "col : a"
 
 
 def test_cells_are_cut_and_so_are_the_answers_in_them():
     table = Table(header=("a",), rows=(("one two three",), ("one",), ("  ",)))
-    cut, answers = skg_tables.truncate(
+    cut, answers = tables.truncate(
         table, "q", ("one two three", "two"), tokenizer=Words(), rng=random.Random(0), cell_tokens=2
     )
     assert cut.rows == (("one two",), ("one",), ("  ",))
@@ -86,10 +82,10 @@ def test_rows_are_deleted_at_random_and_then_from_the_end():
 
     def truncate(seed: int, request: str, answers=(), budget: int = 120) -> list[int]:
         words, rng = Words(), random.Random(seed)
-        cut, _ = skg_tables.truncate(
+        cut, _ = tables.truncate(
             table, request, answers, tokenizer=words, rng=rng, max_tokens=budget
         )
-        tokens = sum(len(words.encode(part)) for part in (request, skg_tables.linearize(cut)))
+        tokens = sum(len(words.encode(part)) for part in (request, tables.linearize(cut)))
         assert tokens <= budget
         return [int(row[0]) for row in cut.rows]
 
@@ -102,7 +98,7 @@ def test_rows_are_deleted_at_random_and_then_from_the_end():
     assert {3, 4, 5, 6, 7} <= set(truncate(0, "q", ("5",)))
     # With all rows protected, the end goes.
     assert truncate(0, "the x", budget=64) == list(range(len(truncate(0, "the x", budget=64))))
-    long, _ = skg_tables.truncate(
+    long, _ = tables.truncate(
         table, "q " * 200, tokenizer=Words(), rng=random.Random(0), max_tokens=200
     )
     assert long.rows == ()
@@ -112,7 +108,7 @@ def test_rows_are_deleted_at_random_and_then_from_the_end():
 def test_draws_are_python_randoms():
     table = Table(header=("n",), rows=tuple((str(n),) for n in range(20)))
     # 20 rows of 4 tokens, a budget of 43 beside header and request: int(20 * (1 - 40 / 80)) = 10.
-    cut, _ = skg_tables.truncate(table, "q", tokenizer=Words(), rng=random.Random(7), max_tokens=44)
+    cut, _ = tables.truncate(table, "q", tokenizer=Words(), rng=random.Random(7), max_tokens=44)
     dropped = set(random.Random(7).choices(range(20), k=10))
     left = [n for n in range(20) if n not in dropped][:10]
     assert [int(row[0]) for row in cut.rows] == left
@@ -123,8 +119,8 @@ def test_unknown_characters_of_a_cut_cell_stay(shared):
     vocabulary = vocab.load({"kind": "sentencepiece", "file": str(file), "extra_ids": 100})
     text = "a < b and {x} ~ 日本 or more"
     assert vocabulary.decode(vocabulary.encode(text)) != text
-    assert skg_tables.cut_text(text, vocabulary, 7) == "a < b and"
-    assert skg_tables.cut_text(text, vocabulary, 99) is None
+    assert tables.cut_text(text, vocabulary, 7) == "a < b and"
+    assert tables.cut_text(text, vocabulary, 99) is None
 
 
 def test_triples():
@@ -135,19 +131,19 @@ def test_triples():
 
 
 def test_dialogue():
-    assert skg_dialogue.history(["Hi "], ["none"]) == "hi  || none | "
-    assert skg_dialogue.history(["Hi", "b ", "C"], ["none", "1", " 2"]) == (
+    assert dialogue.history(["Hi "], ["none"]) == "hi  || none | "
+    assert dialogue.history(["Hi", "b ", "C"], ["none", "1", " 2"]) == (
         "c ||  2 | b | 1 | hi | none"
     )
     with pytest.raises(ValueError, match="1 user and 0 system"):
-        skg_dialogue.history(["a"], [])
+        dialogue.history(["a"], [])
     ontology = {"hotel-area": ["North", "south"], "police-name": [], "train-leave At": []}
-    assert skg_dialogue.linearize({"hotel-area": ["North", "south"], "taxi-day": []}) == (
+    assert dialogue.linearize({"hotel-area": ["North", "south"], "taxi-day": []}) == (
         "hotel-area: north, south; taxi-day: none; "
     )
-    assert skg_dialogue.slots_of(ontology) == ("hotel-area", "train-leaveat")
+    assert dialogue.slots_of(ontology) == ("hotel-area", "train-leaveat")
     slots = ("hotel-area", "hotel-book people")
-    assert skg_dialogue.target(slots, {"hotel-book people": " 2"}) == (
+    assert dialogue.target(slots, {"hotel-book people": " 2"}) == (
         "hotel area none, hotel book people 2"
     )
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ul2tune import tree
-from ul2tune.convert import t5x
+from ul2tune.convert.t5x import models as t5x
 
 if importlib.util.find_spec("t5x") is None:
     pytest.skip("t5x is not on PYTHONPATH (docs/t5x.md)", allow_module_level=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ul2tune import tree
-from ul2tune.convert import t5x
+from ul2tune.convert.t5x import models as t5x
 from ul2tune.models import base
 from ul2tune.models.t5 import T5Config
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import seqio
 
-from tests.instructions.test_skg_files import write_folder
+from tests.instructions.skg.test_files import write_folder
 from ul2tune.data import rates, vocab
 from ul2tune.evaluation import examples
 from ul2tune.metrics import registry

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 
 from ul2tune import tree
-from ul2tune.convert import hf_folder
-from ul2tune.convert.hf_t5 import T5Family
+from ul2tune.convert.hf import folder as hf_folder
+from ul2tune.convert.hf.t5 import T5Family
 from ul2tune.convert.safetensors_io import DTYPES, Entry
 from ul2tune.models import base
 from ul2tune.models.t5 import T5Config

@@ -18,8 +18,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ul2tune.instructions import promptsource
-from ul2tune.instructions.promptsource import Prompt, Template
+from ul2tune.instructions.promptsource import templates as promptsource
+from ul2tune.instructions.promptsource.templates import Prompt, Template
 
 PLAIN = Template(
     name="plain",

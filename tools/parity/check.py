@@ -23,7 +23,8 @@ import numpy as np
 
 from tools.parity import case as case_lib
 from ul2tune import tree
-from ul2tune.convert import hf, hf_folder
+from ul2tune.convert.hf import folder as hf_folder
+from ul2tune.convert.hf import models as hf
 from ul2tune.decoding.generate import generate
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.models import base

@@ -13,8 +13,10 @@ import numpy as np
 
 from ul2tune.checkpoints import initialize, layout
 from ul2tune.checkpoints.stored import StoredArrays
-from ul2tune.convert import hf, hf_folder, t5x
+from ul2tune.convert.hf import folder as hf_folder
+from ul2tune.convert.hf import models as hf
 from ul2tune.convert.mapping import Leaf
+from ul2tune.convert.t5x import models as t5x
 from ul2tune.training import drift
 
 OURS, TRANSFORMERS, T5X = "ul2tune", "Transformers", "T5X"

@@ -14,7 +14,9 @@ from ul2tune import __version__
 from ul2tune.checkpoints import initialize
 from ul2tune.cli import exported, imported, imported_vocabulary
 from ul2tune.cli.imported import ByteProgress
-from ul2tune.convert import hf, hf_folder, hub
+from ul2tune.convert.hf import folder as hf_folder
+from ul2tune.convert.hf import hub
+from ul2tune.convert.hf import models as hf
 
 FOLDER, RECORD = "hf", "import.json"
 _DTYPES = {"stored": "F32", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}

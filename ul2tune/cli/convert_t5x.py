@@ -21,8 +21,10 @@ from ul2tune.checkpoints.restore import restore_step
 from ul2tune.checkpoints.streaming import StepWriter
 from ul2tune.cli import exported, imported
 from ul2tune.cli.imported import ByteProgress
-from ul2tune.convert import hf_folder, t5x, t5x_moments
-from ul2tune.convert.t5x_moments import AdafactorMoments
+from ul2tune.convert.hf import folder as hf_folder
+from ul2tune.convert.t5x import models as t5x
+from ul2tune.convert.t5x import moments as t5x_moments
+from ul2tune.convert.t5x.moments import AdafactorMoments
 from ul2tune.models import base
 from ul2tune.models.t5 import T5Config
 from ul2tune.optim.adafactor import AdafactorConfig, AdafactorState

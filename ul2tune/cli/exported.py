@@ -11,7 +11,7 @@ import numpy as np
 from ul2tune import tree
 from ul2tune.checkpoints import initialize, layout
 from ul2tune.checkpoints.pieces import StoredArray
-from ul2tune.convert import hf
+from ul2tune.convert.hf import models as hf
 from ul2tune.models import base
 from ul2tune.models.rotary import Rope
 from ul2tune.models.t5gemma import StackConfig

@@ -18,7 +18,7 @@ from typing import Any
 
 from ul2tune.checkpoints import layout
 from ul2tune.checkpoints.streaming import StepWriter
-from ul2tune.convert import hf_folder
+from ul2tune.convert.hf import folder as hf_folder
 from ul2tune.training import drift
 
 GIN_FILE = "model.gin"

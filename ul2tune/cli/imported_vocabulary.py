@@ -10,7 +10,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from ul2tune.convert import hf_folder
+from ul2tune.convert.hf import folder as hf_folder
 from ul2tune.data import tokenizer_files, vocab, vocab_tokenizer_json
 from ul2tune.data.vocab_tokenizer_json import TokenizerJsonVocabulary
 

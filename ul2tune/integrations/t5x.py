@@ -27,12 +27,12 @@ from flax.linen.partitioning import AxisMetadata
 from t5x import decoding, losses, models
 
 from ul2tune import tree
-from ul2tune.convert import t5x_names
+from ul2tune.convert.t5x import names
 from ul2tune.models import base
 from ul2tune.models.t5 import T5Config
 from ul2tune.types import Batch, Tree
 
-_TARGET = t5x_names.TARGET
+_TARGET = names.TARGET
 
 
 class EncoderDecoderModel(models.BaseTransformerModel):
@@ -74,7 +74,7 @@ class EncoderDecoderModel(models.BaseTransformerModel):
                 f"has names for."
             )
         layout = layout or ("scanned" if config.per_layer_relative_bias else "plain")
-        if layout not in t5x_names.LAYOUTS or (
+        if layout not in names.LAYOUTS or (
             config.per_layer_relative_bias is not (layout == "scanned")
         ):
             raise ValueError(
@@ -85,7 +85,7 @@ class EncoderDecoderModel(models.BaseTransformerModel):
         for module in modules:
             importlib.import_module(module)
         features = seqio.get_mixture_or_task(mixture).output_features
-        self.config, self._weights = config, t5x_names.weights(config, t5x_names.LAYOUTS[layout])
+        self.config, self._weights = config, names.weights(config, names.LAYOUTS[layout])
         self._leaves = [weight.leaf() for weight in self._weights]
         super().__init__(
             module=None,  # type: ignore[arg-type]  # only T5X's own subclasses use it

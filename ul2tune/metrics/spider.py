@@ -120,7 +120,7 @@ def score_spider_exact_match(prediction: str, references: Sequence[str]) -> floa
     """1 if the prediction equals the gold query clause by clause.
 
     The gold query and its schema are read from the references' context
-    (`ul2tune.metrics.references`), which `instructions.skg_records` fills:
+    (`ul2tune.metrics.references`), which `instructions.skg.records` fills:
     ``{"query": …, "schema": {an entry of tables.json}}``.
 
     Raises:

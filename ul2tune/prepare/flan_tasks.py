@@ -21,13 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ul2tune.data.rates import Group, Leaf, Node, Policy, Proportional
-from ul2tune.instructions import few_shot, flan2021, flan2022, flan2022_mixture, patterns
+from ul2tune.instructions import few_shot, patterns
 from ul2tune.instructions.few_shot import Layout
-from ul2tune.instructions.flan2021 import Split
-from ul2tune.instructions.flan2022 import Tables
-from ul2tune.instructions.flan2022_mixture import Member
-from ul2tune.instructions.flan_corpus import Mode, Rows, TemplatedCorpus
-from ul2tune.instructions.flan_rows import CotRows, DialogRows, JsonlRows, NIv2Rows, P3Rows
+from ul2tune.instructions.flan import flan2021, flan2022, flan2022_mixture
+from ul2tune.instructions.flan.corpus import Mode, Rows, TemplatedCorpus
+from ul2tune.instructions.flan.flan2021 import Split
+from ul2tune.instructions.flan.flan2022 import Tables
+from ul2tune.instructions.flan.flan2022_mixture import Member
+from ul2tune.instructions.flan.rows import CotRows, DialogRows, JsonlRows, NIv2Rows, P3Rows
 from ul2tune.instructions.patterns import Pattern
 from ul2tune.instructions.records import Renderer
 from ul2tune.instructions.tk_instruct import Tokenizer
@@ -42,8 +43,8 @@ FLAN2022_PATTERNS = "v2_zero_shot_patterns.json"
 @dataclass(frozen=True, kw_only=True)
 class Flan2022Options:
     """Attributes:
-    compat: the authors' quirks (`ul2tune.instructions.flan2022`); they also mix the instances of
-      all Natural Instructions as one task, without a cap that means anything.
+    compat: the authors' quirks (`instructions.flan.flan2022`); they also mix the instances of all
+      Natural Instructions as one task, without a cap that means anything.
     own_counts: rates from the examples that are prepared; default: from the authors' table.
     vocabulary: as for `ul2tune.prepare.tasks.seqio_vocabulary`.
     seed: of all draws.

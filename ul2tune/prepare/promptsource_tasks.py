@@ -3,8 +3,8 @@
     register_t0("promptsource/templates", "rows", "t-zero/t0/datasets.csv")
 
 registers a task per data set and template, named as t-zero does (``super_glue_cb_can_we_infer``),
-and the mixtures of `ul2tune.instructions.t0.MIXTURES`. Layout of the rows:
-`ul2tune.instructions.promptsource_rows`.
+and the mixtures of `ul2tune.instructions.promptsource.t0.MIXTURES`. Layout of the rows:
+`ul2tune.instructions.promptsource.rows`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from pathlib import Path
 
 import seqio
 
-from ul2tune.instructions import promptsource, promptsource_rows, t0
-from ul2tune.instructions.promptsource_rows import PromptedRows
+from ul2tune.instructions.promptsource import rows as promptsource_rows
+from ul2tune.instructions.promptsource import t0
+from ul2tune.instructions.promptsource import templates as promptsource
+from ul2tune.instructions.promptsource.rows import PromptedRows
 from ul2tune.instructions.records import Renderer
 from ul2tune.prepare.record_tasks import register_record_task
 from ul2tune.prepare.tasks import VocabularyLike
@@ -87,7 +89,7 @@ def register_t0(
       templates: your copy of `promptsource/templates`.
       rows: as for :func:`register_promptsource`.
       datasets_csv: your copy of `t0/datasets.csv`.
-      rule: see `ul2tune.instructions.t0.cap`.
+      rule: see `ul2tune.instructions.promptsource.t0.cap`.
       vocabulary, seed: as for :func:`register_promptsource`.
 
     Returns:
@@ -113,7 +115,7 @@ def register_t0(
 
 
 def as_rendered(tokenizer: object) -> Renderer:
-    """Records of `promptsource_rows` need no further rendering."""
+    """Records of `promptsource.rows` need no further rendering."""
     del tokenizer
     return promptsource_rows.render
 

@@ -1,4 +1,4 @@
-"""Registering UnifiedSKG's tasks from a folder of their files (`instructions.skg_files`)."""
+"""Registering UnifiedSKG's tasks from a folder of their files (`instructions.skg.files`)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import seqio
 
 from ul2tune.data.policies import Proportional
 from ul2tune.data.rates import Group, Leaf
-from ul2tune.instructions import skg_config, skg_files, skg_render
 from ul2tune.instructions.records import Renderer
-from ul2tune.instructions.skg_config import RunConfig, TaskConfig
-from ul2tune.instructions.skg_files import SkgFiles
-from ul2tune.instructions.skg_prompt import ADDED_TOKENS, Knowledge
-from ul2tune.instructions.skg_values import DatabaseValues
+from ul2tune.instructions.skg import config as skg_config
+from ul2tune.instructions.skg import files as skg_files
+from ul2tune.instructions.skg import render
+from ul2tune.instructions.skg.config import RunConfig, TaskConfig
+from ul2tune.instructions.skg.files import SkgFiles
+from ul2tune.instructions.skg.prompt import ADDED_TOKENS, Knowledge
+from ul2tune.instructions.skg.values import DatabaseValues
 from ul2tune.instructions.tk_instruct import Tokenizer
 from ul2tune.metrics import registry
 from ul2tune.metrics.bleu import corpus_bleu
@@ -154,7 +156,7 @@ def _bind(
     values: DatabaseValues | None,
 ) -> Renderer:
     return functools.partial(
-        skg_render.render,
+        render.render,
         tokenizer=tokenizer,
         task=task,
         describe=describe,

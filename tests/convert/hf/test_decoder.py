@@ -1,0 +1,204 @@
+"""What config.json of decoder-only models means, and what cannot be said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.models import decoder_examples as tiny
+from ul2tune import tree
+from ul2tune.convert.hf.decoder import DecoderFamily
+from ul2tune.models import base
+from ul2tune.models.decoder import DecoderConfig
+from ul2tune.models.rotary import Rope
+
+FAMILY = DecoderFamily()
+SHAPE: dict[str, Any] = {
+    "vocab_size": 64,
+    "hidden_size": 16,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 128,
+}
+ROTARY = {**SHAPE, "num_key_value_heads": 2, "intermediate_size": 24, "bos_token_id": 2}
+FILES: dict[str, dict[str, Any]] = {
+    "opt": {**SHAPE, "model_type": "opt", "ffn_dim": 24},
+    "llama": {**ROTARY, "model_type": "llama"},
+    "qwen2": {**ROTARY, "model_type": "qwen2"},
+    "qwen3": {**ROTARY, "model_type": "qwen3"},
+    "gemma2": {**ROTARY, "model_type": "gemma2"},
+    "gemma3_text": {**ROTARY, "model_type": "gemma3_text"},
+}
+LLAMA3 = {
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+
+
+def read(kind: str, **changes: Any) -> DecoderConfig:
+    return FAMILY.config_from_hf({**FILES[kind], **changes})
+
+
+def test_defaults_are_those_of_transformers():
+    opt = read("opt")
+    assert (opt.learned_positions, opt.mlp_bias, opt.tied_logits) == (True, True, True)
+    assert (opt.norm_order, opt.final_norm, opt.norm_eps, opt.head_dim) == ("pre", True, 1e-5, 4)
+    assert read("llama").rope == Rope(theta=10000.0)
+    assert not read("llama").tied_logits
+    qwen = read("qwen2")
+    assert (qwen.attention_bias, qwen.attention_out_bias) == (True, False)
+    assert read("qwen3").head_dim == 128
+    gemma = read("gemma2")
+    assert (gemma.attention_softcap, gemma.logit_softcap, gemma.query_scalar) == (50.0, 30.0, None)
+    assert (gemma.attention_pattern, gemma.sliding_window, gemma.head_dim) == ("LG", 4096, 256)
+    gemma = read("gemma3_text", num_hidden_layers=7)
+    assert (gemma.attention_softcap, gemma.logit_softcap) == (None, None)
+    assert (gemma.rope, gemma.local_rope) == (Rope(theta=1e6), Rope(theta=1e4))
+    assert gemma.attention_pattern == "LLLLLG"
+    assert gemma.start_id == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "old", "new"),
+    [
+        (
+            "llama",
+            {"rope_theta": 5e5, "rope_scaling": {"rope_type": "llama3", **LLAMA3}},
+            {"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5, **LLAMA3}},
+        ),
+        (
+            "llama",
+            {"rope_theta": 100.0, "rope_scaling": {"type": "linear", "factor": 2.0}},
+            {"rope_parameters": {"rope_type": "linear", "rope_theta": 100.0, "factor": 2.0}},
+        ),
+        (
+            "gemma3_text",
+            {
+                "rope_theta": 1e5,
+                "rope_local_base_freq": 1e3,
+                "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+                "sliding_window_pattern": 2,
+            },
+            {
+                "rope_parameters": {
+                    "full_attention": {"rope_type": "linear", "rope_theta": 1e5, "factor": 8.0},
+                    "sliding_attention": {"rope_type": "default", "rope_theta": 1e3},
+                },
+                "layer_types": ["sliding_attention", "full_attention"] * 2,
+            },
+        ),
+        (
+            "qwen2",
+            {"use_sliding_window": True, "max_window_layers": 2, "sliding_window": 8},
+            {
+                "layer_types": ["full_attention"] * 2 + ["sliding_attention"] * 2,
+                "sliding_window": 8,
+            },
+        ),
+    ],
+)
+def test_old_and_new_spellings_mean_the_same(kind, old, new):
+    assert read(kind, **old) == read(kind, **new)
+    assert read(kind, **old) != read(kind)
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_what_was_read_is_written(kind):
+    like = {**FILES[kind], "eos_token_id": 1, "rope_scaling": None}
+    config = FAMILY.config_from_hf(like)
+    written = FAMILY.config_to_hf(config, like)
+    assert written["model_type"] == kind
+    assert written["eos_token_id"] == 1
+    assert FAMILY.config_from_hf(written) == config
+    assert FAMILY.config_to_hf(config, {})["model_type"] == kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("llama", {"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "rope_type 'yarn'"),
+        ("llama", {"rope_parameters": {"rope_type": "linear"}}, "factor = '\\(absent\\)'"),
+        ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ("llama", {"rope_parameters": {"full_attention": {}}}, "a rotation in this form"),
+        ("gemma3_text", {"rope_parameters": {"rope_theta": 10.0}}, "a rotation in this form"),
+        ("llama", {"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
+        ("llama", {"layer_types": ["sliding_attention"] * 4}, "layer_types"),
+        ("gemma3_text", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping = 50.0"),
+        ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention = True"),
+        ("gemma2", {"layer_types": ["full_attention"]}, "anything but 4 of"),
+        ("opt", {"layer_norm_elementwise_affine": False}, "layer_norm_elementwise_affine = False"),
+        ("opt", {"activation_function": "gelu"}, "activation_function = 'gelu'"),
+        ("opt", {"num_attention_heads": 3}, "num_attention_heads = 3"),
+        ("llama", {"num_key_value_heads": 3}, "num_kv_heads = 3 does not divide"),
+    ],
+)
+def test_what_cannot_be_represented_is_refused(kind, changes, message):
+    with pytest.raises(ValueError, match=message):
+        read(kind, **changes)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (tiny.gemma(), "attention_softcap = 2.0 .* 'gemma3_text', the closest, has None"),
+        (tiny.gemma(qk_norm=False), "local_rope = Rope.* 'gemma2', the closest, has None"),
+        (tiny.gemma(norm="rms"), "norm_order = 'sandwich' .* 'qwen3', the closest, has 'pre'"),
+        (tiny.opt(), "head_dim = 8 .* 'opt', the closest, has 4"),
+        (tiny.opt(head_dim=4), "norm_eps = 1e-06"),
+        (tiny.opt(head_dim=4, norm_eps=1e-5, mlp_bias=False), "mlp_bias = False"),
+    ],
+)
+def test_what_transformers_cannot_represent_is_refused(config, message):
+    with pytest.raises(ValueError, match=message):
+        FAMILY.config_to_hf(config, {})
+
+
+class Files:
+    """Names and numbers of a checkpoint."""
+
+    def __init__(self, **tensors: np.ndarray):
+        self.tensors = {name.replace("__", "."): value for name, value in tensors.items()}
+        self.names = self.tensors.keys()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.tensors[name].shape
+
+    def read(self, name: str) -> np.ndarray:
+        return self.tensors[name]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "head"),
+    [
+        ("model.", "lm_head.weight"),
+        ("", "lm_head.weight"),
+        ("language_model.model.", "language_model.lm_head.weight"),
+        ("model.language_model.", "lm_head.weight"),
+    ],
+)
+def test_names_begin_as_in_the_files(prefix, head):
+    text = {name: value for name, value in FILES["gemma3_text"].items() if name != "model_type"}
+    hf = {"model_type": "gemma3", "text_config": text}
+    table = np.zeros((64, 16))
+    tensors = Files(**{f"{prefix}embed_tokens.weight": table, head: table})
+    seen = FAMILY.observe(hf, tensors)
+    config = FAMILY.config_from_hf(seen)
+    assert config == read("gemma3_text")
+    leaves = FAMILY.leaves(config, seen)
+    assert leaves[0].names == (f"{prefix}embed_tokens.weight",)
+    assert leaves[0].aliases == (head,)
+    assert sorted(leaf.path for leaf in leaves) == sorted(
+        tree.flatten(base.abstract_params(config))
+    )
+    assert FAMILY.config_to_hf(config, seen)["model_type"] == "gemma3_text"
+
+
+def test_a_head_that_differs_is_used_whatever_config_json_says():
+    tables = {"model.embed_tokens.weight": np.zeros((64, 16)), "lm_head.weight": np.ones((64, 16))}
+    tensors = Files(**tables)
+    seen = FAMILY.observe(FILES["gemma2"], tensors)
+    assert not FAMILY.config_from_hf(seen).tied_logits
