@@ -10,6 +10,7 @@ import pytest
 from tests.models import decoder_examples as tiny
 from ul2tune import tree
 from ul2tune.convert.hf.decoder import DecoderFamily
+from ul2tune.convert.mapping import matches
 from ul2tune.models import base
 from ul2tune.models.decoder import DecoderConfig
 from ul2tune.models.rotary import Rope
@@ -202,3 +203,10 @@ def test_a_head_that_differs_is_used_whatever_config_json_says():
     tensors = Files(**tables)
     seen = FAMILY.observe(FILES["gemma2"], tensors)
     assert not FAMILY.config_from_hf(seen).tied_logits
+
+
+def test_what_sees_images_is_a_part_by_itself():
+    for name in ("vision_tower.vision_model.head.weight", "model.multi_modal_projector.norm"):
+        assert matches(name, FAMILY.parts)
+        assert not matches(name, FAMILY.ignored)
+    assert not matches("model.language_model.embed_tokens.weight", FAMILY.parts)

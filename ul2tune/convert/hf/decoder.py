@@ -61,17 +61,11 @@ class DecoderFamily(Family):
 
     model_types = (*_ARCHITECTURES, "gemma3")
     config_type = DecoderConfig
-    # Buffers that old files hold, and the vision part of Gemma 3.
-    ignored = (
-        r".*rotary_emb\.inv_freq",
-        r"(model\.)?vision_tower\..*",
-        r"(model\.)?multi_modal_projector\..*",
-    )
+    ignored = (r".*rotary_emb\.inv_freq",)  # buffers that old files hold
+    parts = (r"(model\.)?(vision_tower|multi_modal_projector)\..*",)
 
     def observe(self, hf: Mapping[str, Any], tensors: Tensors) -> Mapping[str, Any]:
         """Adds whether the head is the embedding, and what names begin with."""
-        if hf.get("model_type") == "gemma3":
-            log.warning("Of this Gemma 3 only the text part is read, not what sees images.")
         hf = _text_part(hf)
         ends = [name for name in tensors.names if name.endswith(EMBEDDING)]
         prefix = ends[0].removesuffix(EMBEDDING) if len(ends) == 1 else None
