@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,33 +18,48 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def start(**orders: Any) -> subprocess.Popen[str]:
-    """Starts one worker; its compilations are shared with the other tests' through the cache."""
+    """Starts one worker; its compilations are shared with the other tests' through the cache.
+
+    It writes to files: a pipe that nobody empties while another process is waited for would stop
+    it, and with it the other.
+    """
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
     }
-    command = [sys.executable, "-m", "tests.training.worker", json.dumps(orders)]
-    return subprocess.Popen(
-        command,
+    worker = [sys.executable, "-X", "faulthandler", "-m", "tests.training.worker"]
+    output = tempfile.TemporaryFile("w+")  # noqa: SIM115 - read and closed by `finish`
+    process = subprocess.Popen(
+        [*worker, json.dumps(orders)],
         cwd=ROOT,
         env=environment,
         text=True,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        stdout=output,
+        stderr=subprocess.STDOUT,
     )
+    process.stdout = output  # type: ignore[assignment]
+    return process
 
 
 def finish(process: subprocess.Popen[str], expect: int = 0) -> str:
-    """Waits; returns stderr.
+    """Waits; returns what the worker wrote. One that hangs is ended and shows where it hung.
 
     Raises:
       AssertionError: if the exit status is not the expected one.
     """
-    output, errors = process.communicate(timeout=240)
-    assert process.returncode == expect, f"exit {process.returncode}\n{output}\n{errors[-4000:]}"
-    return errors
+    try:
+        process.wait(timeout=240)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)  # the fault handler prints all threads' stacks
+        process.wait(timeout=30)
+    assert process.stdout is not None
+    with process.stdout as file:
+        file.seek(0)
+        written = file.read()
+    assert process.returncode == expect, f"exit {process.returncode}\n{written[-8000:]}"
+    return written
 
 
 def run(expect: int = 0, **orders: Any) -> str:

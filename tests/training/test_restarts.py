@@ -91,7 +91,11 @@ def test_one_run_handed_from_topology_to_topology(tmp_path, data_dir, straight):
             )
             for i in range(2)
         ]
-        errors = [finish(process) for process in both]
+        try:
+            errors = [finish(process) for process in both]
+        finally:
+            for process in both:
+                process.kill()
         step, _ = newest(tmp_path / "run")
         assert signal_step <= step < STEPS
         assert all(f"Stopped by SIGTERM after step {step}" in text for text in errors)
