@@ -94,8 +94,9 @@ def test_one_run_handed_from_topology_to_topology(tmp_path, data_dir, straight):
         try:
             errors = [finish(process) for process in both]
         finally:
-            for process in both:
+            for process in both:  # also where the first failed
                 process.kill()
+                process.stdout.close()
         step, _ = newest(tmp_path / "run")
         assert signal_step <= step < STEPS
         assert all(f"Stopped by SIGTERM after step {step}" in text for text in errors)
