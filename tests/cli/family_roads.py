@@ -38,6 +38,18 @@ DECODER_SIZES = {
     "vocab_size": ROWS, "d_model": 16, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1,
     "head_dim": 8, "d_ff": 32, "max_length": 64, "start_id": 2, "remat": "none", "dtype": "float32",
 }  # fmt: skip
+T5GEMMA_SIZES = {
+    "T5GemmaConfig.vocab_size": ROWS, "T5GemmaConfig.remat": "none",
+    "T5GemmaConfig.dtype": "float32",
+    **{
+        f"{stack}/StackConfig.{field}": value
+        for stack in ("encoder", "decoder")
+        for field, value in {
+            "d_model": 16, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "head_dim": 8,
+            "d_ff": 32, "max_length": 64, "sliding_window": 8,
+        }.items()
+    },
+}  # fmt: skip
 EXTRA = {"opt": {"num_kv_heads": 2}, "llama": {"num_kv_heads": 2}, "gemma": {"sliding_window": 8}}
 # Steps of each stage; the imported model claims ten.
 STEPS, BEGUN = 2, 10
@@ -52,11 +64,14 @@ RUN = {
 def resolve(family: str, stage: str, **macros: Any) -> gin_config.Config:
     """The recipe, made small."""
     recipe = golden_configs.GIN / "recipes" / f"{family}_{stage}.gin"
-    decoder = "models import decoder" in (
-        golden_configs.GIN / recipe.read_text().split("include '")[1].split("'")[0]
-    ).read_text("utf-8")
-    name, sizes = ("DecoderConfig", DECODER_SIZES) if decoder else ("T5Config", T5_SIZES)
-    own = {f"{name}.{field}": value for field, value in (sizes | EXTRA.get(family, {})).items()}
+    model = recipe.read_text("utf-8").split("include '")[1].split("'")[0]
+    preset = (golden_configs.GIN / model).read_text("utf-8")
+    own: dict[str, Any] = T5GEMMA_SIZES
+    if "models import t5gemma" not in preset:
+        decoder = "models import decoder" in preset
+        name, sizes = ("DecoderConfig", DECODER_SIZES) if decoder else ("T5Config", T5_SIZES)
+        sizes = sizes | EXTRA.get(family, {})
+        own = {f"{name}.{field}": value for field, value in sizes.items()}
     grows = stage == "ul2r" and "REAL_ROWS" in recipe.read_text("utf-8")
     values = {**own, **RUN, **macros, **({"REAL_ROWS": REAL} if grows else {})}
     return gin_config.load(

@@ -20,7 +20,7 @@ from ul2tune.types import Tree
 
 log = logging.getLogger(__name__)
 # Input embedding and output head of every model of `ul2tune.models`: [V, D].
-VOCABULARY_PARAMETERS = r"(token_embedding|head)"
+VOCABULARY_PARAMETERS = r"((decoder_)?token_embedding|head)"
 
 
 @dataclass(frozen=True, kw_only=True)
