@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from ul2tune import tree
+from ul2tune.convert.t5x import legacy
 from ul2tune.convert.t5x import models as t5x
 
 if importlib.util.find_spec("t5x") is None:
@@ -77,7 +78,7 @@ def test_t5x_goes_on_from_what_we_export(tmp_path):
     source = t5x.open_model(str(tmp_path / "straight"))
     tensors = {name: source.tensors.read(name) for name in source.tensors.names}
     del tensors["state/step"]
-    copy = t5x.t5x_format.write(str(tmp_path / "copy"), source.step, tensors.items())
+    copy = legacy.write(str(tmp_path / "copy"), source.step, tensors.items())
     ends = []
     for name, start in (("a", source.path), ("b", copy)):
         restore = {
