@@ -3,6 +3,7 @@
 #   make test                       format, lint, types, all tests
 #   make test PYTHON=python3.12     the same under another Python, in an environment of its own
 #   make parity                     every model family beside Transformers' own, both ways
+#   make test-gpu                   what only an NVIDIA GPU can show
 #   make lint | bench | test-tpu-aot | goldens | constraints | clean
 
 PYTHON ?= python3
@@ -16,13 +17,18 @@ STAMP := $(VENV)/.installed
 # TensorFlow only helps to prepare data: keep it off accelerators and quiet.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test lint format bench parity test-tpu-aot goldens constraints clean install
+PYTHON_GPU ?= python3
+.PHONY: demo test test-gpu lint format bench parity test-tpu-aot goldens constraints clean install
 
 demo: $(STAMP)
 	$(BIN)/python -m ul2tune demo
 
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Under the Python that has JAX for CUDA, as GPU machines come: it needs the core packages and pytest.
+test-gpu:
+	CUDA_VISIBLE_DEVICES=0 JAX_PLATFORMS=cuda $(PYTHON_GPU) -m pytest -m gpu tests/gpu
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -56,7 +62,7 @@ goldens: $(STAMP)
 # Newest versions for every supported Python at once; no index or host name enters the file.
 constraints:
 	uv pip compile --universal --python-version 3.11 --extra all --extra tpu --no-header \
-	  --no-annotate --no-emit-index-url --no-emit-find-links -q pyproject.toml -o constraints.txt
+	  --no-annotate -q pyproject.toml -o constraints.txt
 	sed -i '1i # Written by `make constraints`: names, versions, markers of every supported Python; no hosts.' \
 	  constraints.txt
 

@@ -48,7 +48,8 @@ def pinned() -> dict[str, set[str]]:
 
 def test_no_index_or_machine_is_named():
     forbidden = re.compile(
-        r"--(extra-)?index-url\s+\S|--find-links\s+\S|--trusted-host\s+\S|[/](root|home)/\w+[/]"
+        r"--(extra-)?index[-]url\s+\S|--find[-]links\s+\S|--trusted[-]host\s+\S"
+        r"|[/](root|home)[/]\w+[/]"
         r"|https?://[^\s\"'>)]*(simple|pypi)[^\s\"'>)]*"
     )
     wrong = [

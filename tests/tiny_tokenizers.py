@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
+import tokenizers
 
 SENTENCES = (
     "The rain fell on the old harbour! Boats waited; nobody spoke.",
@@ -19,7 +19,6 @@ SENTENCES = (
 
 def qwen_like(folder: Path, vocab_size: int = 330) -> Path:
     """Byte-level BPE; "!" is 0, as in GPT-2's and Qwen's order of bytes; padding ends texts."""
-    tokenizers = _package()
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     level = tokenizers.pre_tokenizers.ByteLevel
     tokenizer.pre_tokenizer = level(add_prefix_space=False)
@@ -40,7 +39,6 @@ def qwen_like(folder: Path, vocab_size: int = 330) -> Path:
 
 def opt_like(folder: Path) -> Path:
     """The older layout: vocab.json and merges.txt; <s> 0, <pad> 1, </s> 2, <unk> 3."""
-    tokenizers = _package()
     bpe = tokenizers.ByteLevelBPETokenizer(add_prefix_space=False)
     specials = ["<s>", "<pad>", "</s>", "<unk>"]
     bpe.train_from_iterator(SENTENCES, 320, special_tokens=specials, show_progress=False)
@@ -54,7 +52,6 @@ def opt_like(folder: Path) -> Path:
 
 def llama_like(folder: Path) -> Path:
     """SentencePiece-like, byte fallback, a space before every text; <unk> 0, <s> 1, </s> 2."""
-    tokenizers = _package()
     n, d = tokenizers.normalizers, tokenizers.decoders
     tokenizer = _byte_fallback(["<unk>", "<s>", "</s>"])
     tokenizer.normalizer = n.Sequence([n.Prepend("▁"), n.Replace(" ", "▁")])
@@ -70,7 +67,6 @@ def llama_like(folder: Path) -> Path:
 
 def gemma_like(folder: Path) -> Path:
     """SentencePiece-like without that space; <pad> 0, <eos> 1, <bos> 2, <unk> 3, <unused0> 4 …"""
-    tokenizers = _package()
     n, d = tokenizers.normalizers, tokenizers.decoders
     specials = ["<pad>", "<eos>", "<bos>", "<unk>"]
     unused = [f"<unused{i}>" for i in range(8)]
@@ -90,19 +86,14 @@ def gemma_like(folder: Path) -> Path:
 KINDS = {"qwen": qwen_like, "opt": opt_like, "llama": llama_like, "gemma": gemma_like}
 
 
-def _package() -> Any:
-    return pytest.importorskip("tokenizers", reason="needs the package tokenizers")
-
-
 def _byte_fallback(specials: list[str]) -> Any:
-    tokenizers = _package()
     model = tokenizers.models.BPE(unk_token=specials[-1], fuse_unk=True, byte_fallback=True)
     return tokenizers.Tokenizer(model)
 
 
 def _trainer(specials: list[str]) -> Any:
     bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
-    return _package().trainers.BpeTrainer(
+    return tokenizers.trainers.BpeTrainer(
         vocab_size=400, special_tokens=[*specials, *bytes_], show_progress=False
     )
 

@@ -20,8 +20,6 @@ from ul2tune.data.ul2 import UL2Noise, preset
 from ul2tune.data.vocab_extended import extend
 from ul2tune.data.vocab_tokenizer_json import with_sentinels
 
-tokenizers = pytest.importorskip("tokenizers", reason="needs the package tokenizers")
-
 # folder -> eos, pad, bos, unk
 SPECIALS = {
     "qwen": (330, 330, None, None),

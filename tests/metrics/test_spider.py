@@ -6,6 +6,7 @@ import json
 import time
 
 import pytest
+from nltk.tokenize.destructive import NLTKWordTokenizer
 
 from ul2tune.metrics import registry, spider, sql_parse
 from ul2tune.metrics.references import References
@@ -120,8 +121,7 @@ def test_tokens_have_the_word_tokenizers_oddities():
 
 
 def test_tokens_equal_nltks():
-    destructive = pytest.importorskip("nltk.tokenize.destructive")
-    reference = destructive.NLTKWordTokenizer()
+    reference = NLTKWordTokenizer()
     pieces = [*",,:..;;@?!*()<>{}-=+/` ab1\n", "cannot", "wanna ", "t1.a", "--", "...", "1,2", "”"]
     for seed in range(500):
         text = "".join(pieces[(seed * 7919 + k * k * 104729) % len(pieces)] for k in range(9))

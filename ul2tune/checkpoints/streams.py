@@ -23,6 +23,9 @@ def gather(local: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """
     state = {name: np.ascontiguousarray(value, np.int64) for name, value in sorted(local.items())}
     if jax.process_count() > 1:
+        # Nothing orders the gathering behind a training step that still runs, and two programs that
+        # communicate at once can wait for each other's threads for ever (seen on CPU).
+        jax.block_until_ready(jax.live_arrays())
         state = {name: _allgather(value) for name, value in state.items()}
     # Rows are held twice where a tensor axis spans hosts; both copies are equal.
     _, first = np.unique(state[ROW], return_index=True)

@@ -18,8 +18,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from ul2tune.models import grouped, relative_bias
+from ul2tune.models.folding import ATTENTION
 from ul2tune.models.visibility import MASKED, Visibility
 
 # Segment id of the keys that fill up the last chunk.
@@ -111,6 +113,7 @@ def _forward(query_BLHA, key_BSKA, value_BSKA, bias_HW, visibility, how):
     out_BHLA = out_BHLA / sum_BHL[..., None]
     log_sum_BHL = max_BHL + jnp.log(sum_BHL)
     out_BLHA = jnp.moveaxis(out_BHLA, 1, 2).astype(value_BSKA.dtype)
+    out_BLHA, log_sum_BHL = (checkpoint_name(x, ATTENTION) for x in (out_BLHA, log_sum_BHL))
     residuals = (query_BLHA, key_BSKA, value_BSKA, bias_HW, visibility, out_BLHA, log_sum_BHL)
     return out_BLHA, residuals
 

@@ -7,10 +7,26 @@ from typing import Any
 
 import jax
 
+# Name (`jax.ad_checkpoint.checkpoint_name`) of what a memory-saving attention keeps for its
+# backward pass: about as much as one product with weights, and far dearer to compute again.
+ATTENTION = "attention"
+
+
+def _products_and_attention(primitive: Any, *inputs: Any, **params: Any) -> bool:
+    """Whether to save this result: of a product with weights, or of a fused attention."""
+    policies = jax.checkpoint_policies
+    return (
+        policies.dots_with_no_batch_dims_saveable(primitive, *inputs, **params)
+        or policies.save_only_these_names(ATTENTION)(primitive, *inputs, **params)
+        # cuDNN's kernel: its result and the normaliser that its backward pass wants.
+        or primitive.name.startswith("dot_product_attention_fwd")
+    )
+
+
 # What the backward pass finds saved per layer; it computes the rest again.
 REMAT = {
     "none": jax.checkpoint_policies.everything_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": _products_and_attention,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 

@@ -213,9 +213,6 @@ def observe(
 
 def save(parts: Parts, state: Tree, frozen: Tree, at: Position) -> None:
     """Saves state, streams, clock and the unfinished log window together. Collective."""
-    # The streams are gathered by a program of its own, which nothing orders behind the step's: two
-    # programs that communicate at once can wait for each other's threads for ever (seen on CPU).
-    jax.block_until_ready(state)
     meta = {
         "streams": streams.gather(parts.feed.get_state()),
         "window": at.window.to_json(),
