@@ -103,6 +103,13 @@ def test_starting_a_finished_run_changes_nothing(finished, copy, data_dir):
     assert (copy / "metrics.jsonl").read_bytes() == before
 
 
+def test_a_relative_folder_resumes(copy, data_dir, monkeypatch):
+    monkeypatch.chdir(copy.parent)
+    run_lib.train(**tiny.arguments(copy.name, data_dir, train_steps=7))
+    assert layout.steps(copy / "checkpoints")[-1] == 7
+    assert not list((copy / "checkpoints").glob("*.bad*"))
+
+
 def test_priority_1_the_run_itself_2_init_3_fresh(finished, copy, data_dir, tmp_path):
     def no_init(abstract: Any) -> Any:
         raise AssertionError("a run with a checkpoint of its own must not ask for initial ones")

@@ -55,9 +55,10 @@ def restore_latest(
       CorruptCheckpointError: if there are checkpoints and none of them verifies: a run never starts
       over silently.
     """
+    directory = Path(directory).absolute()
     damaged: dict[Path, str] = {}
     for step in reversed(_agreed_steps(directory)):
-        step_dir = Path(directory) / str(step)
+        step_dir = directory / str(step)
         try:
             restored = restore_step(step_dir, abstract, accept)
         except CorruptCheckpointError as error:
@@ -67,7 +68,7 @@ def restore_latest(
         for bad in damaged:
             log.warning("Checkpoint %s was set aside as %s.", bad.name, _set_aside(bad).name)
         return restored
-    aside_names = sorted(p.name for p in Path(directory).glob("*.bad*"))
+    aside_names = sorted(p.name for p in directory.glob("*.bad*"))
     if damaged or aside_names:
         reasons = [f"{step_dir.name}: {reason}" for step_dir, reason in damaged.items()]
         raise CorruptCheckpointError(
@@ -90,12 +91,13 @@ def restore_step(
       ValueError: if shapes, dtypes or names differ from what was saved.
       CorruptCheckpointError: if the files are unreadable or hold other numbers than were saved.
     """
+    step_dir = Path(step_dir).absolute()  # Orbax takes no other
     meta = layout.read_meta(step_dir)
     if accept is not None:
         accept(meta, str(step_dir))
     flat = layout.flatten(abstract)
     _check_fits(flat, meta["leaves"], step_dir)
-    restored = _read(Path(step_dir) / layout.STATE, flat)
+    restored = _read(step_dir / layout.STATE, flat)
     wrong = [
         path for path, value in fingerprints(restored).items() if value != meta["leaves"][path][2]
     ]
@@ -106,7 +108,7 @@ def restore_step(
     return Restored(step=meta["step"], state=layout.unflatten(restored, abstract), meta=meta)
 
 
-def _check_fits(flat: Mapping[str, Any], saved: Mapping[str, Any], step_dir: str | Path) -> None:
+def _check_fits(flat: Mapping[str, Any], saved: Mapping[str, Any], step_dir: Path) -> None:
     """One sentence for the user; Orbax casts dtypes silently and reports names at length."""
     for path, wanted in layout.describe(flat).items():
         if path not in saved:
@@ -124,6 +126,7 @@ def _check_fits(flat: Mapping[str, Any], saved: Mapping[str, Any], step_dir: str
 
 def _read(path: Path, flat: Mapping[str, Any]) -> dict[str, jax.Array]:
     """Reads arrays into their shardings; a failure on one host is corruption on all of them."""
+    assert path.is_absolute(), path  # else Orbax's refusal would be taken for damage
     item = tree.unflatten(flat)
     args = ocp.args.PyTreeRestore(
         item=item,
@@ -150,7 +153,7 @@ def _everywhere(ok: bool) -> bool:
     return bool(np.all(multihost_utils.process_allgather(np.array(ok, np.int32))))
 
 
-def _agreed_steps(directory: str | Path) -> list[int]:
+def _agreed_steps(directory: Path) -> list[int]:
     """Process 0's view of the directory: all processes try the same steps in the same order."""
     steps = layout.steps(directory)
     if jax.process_count() == 1:

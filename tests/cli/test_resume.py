@@ -1,0 +1,36 @@
+"""`ul2tune train`, and again with the configuration it saved."""
+
+from __future__ import annotations
+
+from tests.training import tiny
+from tests.training.processes import lines
+from ul2tune.cli import main
+
+FILES = ("models/t5_1_1_tiny.gin", "optim/adafactor_pretrain.gin", "runs/pretrain.gin")
+MACROS = {
+    "MIXTURE_OR_TASK_NAME": "mix",
+    "TASK_MODULES": (),
+    "TASK_FEATURE_LENGTHS": {"inputs": 512, "targets": 256},
+    "DATA_DIR": "data",
+    "MODEL_DIR": "run",
+    "BATCH_SIZE": 8,
+    "CHECKPOINT_PERIOD": 2,
+    "LOG_PERIOD": 1,
+    "EVAL_PERIOD": None,
+}
+
+
+def train(files, **macros):
+    flags = [f"--gin_file={file}" for file in files]
+    flags += [f"--gin.{name}={value!r}" for name, value in macros.items()]
+    return main.main(["train", *flags])
+
+
+def test_a_run_with_a_relative_model_dir_resumes(tmp_path, monkeypatch, capsys):
+    tiny.write_data(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    assert train(FILES, **MACROS, TRAIN_STEPS=1) == 0
+    capsys.readouterr()
+    assert train(["run/config.gin"], TRAIN_STEPS=2) == 0
+    assert "checkpoint 1 of this run" in capsys.readouterr().err
+    assert [line["step"] for line in lines(tmp_path / "run/metrics.jsonl")] == [1, 2]
