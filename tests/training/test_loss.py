@@ -92,6 +92,44 @@ def test_goldens(shared):
             assert weights.sum() == golden[f"{name}_wsum"]
 
 
+@pytest.mark.parametrize(("scale", "offset"), [(100.0, 0.0), (1.0, 1000.0), (100.0, -1000.0)])
+def test_gradients_of_large_logits_are_exact(scale, offset):
+    """Against float64: rounding follows the logits' differences, not their size."""
+    logits, targets = large_logits(scale, offset)
+    z_loss = 1e-4
+    exact = logits.astype(np.float64)
+    highest = exact.max(-1, keepdims=True)
+    exps = np.exp(exact - highest)
+    sums = exps.sum(-1, keepdims=True)
+    right = np.arange(V) == targets[..., None]
+    expected = (1 + 2 * z_loss * (np.log(sums) + highest)) * exps / sums - right
+    grad = logits_gradient(logits, targets, LossConfig(z_loss=z_loss, chunk_tokens=16))
+    np.testing.assert_allclose(grad, expected, rtol=0, atol=1e-6)
+
+
+def test_gradients_of_large_capped_logits_sum_to_zero():
+    """The cap's own rounding hides in the logits; that probabilities sum to 1 does not."""
+    logits, targets = large_logits(1.0, 1000.0)
+    softcap = 2000.0
+    grad = logits_gradient(logits, targets, LossConfig(z_loss=0.0), softcap)
+    slope = 1 - np.tanh(logits.astype(np.float64) / softcap) ** 2
+    np.testing.assert_allclose((grad / slope).sum(-1), 0, atol=1e-6)
+
+
+def large_logits(scale, offset):
+    rng = np.random.default_rng(0)
+    logits = (rng.uniform(-scale, scale, (B, L, V)) + offset).astype(np.float32)
+    logits[..., 1] = logits.max(-1) + 0.7  # so that no probability is 1
+    return logits, rng.integers(0, V, (B, L))
+
+
+def logits_gradient(logits, targets, config, softcap=None):
+    def total(logits):
+        return jnp.sum(cross_entropy(logits, jnp.eye(V), targets, None, config, softcap).loss_BL)
+
+    return jax.jit(jax.grad(total))(logits)
+
+
 def test_correct_predictions_count_the_first_of_equal_maxima():
     head = jnp.eye(3)
     hidden = jnp.array([[[0.0, 2, 1], [1, 1, 0], [1, 1, 0], [0, 0, 5]]])

@@ -2,7 +2,7 @@
 
 The logits of a batch are the largest array of a training step (128 x 512 x 32128 floats are 8.4
 GB), so they never exist: :func:`cross_entropy` takes the final hidden states and the head kernel,
-walks over the target positions in chunks, keeps one log-normaliser per token, and computes the
+walks over the target positions in chunks, keeps two parts of each token's log Z, and computes the
 logits of each chunk again in the backward pass.
 
 Axes: B batch, L target length, D model, V vocabulary; C positions of one chunk, G data-parallel
@@ -180,7 +180,8 @@ def cross_entropy(
 
     NUMERICS: the matmuls take operands in `hidden_BLD.dtype` and accumulate in float32; softmax,
     losses and the head's gradient over chunks are float32. The softmax's gradient is rounded to the
-    operand type before its two matmuls.
+    operand type before its two matmuls. Of log Z the backward pass gets the largest logit and the
+    rest apart: their sum is rounded at the size of the logits, and the softmax with it.
     """
     config = LossConfig() if config is None else config
     targets_BL = jnp.asarray(targets_BL, jnp.int32)
@@ -294,32 +295,34 @@ def _forward(hidden_BLD, head_VD, targets_BL, terms: _Terms, chunking: _Chunking
         loss_BC = log_sum_BC - (on - off) * target_BC - entropy
         if off > 0:
             loss_BC -= off * jnp.sum(shifted_BCV, axis=-1)
-        log_z_BC = log_sum_BC + max_BC1[..., 0]
+        max_BC = max_BC1[..., 0]
+        log_z_BC = log_sum_BC + max_BC
         z_loss_BC = terms.z_loss * jnp.square(log_z_BC)
         # arg max as a minimum over ids: reduces over vocabulary shards without gathering them.
         ids_11V = jax.lax.broadcasted_iota(jnp.int32, (1, 1, vocab_size), 2)
         first_BC = jnp.min(jnp.where(shifted_BCV == 0, ids_11V, vocab_size), axis=-1)
         correct_BC = (first_BC == targets_BC).astype(jnp.float32)
-        return None, (loss_BC + z_loss_BC, z_loss_BC, correct_BC, log_z_BC)
+        return None, (loss_BC + z_loss_BC, z_loss_BC, correct_BC, max_BC, log_sum_BC)
 
     _, outputs = _scan(chunk, None, (chunking.split(hidden_BLD), chunking.split(targets_BL)))
-    loss_BL, z_loss_BL, correct_BL, log_z_BL = (chunking.join(x) for x in outputs)
-    return (loss_BL, z_loss_BL, correct_BL), (hidden_BLD, head_VD, targets_BL, log_z_BL)
+    loss_BL, z_loss_BL, correct_BL, *log_z = (chunking.join(x) for x in outputs)
+    return (loss_BL, z_loss_BL, correct_BL), (hidden_BLD, head_VD, targets_BL, *log_z)
 
 
 def _backward(terms: _Terms, chunking: _Chunking, residuals, cotangents):
-    hidden_BLD, head_VD, targets_BL, log_z_BL = residuals
+    hidden_BLD, head_VD, targets_BL, *log_z = residuals
     grad_BL = cotangents[0]  # z-loss and correctness are for logging
     vocab_size, dtype = head_VD.shape[0], hidden_BLD.dtype
     on, off, _ = terms.soft_targets(vocab_size)
     operand_VD = _operand(head_VD, dtype)
 
     def chunk(head_grad_GVD, inputs):
-        hidden_BCD, targets_BC, log_z_BC, grad_BC = inputs
+        hidden_BCD, targets_BC, max_BC, log_sum_BC, grad_BC = inputs
         logits_BCV = _logits(hidden_BCD, operand_VD, terms.softcap)
         soft_targets_BCV = jnp.where(_is_target(targets_BC, vocab_size), on, off)
-        scale_BC1 = (1 + 2 * terms.z_loss * log_z_BC)[:, :, None]
-        probabilities_BCV = jnp.exp(logits_BCV - log_z_BC[:, :, None])
+        scale_BC1 = (1 + 2 * terms.z_loss * (log_sum_BC + max_BC))[:, :, None]
+        shifted_BCV = logits_BCV - max_BC[:, :, None]
+        probabilities_BCV = jnp.exp(shifted_BCV - log_sum_BC[:, :, None])
         logits_grad_BCV = grad_BC[:, :, None] * (scale_BC1 * probabilities_BCV - soft_targets_BCV)
         if terms.softcap is not None:
             logits_grad_BCV *= 1 - jnp.square(logits_BCV / terms.softcap)
@@ -338,7 +341,7 @@ def _backward(terms: _Terms, chunking: _Chunking, residuals, cotangents):
     # One partial sum per data-parallel group, so that devices add their gradients once and not once
     # per chunk.
     zeros_GVD = jnp.zeros((chunking.groups, *head_VD.shape), jnp.float32)
-    inputs = tuple(chunking.split(x) for x in (hidden_BLD, targets_BL, log_z_BL, grad_BL))
+    inputs = tuple(chunking.split(x) for x in (hidden_BLD, targets_BL, *log_z, grad_BL))
     head_grad_GVD, hidden_grads = _scan(chunk, zeros_GVD, inputs)
     head_grad_VD = jnp.sum(head_grad_GVD, axis=0).astype(head_VD.dtype)
     return chunking.join(hidden_grads), head_grad_VD, None
