@@ -138,5 +138,13 @@ def test_place_numbers_segments_within_rows():
 def test_in_order_opens_a_row_when_any_side_is_full():
     lengths = np.array([[4, 3], [5, 2], [2, 4], [7, 3]])
     np.testing.assert_array_equal(packing.in_order(lengths, (10, 8)).row, [0, 0, 1, 1])
+    assert packing.in_order(lengths[:0], (10, 8)).num_rows == 0
     with pytest.raises(ValueError, match=r"lengths \[11, 1\] does not fit"):
         packing.in_order(np.array([[11, 1]]), (10, 8))
+
+
+def test_in_order_ends_a_row_with_each_of_seqios_batches():
+    lengths = np.array([[1, 1]] * 5 + [[4, 2]] * 2 + [[1, 0]] * 3)
+    # Batches of 4 examples: the longer of the two sides.
+    row = packing.in_order(lengths, (4, 4)).row
+    np.testing.assert_array_equal(row, [0, 0, 0, 0, 1, 2, 3, 4, 5, 5])

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import seqio
 
-from ul2tune.data import rng
+from ul2tune.data import convert, packing, rng
+from ul2tune.data.ragged import Ragged
 from ul2tune.data.ul2 import UL2Noise, preset
 from ul2tune.data.vocab import ByteVocabulary
 from ul2tune.prepare.preprocessors import UL2Preprocessor, cut_and_corrupt
+from ul2tune.prepare.runtime import tf
 from ul2tune.prepare.tasks import register_text_task
 
 LENGTHS = {"inputs": 128, "targets": 128}
@@ -100,6 +102,31 @@ def test_seqio_feature_converters(converter, pack, name, words):
     expected = rows(task, seed=0, lengths=lengths)
     features = ("inputs", "targets") if converter == "prefix_lm" else ("targets",)
     assert count == sum(row[f].size for row in expected for f in features)
+
+
+def test_packing_in_order_is_seqios_over_several_of_its_batches():
+    lengths = {"inputs": 20, "targets": 12}
+    random = np.random.default_rng(0)
+
+    def examples(longest):
+        return [random.integers(2, 99, random.integers(1, longest)) for _ in range(50)]
+
+    sides = {"inputs": examples(20), "targets": examples(12)}
+    ragged = {name: Ragged.from_rows(rows) for name, rows in sides.items()}
+    signature = {name: tf.TensorSpec([None], tf.int32) for name in sides}
+    dataset = tf.data.Dataset.from_generator(
+        lambda: (dict(zip(sides, pair)) for pair in zip(*sides.values())),
+        output_signature=signature,
+    )
+    theirs = list(seqio.EncDecFeatureConverter(pack=True)(dataset, lengths).as_numpy_iterator())
+    lengths_NC = np.stack([rows.lengths for rows in ragged.values()], axis=1)
+    placement = packing.in_order(lengths_NC, tuple(lengths.values()))
+    ours = convert.encoder_decoder(
+        convert.Segments(**ragged, placement=placement, packed=True),
+        **{f"{name}_length": length for name, length in lengths.items()},
+    )
+    for name, rows in ours.items():
+        np.testing.assert_array_equal(rows, np.stack([row[name] for row in theirs]), err_msg=name)
 
 
 def test_causal_objective_makes_no_inputs_for_language_models(name, words):

@@ -314,17 +314,23 @@ def place(row_N: np.ndarray, num_rows: int) -> Placement:
 def in_order(lengths_NC: np.ndarray, capacity_C: tuple[int, ...]) -> Placement:
     """SeqIO's packing: arrival order, a new row where any side is full.
 
-    >>> in_order(np.array([[4, 3], [5, 2], [2, 4]]), (10, 8)).row
-    array([0, 0, 1])
+    SeqIO packs ``max(capacity)`` examples at a time, and a row ends where they do:
+
+    >>> in_order(np.array([[2], [1], [2], [1]]), (3,)).row
+    array([0, 0, 1, 2])
+
+    Args:
+      lengths_NC: tokens of each example, on each side.
+      capacity_C: a row's length on each side.
 
     Raises:
       ValueError: if an example is longer than a row.
     """
-    row, used, rows = 0, np.zeros(len(capacity_C), np.int64), []
-    for lengths in np.asarray(lengths_NC):
+    row, used, rows = -1, np.zeros(len(capacity_C), np.int64), []
+    for number, lengths in enumerate(np.asarray(lengths_NC)):
         if np.any(lengths > capacity_C):
             raise ValueError(f"An example of lengths {lengths.tolist()} does not fit {capacity_C}.")
-        if np.any(used + lengths > capacity_C):
+        if number % max(capacity_C) == 0 or np.any(used + lengths > capacity_C):
             row, used = row + 1, np.zeros_like(used)
         used = used + lengths
         rows.append(row)
