@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import random
 
 import pytest
 import zstandard
@@ -22,7 +23,7 @@ def test_text_is_one_document_per_file(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbffirst\n\nfile")
     found, log = read(FileCorpus(files=str(tmp_path / "*.txt")))
     assert found == [("a.txt:1", "first\n\nfile"), ("b.txt:1", "second\nfile\n")]
-    assert (log.num_records, log.num_bytes, log.counts) == (2, 24, {})
+    assert (log.num_records, log.num_bytes, log.counts) == (2, 27, {})
 
 
 def test_documents_are_blocks_between_blank_lines(tmp_path):
@@ -48,9 +49,9 @@ def test_compressed(tmp_path, suffix):
     path = tmp_path / f"x.jsonl{suffix}"
     path.write_bytes(packed)
     corpus = FileCorpus(files=str(path), format="jsonl")
-    found, _ = read(corpus)
+    found, log = read(corpus)
     assert [text for _, text in found] == [f"document {i}" for i in range(1000)]
-    assert corpus.text_bytes() is None
+    assert log.num_bytes == corpus.num_bytes() == len(packed)
     # Cut off or wrong: an error that names the file, not a shorter corpus.
     path.write_bytes(packed[: len(packed) // 2])
     with pytest.raises(ValueError, match=r"x\.jsonl\.(gz|zst) is damaged"):
@@ -58,9 +59,23 @@ def test_compressed(tmp_path, suffix):
     # Several archives in one file are one text.
     path.write_bytes(packed + packed)
     assert len(read(corpus)[0]) == 2000
-    path.write_bytes(b"no archive at all")
-    with pytest.raises(ValueError, match="is damaged or not what its name says"):
-        read(corpus)
+    for junk in (b"no archive at all", b""):
+        path.write_bytes(junk)
+        with pytest.raises(ValueError, match="is damaged or not what its name says"):
+            read(corpus)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_progress_in_an_archive_follows_the_bytes_read_of_it(tmp_path, suffix):
+    texts = [random.Random(i).randbytes(2000).hex() for i in range(2000)]
+    data = "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
+    packed = gzip.compress(data) if suffix == ".gz" else zstandard.compress(data)
+    (tmp_path / f"x.jsonl{suffix}").write_bytes(packed)
+    corpus, log = FileCorpus(files=str(tmp_path / "x*"), format="jsonl"), Rejections()
+    seen = [log.num_bytes for _ in corpus.read(log, shard=1, num_shards=2)]
+    assert seen == sorted(seen)
+    assert seen[len(seen) // 2] == pytest.approx(len(packed) / 4, abs=2**20)
+    assert log.num_bytes == pytest.approx(len(packed) / 2, abs=1)
 
 
 def test_malformed_records_are_counted_and_located(tmp_path):
@@ -76,13 +91,14 @@ def test_malformed_records_are_counted_and_located(tmp_path):
         b"",
         b'"a string"',
         b"[" * 100_000,
+        b'{"text": "fine", "n": ' + b"1" * 5000 + b"}",
         b'{"text": "good too"}',
     ]
     (tmp_path / "x.jsonl").write_bytes(b"\n".join(lines) + b"\n")
     found, log = read(FileCorpus(files=str(tmp_path / "x.jsonl"), format="jsonl"))
-    assert found == [("x.jsonl:1", "good"), ("x.jsonl:12", "good too")]
-    assert log.num_records == 12
-    assert log.counts == {"bad JSON": 2, "wrong type": 4, "invalid UTF-8": 2, "empty": 2}
+    assert found == [("x.jsonl:1", "good"), ("x.jsonl:13", "good too")]
+    assert log.num_records == 13
+    assert log.counts == {"bad JSON": 3, "wrong type": 4, "invalid UTF-8": 2, "empty": 2}
     where = str(tmp_path / "x.jsonl")
     assert log.examples[0].startswith(f"{where}:2: bad JSON (Unterminated string")
     assert log.examples[1] == f"{where}:3: wrong type (list instead of an object)"
@@ -90,6 +106,7 @@ def test_malformed_records_are_counted_and_located(tmp_path):
     assert log.examples[3] == f"{where}:5: wrong type ('text' is missing)"
     assert log.examples[4].startswith(f"{where}:6: invalid UTF-8")
     assert log.examples[6] == f"{where}:8: empty"
+    assert log.examples[10].startswith(f"{where}:12: bad JSON (Exceeds the limit (4300 digits)")
 
 
 def test_the_line_of_a_bad_byte_in_a_block(tmp_path):
@@ -135,6 +152,22 @@ def test_shards_partition_records_and_rejections(tmp_path_factory, sizes, num_sh
     assert (merged.num_records, merged.num_bytes) == (log.num_records, log.num_bytes)
     assert merged.counts == log.counts
     assert sorted(merged.examples) == sorted(log.examples)
+
+
+def test_no_shard_reads_more_than_it_must(tmp_path, monkeypatch):
+    for i in range(5):
+        (tmp_path / f"{i}.txt").write_text("\n\n".join(f"{i} {k}" for k in range(7)))
+    opened = []
+    open_counted = files.open_counted
+    monkeypatch.setattr(files, "open_counted", lambda f: opened.append(f) or open_counted(f))
+    corpus = FileCorpus(files=str(tmp_path / "*.txt"), format="documents")
+    for num_shards, most in ((1, 5), (3, 5), (5, 5), (6, 6), (12, 12)):
+        opened.clear()
+        found = [
+            d for i in range(num_shards) for d, _ in read(corpus, shard=i, num_shards=num_shards)[0]
+        ]
+        assert len(found) == len(set(found)) == 35
+        assert len(opened) == most
 
 
 def test_globs(tmp_path, monkeypatch):

@@ -46,7 +46,7 @@ def test_shards_partition_the_corpus():
     shards = [[d.name for d in StdlibCorpus().read(log, shard=i, num_shards=3)] for i in range(3)]
     assert sorted(shards[0] + shards[1] + shards[2]) == sorted(whole)
     assert log.num_records == len(whole)
-    assert log.num_bytes == StdlibCorpus().text_bytes()
+    assert log.num_bytes == StdlibCorpus().num_bytes()
 
 
 def test_another_process_finds_the_same_corpus_and_imports_none_of_it():

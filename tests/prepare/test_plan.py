@@ -155,6 +155,8 @@ def test_shards_by_size(name, words, monkeypatch):
     assert plans.default_num_shards(task.source, "train") == 8
     monkeypatch.setattr(plans, "MAX_SHARDS", 5)
     assert plans.default_num_shards(task.source, "train") == 5
+    monkeypatch.setattr(plans, "SHARDS_PER_FILE", 3)
+    assert plans.default_num_shards(task.source, "train") == 3
 
 
 def test_workers():

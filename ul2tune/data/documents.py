@@ -47,7 +47,7 @@ class Rejections:
 
     Attributes:
       num_records: records seen, good or bad.
-      num_bytes: their size.
+      num_bytes: of the input as stored (`Corpus.num_bytes`) read so far, for progress.
       counts: rejected records by reason.
       examples: the first few as ``"file:line: reason (detail)"``.
     """
@@ -94,11 +94,7 @@ class Corpus(Protocol):
         ...
 
     def num_bytes(self) -> int:
-        """Size of the input as stored, for choosing a number of shards."""
-        ...
-
-    def text_bytes(self) -> int | None:
-        """What reading will add to `Rejections.num_bytes`, for progress; None if not known."""
+        """Size of the input as stored, for choosing a number of shards and for progress."""
         ...
 
 
@@ -124,20 +120,22 @@ class FileCorpus:
     def read(
         self, rejections: Rejections, *, shard: int = 0, num_shards: int = 1
     ) -> Iterator[Document]:
-        """As :class:`Corpus`. With fewer files than shards, each reads all and parses its share."""
+        """As :class:`Corpus`. With fewer files than shards, several shards divide one file: each
+        reads all of it and parses its share of the records."""
         found = files.expand(self.files)
-        if len(found) >= num_shards:
-            found, shard, num_shards = found[shard::num_shards], 0, 1
-        index = 0
-        for file in found:
-            for line, record in _records(file, self.format):
-                if index % num_shards == shard:
+        part, first = divmod(shard, len(found))
+        num_parts = max(1, len(range(first, num_shards, len(found))))
+        for file in found[first::num_shards]:
+            counted = 0
+            for index, (line, record, end) in enumerate(_records(file, self.format)):
+                # The parts of a file add up to its bytes, though each reads them all.
+                rejections.num_bytes += (end + part) // num_parts - counted
+                counted = (end + part) // num_parts
+                if index % num_parts == part:
                     rejections.num_records += 1
-                    rejections.num_bytes += len(record)
                     text = self._parse(record, file, line, rejections)
                     if text is not None:
                         yield Document(name=f"{os.path.basename(file)}:{line}", text=text)
-                index += 1
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256(f"{self.format}\0{self.text_key}".encode())
@@ -149,10 +147,6 @@ class FileCorpus:
 
     def num_bytes(self) -> int:
         return sum(files.stamp(file)[0] for file in files.expand(self.files))
-
-    def text_bytes(self) -> int | None:
-        compressed = any(map(files.is_compressed, files.expand(self.files)))
-        return None if compressed else self.num_bytes()
 
     def _parse(self, record: bytes, file: str, line: int, log: Rejections) -> str | None:
         try:
@@ -167,6 +161,8 @@ class FileCorpus:
         except json.JSONDecodeError as error:
             what = error.msg.removesuffix(" at")
             log.add(file, line, "bad JSON", f"{what} at column {error.colno}")
+        except ValueError as error:  # an integer of more digits than Python converts
+            log.add(file, line, "bad JSON", str(error).partition(";")[0])
         except RecursionError:
             log.add(file, line, "bad JSON", "nested too deeply")
         except TypeError as error:
@@ -198,18 +194,20 @@ def split_of(text: str, validation_fraction: float) -> str:
     return "validation" if int.from_bytes(digest) < validation_fraction * 2**64 else "train"
 
 
-def _records(file: str, format: Format) -> Iterator[tuple[int, bytes]]:
-    """(first line number, bytes) of each record of a file."""
-    with files.open_binary(file) as stream:
+def _records(file: str, format: Format) -> Iterator[tuple[int, bytes, int]]:
+    """(first line number, bytes, position in the file as stored) of each record of a file."""
+    with files.open_counted(file) as (stream, position):
         first = stream.read(3)
         start = b"" if first == b"\xef\xbb\xbf" else first  # byte order mark
         lines = _lines(start, stream)
         if format == "text":
-            yield 1, b"".join(lines)
+            found = iter([(1, b"".join(lines))])
         elif format == "jsonl":
-            yield from ((number, line.rstrip(b"\r\n")) for number, line in enumerate(lines, 1))
+            found = ((number, line.rstrip(b"\r\n")) for number, line in enumerate(lines, 1))
         else:
-            yield from _blocks(lines)
+            found = _blocks(lines)
+        for line, record in found:
+            yield line, record, position()
 
 
 def _lines(start: bytes, stream: BinaryIO) -> Iterator[bytes]:

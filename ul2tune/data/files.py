@@ -13,7 +13,7 @@ import hashlib
 import io
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO, cast
 
 _GZIP = (".gz",)
@@ -45,20 +45,30 @@ def open_binary(file: str) -> Iterator[BinaryIO]:
     """Opens a file for reading, decompressing by its name's ending.
 
     Raises:
-      ValueError: while reading, if an archive is damaged, cut off, or none.
+      ValueError: if an archive is damaged, cut off, or none; mostly not before it is read.
     """
+    with open_counted(file) as (stream, _):
+        yield stream
+
+
+@contextlib.contextmanager
+def open_counted(file: str) -> Iterator[tuple[BinaryIO, Callable[[], int]]]:
+    """As :func:`open_binary`, with a function that tells how many bytes of the file as stored were
+    read so far."""
+    if is_compressed(file) and not stamp(file)[0]:
+        raise _damaged(file, "it is empty, and even an archive of nothing is not")
     with _open_raw(file) as raw:
         if file.endswith(_GZIP):
             try:
                 with gzip.GzipFile(fileobj=raw, mode="rb") as stream:
-                    yield cast(BinaryIO, stream)
+                    yield cast(BinaryIO, stream), raw.tell
             except (EOFError, gzip.BadGzipFile, zlib.error) as error:
                 raise _damaged(file, error) from error
         elif file.endswith(_ZSTANDARD):
             with io.BufferedReader(_Zstandard(file, raw), _CHUNK_BYTES) as stream:
-                yield stream
+                yield stream, raw.tell
         else:
-            yield raw
+            yield raw, raw.tell
 
 
 def stamp(file: str) -> tuple[int, str]:

@@ -219,6 +219,3 @@ class StdlibCorpus:
 
     def num_bytes(self) -> int:
         return sum(len(document.text) for document in _documents())
-
-    def text_bytes(self) -> int | None:
-        return self.num_bytes()

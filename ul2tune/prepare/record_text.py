@@ -50,10 +50,6 @@ class RecordText:
         """The documents' size."""
         return sum(len(document.text.encode()) for document in self._documents())
 
-    def text_bytes(self) -> int | None:
-        """The same: all of it is text."""
-        return self.num_bytes()
-
     def _documents(self) -> Iterator[Document]:
         for corpus in self.corpora:
             for number, record in enumerate(corpus.read("train")):

@@ -172,9 +172,9 @@ def _run(
         return []
     source = plan.task.source
     corpus = source.corpus if isinstance(source, DocumentSource) else None
-    text_bytes, stored_bytes = (corpus.text_bytes(), corpus.num_bytes()) if corpus else (None, None)
-    progress = Progress(title=_title(plan), num_shards=plan.num_shards, total_bytes=text_bytes)
-    workers = runners.choose_num_workers(num_workers, plan.num_shards, stored_bytes)
+    num_bytes = corpus.num_bytes() if corpus else None
+    progress = Progress(title=_title(plan), num_shards=plan.num_shards, total_bytes=num_bytes)
+    workers = runners.choose_num_workers(num_workers, plan.num_shards, num_bytes)
     if runner.startswith(_BEAM):
         items = runners.works(plan, modules, data_dir)
         receipts = runners.run_on_beam(items, runner.removeprefix(_BEAM), progress)
