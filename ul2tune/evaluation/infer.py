@@ -44,7 +44,8 @@ class InferConfig:
     Attributes:
       sampling: how to generate.
       inputs_length: longer prompts are cut from the right, and marked.
-      batch_size: prompts per step; changes speed, never results.
+      batch_size: prompts per step; changes speed, and results only as far as rounding in the
+        model's dtype does (NUMERICS in `predictor`).
       append_eos: end prompts with the end of sequence, as tasks do by default.
       special_tokens: ``<extra_id_0>`` and ``[S]`` in a prompt mean the reserved ids; off, they are
         text.

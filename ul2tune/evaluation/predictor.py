@@ -2,7 +2,15 @@
 
 Rows are independent of each other: a prompt is padded to a length that depends on its own length
 alone, and its randomness is keyed by its name. So the answers do not depend on what else is asked,
-on the batch size or on the number of devices.
+on the batch size or on the number of devices, up to the rounding of the model's dtype.
+
+NUMERICS: matrix products add up in an order that depends on their shape, so on the batch size, and
+over a mesh's `tensor` axis in parts that are rounded each. In float32 that is 1e-6 of a log-
+likelihood and decides next to nothing. In bfloat16 it can decide a near tie, and a generation goes
+on from there. Programs are compiled with `xla_allow_excess_precision` off: XLA would otherwise keep
+some intermediates in float32, others for other batch sizes, which moves log-likelihoods by 1e-2
+instead of 1e-4. Where answers must not move at all, evaluate with the model's `dtype` = 'float32'
+(parameters are float32 anyway).
 
 Axis legend: B batch, S input length, L target length.
 """
@@ -26,6 +34,8 @@ from ul2tune.instructions.records import stable_hash
 from ul2tune.models import base
 from ul2tune.types import Tree
 
+# See NUMERICS above.
+_COMPILER_OPTIONS = {"xla_allow_excess_precision": False}
 # Called with a number of finished examples.
 OnDone = Callable[[int], None]
 
@@ -99,8 +109,13 @@ class Predictor:
             self._generate_batch,
             static_argnames="sampling",
             out_shardings=sharding.replicated(mesh),
+            compiler_options=_COMPILER_OPTIONS,
         )
-        self._score = jax.jit(self._score_batch, out_shardings=sharding.replicated(mesh))
+        self._score = jax.jit(
+            self._score_batch,
+            out_shardings=sharding.replicated(mesh),
+            compiler_options=_COMPILER_OPTIONS,
+        )
 
     def generate(
         self,

@@ -33,7 +33,8 @@ class EvalConfig:
     Attributes:
       split: SeqIO split.
       inputs_length: longer prompts are cut from the right, and counted.
-      batch_size: prompts per step; changes speed, never results.
+      batch_size: prompts per step; changes speed, and results only as far as rounding in the
+        model's dtype does (NUMERICS in `predictor`).
       sampling: how answers are generated.
       metrics: keys of `ul2tune.metrics.registry.SCORES`.
       task_metrics: the metrics a task names itself come on top. Its metric functions always do.
