@@ -170,6 +170,11 @@ MISTAKES = {
     "syntax": ([], "\nMODEL_DIR = = 3", r"extra.gin:2: not valid gin"),
     "open bracket": (["MODEL_DIR=["], "", r"--gin.MODEL_DIR=\[: not valid gin"),
     "missing include": ([], "include 'bsae.gin'", r"extra.gin:1: gin file 'bsae.gin' is not there"),
+    "misspelt default": (
+        [],
+        "default/MODEL_DRI = 'x'",
+        r"extra.gin:1: the macro MODEL_DRI is not used by anything .*'MODEL_DIR'",
+    ),
     "cycle": ([], "include 'extra.gin'", r"extra.gin:1: extra.gin includes itself"),
 }
 

@@ -25,6 +25,7 @@ def take_imported(value: Any = None) -> Any:
 def test_gin_files_tell_nested_configurations_apart():
     gin.clear_config()
     try:
+        gin.parse_config("DROPOUT_RATE = 0.0")  # the run's
         gin.parse_config(imported.gin_text(CONFIG, "A test."))
         gin.parse_config("take_imported.value = %MODEL")
         assert take_imported() == CONFIG

@@ -83,6 +83,7 @@ def load(name: str, *bindings: str) -> Any:
     """What MODEL is in a training run."""
     gin.clear_config()
     try:
+        gin.parse_config("DROPOUT_RATE = 0.0")  # the run's, unless the model says otherwise
         gin.parse_config_file(str(FOLDER / f"{name}.gin"))
         gin.parse_config([*bindings, "take.value = %MODEL"])
         return take()

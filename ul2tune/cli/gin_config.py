@@ -16,17 +16,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import gin
 
-from ul2tune.cli import gin_check, project
-from ul2tune.cli.gin_source import Binding, Macro, Program, Reference, Symbol, leaves, macros_in
+from ul2tune.cli import gin_check, gin_macros, project, run_files
+from ul2tune.cli.gin_source import Binding, Macro, Program, Reference, Symbol, leaves
 
-# T5X's name for a macro -> ours.
-ALIASES = {"MIXTURE_OR_TASK_MODULE": "TASK_MODULES"}
 # Every command's root functions: a file may bind several commands', and each checks its own.
 COMMAND_ROOTS = frozenset(
     {
@@ -100,7 +97,7 @@ def load(
         program.read_file(name)
     for name, value in flags:
         program.read_flag(name, value)
-    program.bindings = _keep_defined([_without_alias(b) for b in program.bindings])
+    program.bindings = gin_macros.in_order_of_force(program)
     gin_check.check_bindings(program)
     bound = {id(b.symbol.value) for b in program.bindings if b.symbol}
     missing = [root for root in roots if id(root) not in bound]
@@ -115,7 +112,7 @@ def load(
     ]
     reachable = gin_check.reach(program, own)
     everything = gin_check.reach(_complete(program), [*own, *others])
-    idle = gin_check.check_unused(program, everything, _well_known_macros())
+    idle = gin_check.check_unused(program, everything, run_files.well_known_macros())
     gin_check.check_types(reachable, program.symbols)
     literal = {
         name: binding.value
@@ -135,32 +132,6 @@ def _notes(program: Program, idle: Sequence[Binding]) -> tuple[str, ...]:
     )
 
 
-def _keep_defined(bindings: Sequence[Binding]) -> list[Binding]:
-    """Drops `X = %gin.REQUIRED` where X is already set: run files may come first or last.
-
-    DIVERGES: in gin the last binding wins even if it is REQUIRED.
-    """
-    defined, kept = set(), []
-    for binding in bindings:
-        if binding.symbol is None:
-            if binding.value == gin_check.REQUIRED and binding.parameter in defined:
-                continue
-            defined.add(binding.parameter)
-        kept.append(binding)
-    return kept
-
-
-def _without_alias(binding: Binding) -> Binding:
-    """T5X's macro names become ours; a single module may be given as a plain string."""
-    if binding.symbol is not None:
-        return binding
-    name = ALIASES.get(binding.parameter, binding.parameter)
-    value = binding.value
-    if name == "TASK_MODULES" and isinstance(value, str):
-        value = (value,)
-    return Binding((), None, name, value, binding.location)
-
-
 def _complete(program: Program) -> Program:
     """The program with required values filled in: those of other commands need not be set now."""
     bindings = [
@@ -170,13 +141,6 @@ def _complete(program: Program) -> Program:
         for b in program.bindings
     ]
     return Program(program.search_paths, bindings, program.symbols)
-
-
-@cache
-def _well_known_macros() -> frozenset[str]:
-    """Macros that the shipped run files use (only parsed: nothing is imported)."""
-    runs = project.project_root() / "gin" / "runs"
-    return frozenset().union(*(macros_in(path) for path in runs.glob("*.gin")))
 
 
 def _flatten(program: Program, used: gin_check.Reachable) -> str:

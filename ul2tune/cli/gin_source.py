@@ -20,6 +20,8 @@ from typing import Any
 
 from gin import config_parser
 
+from ul2tune.cli import extras
+
 
 @dataclass(frozen=True)
 class Location:
@@ -112,6 +114,7 @@ class Program:
     bindings: list[Binding] = field(default_factory=list)
     symbols: dict[int, Symbol] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
+    includes: dict[str, set[str]] = field(default_factory=dict)  # file -> all that it includes
     _imports: dict[str, dict[str, Any]] = field(default_factory=dict)  # file -> name -> module
     _reading: list[str] = field(default_factory=list)
 
@@ -128,9 +131,11 @@ class Program:
             raise ValueError(f"{wanted_by}: {name} includes itself ({' -> '.join(self._reading)}).")
         if shown not in self.files:
             self.files.append(shown)
+        for outer in self._reading:
+            self.includes.setdefault(outer, set()).add(shown)
         self._imports[shown] = {}
         self._reading.append(shown)
-        self._read_text(path.read_text(encoding="utf-8"), Location(shown))
+        self._read_text(_text(path, shown), Location(shown))
         self._reading.pop()
 
     def read_flag(self, name: str, value: str) -> None:
@@ -173,7 +178,7 @@ class Program:
         try:
             for statement in config_parser.ConfigParser(text, _Delegate()):
                 self._apply(statement, Location(where.file, where.line or _line(statement, where)))
-        except (SyntaxError, tokenize.TokenError) as error:
+        except (SyntaxError, tokenize.TokenError) as error:  # of the parser; _import has its own
             line = _error_line(error)
             raise ValueError(
                 f"{where if where.file.startswith('--') else Location(where.file, line)}: "
@@ -206,7 +211,16 @@ class Program:
             reason = f": no module named {error.name!r}"
             if error.name and not statement.module.startswith(error.name.split(".")[0]):
                 reason += " (a dependency of it that is not installed)"
-            raise ValueError(f"{at}: cannot import {statement.module}{reason}.") from error
+            raise ValueError(
+                f"{at}: cannot import {statement.module}{reason}.{extras.remedy(error.name)}"
+            ) from error
+        except ImportError as error:
+            raise ValueError(f"{at}: cannot import {statement.module}: {error}.") from error
+        except SyntaxError as error:
+            raise ValueError(
+                f"{at}: cannot import {statement.module}: {error.filename}:{error.lineno} is not "
+                f"valid Python: {error.msg}."
+            ) from error
         name = statement.bound_name()
         if not (statement.is_from or statement.alias):  # `import a.b` binds `a`
             module = importlib.import_module(statement.module.split(".")[0])
@@ -258,6 +272,15 @@ class Program:
         return self.symbols.setdefault(id(value), Symbol(value, module.__name__, ".".join(path)))
 
 
+def _text(path: Path, shown: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{shown}: not a gin file: byte {error.start} is not UTF-8. Save it as UTF-8."
+        ) from error
+
+
 def _error_line(error: Exception) -> int | None:
     """The line in a SyntaxError (message, (file, line, …)) or TokenError (message, (line, …))."""
     place = error.args[1] if len(error.args) > 1 else ()
@@ -292,10 +315,15 @@ def leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
+def statements(path: Path) -> Iterator[Any]:
+    """The statements of a file; nothing is imported or included."""
+    return iter(config_parser.ConfigParser(path.read_text(encoding="utf-8"), _Delegate()))
+
+
 def macros_in(path: Path) -> frozenset[str]:
     """The macros that a file uses or defines; nothing is imported or included."""
     names = set()
-    for statement in config_parser.ConfigParser(path.read_text(encoding="utf-8"), _Delegate()):
+    for statement in statements(path):
         if isinstance(statement, config_parser.BindingStatement):
             names |= {leaf.name for leaf in leaves(statement.value) if isinstance(leaf, Macro)}
             names |= set() if statement.arg_name else {statement.selector}

@@ -64,13 +64,13 @@ def new_model_dir(
 def gin_text(config: Any, origin: str) -> str:
     """A gin file that defines MODEL as `config`, like those in gin/models.
 
-    Dropout is left to the run, as there: the macro DROPOUT_RATE, off unless a later file sets it.
+    Dropout is left to the run, as there: the macro DROPOUT_RATE.
     """
     blocks = _blocks(config, "")
     modules = {type(value).__module__ for value in _all(config)}
     lines = [
         f"# {origin}",
-        "# Put it before the files of the run:",
+        "# With the files of a run:",
         "#   ul2tune train --gin_file=THIS_FOLDER/model.gin --gin_file=… \\",
         "#     --gin.INITIAL_CHECKPOINT_PATH=THIS_FOLDER",
         "",
@@ -81,7 +81,6 @@ def gin_text(config: Any, origin: str) -> str:
         ),
         "",
         f"MODEL = @{_name(config)}()",
-        "DROPOUT_RATE = 0.0",
         *blocks,
     ]
     return "\n".join(lines) + "\n"
