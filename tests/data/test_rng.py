@@ -104,6 +104,20 @@ def test_philox_known_answers(key, counter, expected):
     assert tuple(tf_rng.philox(key, np.array([counter], np.uint64))[0]) == expected
 
 
+@pytest.mark.parametrize(
+    ("seed", "expected"),
+    [
+        (-3, [294563667, 1210049117]),
+        (2**31 - 1, [361556241, 1459367533]),
+        (2**31 + 5, [3369228234, 269470695]),
+        (123456789012, [1607915532, 2986071328]),
+    ],
+)
+def test_dataset_seeds_of_any_size_are_truncated_as_tensorflow_does(seed, expected):
+    """The numbers are those of `tf.data.Dataset.random(seed)`, TensorFlow 2.21."""
+    assert tf_rng.dataset_random(seed, 2).tolist() == expected
+
+
 def test_tensorflow_replica_matches_golden(shared):
     golden = np.load(shared / "golden/ul2/rng.npz")
     low = -5 if (golden["uniform_i32_101_min5_max1003"] < 5).any() else 5

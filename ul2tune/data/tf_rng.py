@@ -19,6 +19,7 @@ _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
 _SCRAMBLE_KEY = (0x3EC8F720, 0x02461E29)
 _DATASET_GRAPH_SEED = 87654321  # `tf.random.get_seed`'s graph seed when only an op seed is given
+_MAX_OP_SEED = 2**31 - 1  # what it truncates op seeds by
 
 Seed = Sequence[int] | np.ndarray
 
@@ -91,7 +92,7 @@ def dataset_random(seed: int, n: int) -> np.ndarray:
     >>> dataset_random(42, 2)
     array([2985944072, 4132877644])
     """
-    lo, hi = _words(_DATASET_GRAPH_SEED), _words(seed)
+    lo, hi = _words(_DATASET_GRAPH_SEED), _words(seed % _MAX_OP_SEED)
     return _stream(lo, hi, n).astype(np.int64)
 
 
