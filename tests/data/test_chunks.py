@@ -58,6 +58,15 @@ def test_every_chunk_is_drawn():
     assert {int(row[0]) for row in drawn} == {0, 4, 8}
 
 
+def test_empty_rows_take_no_seed():
+    rows = [list(range(57)), [], list(range(87)), [], [], list(range(67))]
+    lengths = [
+        chunks.split_tokens(Ragged.from_rows(kept), 50, min_length=8, seed=3).lengths.tolist()
+        for kept in (rows, [row for row in rows if row])
+    ]
+    assert lengths[0] == lengths[1]
+
+
 def test_user_errors():
     rows = Ragged.from_rows([[1, 2]])
     with pytest.raises(ValueError, match="max_length is 0: give at least 1"):

@@ -78,6 +78,7 @@ def split_tokens(
         raise ValueError(
             f"split_tokens got min_length={min_length} and seed={seed}: give both or neither."
         )
+    rows = rows.take(np.flatnonzero(rows.lengths))  # before seeds are given out, as T5 does
     if min_length is None or seed is None:
         size_N = np.full(len(rows), max_length)
     else:
