@@ -6,3 +6,8 @@ import os
 # about rounding in matrix products; nothing here multiplies matrices.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+# Loads TensorFlow without its noise, before SeqIO loads it with.
+from ul2tune.prepare import runtime
+
+__all__ = ["runtime"]

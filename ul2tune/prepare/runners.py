@@ -11,6 +11,7 @@ import importlib
 import multiprocessing
 import os
 import shlex
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -145,6 +146,15 @@ _worker_counters: list[Any] = []
 
 def _start_worker(counters: list[Any]) -> None:
     _worker_counters[:] = counters
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed parent has let go of the folder's lock: its workers must not write on."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _work(item: Work) -> Receipt:

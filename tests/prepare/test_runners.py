@@ -1,0 +1,89 @@
+"""The processes that prepare: what they print, and that none outlives the one it works for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TASKS = """
+import time
+from ul2tune.data.vocab import ByteVocabulary
+from ul2tune.prepare.tasks import register_text_task
+
+class Slow(ByteVocabulary):
+    def _encode(self, text):
+        time.sleep(0.05)
+        return super()._encode(text)
+
+register_text_task("slow", {words!r}, format="jsonl", vocabulary=Slow())
+"""
+
+
+@contextlib.contextmanager
+def python(folder: Path, code: str) -> Iterator[subprocess.Popen]:
+    path = os.pathsep.join([str(folder), *filter(None, sys.path)])
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["audit", "runners"])
+def test_loading_is_quiet(tmp_path, module):
+    with python(tmp_path, f"import ul2tune.prepare.{module}") as process:
+        assert process.communicate(timeout=120) == (None, "")
+
+
+def children(process: subprocess.Popen) -> list[int]:
+    text = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return [int(word) for word in text.split()]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_workers_end_with_a_killed_parent(words, tmp_path):
+    (tmp_path / "slow_task.py").write_text(TASKS.format(words=words))
+    code = (
+        "from ul2tune.prepare.run import prepare\n"
+        "if __name__ == '__main__':\n"
+        "    prepare('slow', ['slow_task'], 'data', ('train',), 2, 2)\n"
+    )
+    folder = tmp_path / "data" / "slow" / "train"
+    with python(tmp_path, code) as process:
+        deadline = time.monotonic() + 120
+        while len(list(folder.glob(".*.tmp"))) < 2:
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        workers = children(process)
+        process.kill()
+        assert len(workers) >= 2
+        deadline = time.monotonic() + 4  # a shard takes 5 s
+        while any(map(running, workers)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        left = [worker for worker in workers if running(worker)]
+        for worker in left:
+            os.kill(worker, signal.SIGKILL)
+        assert not left
+    assert not list(folder.glob("data-*"))
+
+
+def running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
