@@ -67,6 +67,15 @@ def test_any_mask_gives_what_the_definition_says(masks, prefix, sentinels, eos, 
             assert restore(*sides, np.array(prefix, np.int32), True, VOCAB).tolist() == row
 
 
+def test_only_marked_spans_need_sentinels():
+    mask = Ragged.from_rows([[0, 1], [0, 1] * 101], dtype=bool)
+    tokens = Ragged.from_rows([[5, 6], [5, 6] * 101])
+    with pytest.raises(ValueError, match=r"202 tokens has 101 noise spans, but .* 100 sentinels"):
+        corrupt(tokens, from_mask(mask), frame(2), VOCAB)
+    _, targets = corrupt(tokens, from_mask(mask), frame(2, sentinels=False), VOCAB)
+    assert targets.lengths.tolist() == [2, 102]
+
+
 def test_rolled_mask_keeps_sentinels_aligned():
     """Pitfall: T5 makes of this mask `999 11 12 998 15` and `10 999 13 14 998`."""
     mask = Ragged.from_rows([[1, 0, 0, 1, 1, 0]], dtype=bool)

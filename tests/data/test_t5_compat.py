@@ -59,8 +59,23 @@ def test_small_cases_of_our_own():
     assert not t5_compat.random_spans_mask(5, 0.0, 3.0, seeds).any()
     assert t5_compat.random_spans_mask(1, 0.15, 3.0, seeds).tolist() == [False]
     assert t5_compat.random_spans_mask(0, 0.15, 3.0, seeds).size == 0
+    assert [t5_compat.random_prefix_length(length, 0.5, (1, 2)) for length in (0, 1, 2)] == [
+        0,
+        0,
+        1,
+    ]
+    assert [side.size for side in t5_compat.prefix_split(np.array([7]), 0.5, (1, 2))] == [0, 1]
     with pytest.raises(ValueError, match=r"no prefix mask for rate 0\.75"):
         t5_compat.random_prefix_length(10, 0.75, (0, 0))
+
+
+def test_more_spans_than_sentinels_are_refused():
+    vocab = VocabInfo(vocab_size=32100, num_sentinels=100)
+    message = (
+        "766 tokens has 128 noise spans, but the vocabulary has 100 sentinels: .* at least 128"
+    )
+    with pytest.raises(ValueError, match=message):
+        t5_compat.span_corrupt(np.arange(766), 0.5, 3.0, (1000, 77), vocab)
 
 
 def test_our_lengths_are_t5s_rows():

@@ -90,7 +90,11 @@ def corrupt(tokens: Ragged, spans: Spans, frame: Frame, vocab: VocabInfo) -> tup
 
     Returns:
       (inputs, targets), `N` rows each, of exactly the lengths `frame.lengths` gives.
+
+    Raises:
+      ValueError: if a segment needs more sentinels than the vocabulary has.
     """
+    _check_sentinels(tokens.lengths, spans.counts_N * frame.sentinels_N, vocab.num_sentinels)
     inputs_N, targets_N = frame.lengths(tokens.lengths, spans.noise_N, spans.counts_N)
     inputs_at, targets_at = offsets_of(inputs_N), offsets_of(targets_N) + inputs_N.sum()
     # One buffer for both sides: inputs of all segments, then targets of all segments.
@@ -116,6 +120,16 @@ def corrupt(tokens: Ragged, spans: Spans, frame: Frame, vocab: VocabInfo) -> tup
         buffer[targets_at[1:] - 1] = vocab.eos_id
     split = inputs_at[-1]
     return Ragged(buffer[:split], inputs_N), Ragged(buffer[split:], targets_N)
+
+
+def _check_sentinels(lengths_N: np.ndarray, needed_N: np.ndarray, available: int) -> None:
+    row = int(np.argmax(needed_N)) if needed_N.size else 0
+    if needed_N.size and needed_N[row] > available:
+        raise ValueError(
+            f"A segment of {lengths_N[row]} tokens has {needed_N[row]} noise spans, but the "
+            f"vocabulary has {available} sentinels: give it (num_sentinels, extra_ids) at least "
+            f"{needed_N[row]}, or ask for shorter segments, longer spans or a lower rate."
+        )
 
 
 def _move_tokens(

@@ -97,12 +97,14 @@ def random_prefix_length(length: int, rate: float, seed: Seed) -> int:
     """`random_prefix_noise_mask`: how many tokens are given; the rest is noise.
 
     Args:
-      length: tokens of the segment, at least 2.
+      length: tokens of the segment; less than 2 are all noise.
       rate: mean fraction of noise, at most .5.
       seed: T5's first seed pair.
     """
     if rate > 0.5:
         raise ValueError(f"T5 has no prefix mask for rate {rate}: use at most 0.5.")
+    if length < 2:
+        return 0
     (low,), (high,) = prefix_bounds(np.array([length]), rate, "uniform")
     return int(stateless_uniform(seed, 1, int(low), int(high) + 1)[0])
 
@@ -119,7 +121,9 @@ def span_corrupt(
     """`single_example_denoise` with unique sentinels on both sides: (inputs, targets) without EOS.
 
     DIVERGES: with `random_roll` the targets follow the noise spans (see `data/denoise.py`); T5's
-    do not line up with its inputs where a rolled mask starts with noise.
+    do not line up with its inputs where a rolled mask starts with noise. Beyond the vocabulary's
+    sentinels T5 goes on into its word pieces, unasked (31999 and below); to get those ids, give a
+    `vocab` with the same `vocab_size` and as many `num_sentinels` as there are spans.
 
     Args:
       tokens: 1-D ids of one segment.
@@ -127,6 +131,9 @@ def span_corrupt(
       seed: the example's seed pair, as SeqIO gives it to the map.
       vocab: the reserved ids.
       random_roll: whether to rotate the mask by a random offset.
+
+    Raises:
+      ValueError: if the segment needs more sentinels than the vocabulary has.
     """
     mask_seeds = stateless_split(seed, 6)[:2]  # the other four are for functions that draw too
     mask = random_spans_mask(len(tokens), rate, mean_span, mask_seeds, random_roll)
@@ -144,8 +151,6 @@ def span_corrupt(
 
 def prefix_split(tokens: np.ndarray, rate: float, seed: Seed) -> tuple[np.ndarray, np.ndarray]:
     """T5's prefix-LM denoising of one segment: (inputs, targets) without EOS."""
-    if len(tokens) < 2:  # T5's empty range gives its lower end
-        return tokens[:0], tokens
     cut = random_prefix_length(len(tokens), rate, stateless_split(seed, 6)[0])
     return tokens[:cut], tokens[cut:]
 
