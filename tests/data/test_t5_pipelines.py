@@ -74,6 +74,48 @@ def test_targets_that_do_not_fit_are_refused(documents):
     objective = UL2Objective(spans=((3.0, 0.5),), targets_length=114)
     with pytest.raises(ValueError, match=r"mean 3\.0, rate 0\.5\) makes 512 targets, more than"):
         ul2_objective(documents, objective, seed=0, vocab=VOCAB)
+    with pytest.raises(ValueError, match=r"Span corruption .* makes 114 targets, more than .*=50"):
+        span_corruption(documents, seed=0, vocab=VOCAB, targets_length=50)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"spans": ()}, "no denoisers: give spans, or prefix_lm=True"),
+        ({"prefixes": ((1,),)}, r"1 prefixes \(\(1,\),\) for 2 denoisers"),
+        ({"prefixes": ((1,),) * 3}, "3 prefixes"),
+        ({"prefix_lm": True, "prefixes": ((1,),) * 2}, "2 prefixes .* for 3 denoisers"),
+        ({"rates": (1.0,)}, r"1 rates \(1.0,\) for 2 denoisers"),
+        ({"rates": (1.0, 2.0, 3.0)}, "3 rates"),
+        ({"rates": (1.0, -1.0)}, "none may be negative"),
+        ({"rates": (1.0, float("nan"))}, "none may be negative"),
+        ({"rates": (0.0, 0.0)}, "one must be positive"),
+    ],
+)
+def test_objectives_that_do_not_fit_together_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        UL2Objective(**{"spans": SPANS[:2], **fields})
+
+
+def test_a_denoiser_of_rate_zero_never_comes_and_does_not_hold_up_the_others(documents):
+    """TensorFlow leaves it out before it mixes."""
+    both = UL2Objective(spans=SPANS[:2], rates=(1.0, 0.0), shard=False)
+    alone = UL2Objective(spans=SPANS[:1], shard=False)
+    expected, ours = (
+        ul2_objective(documents, objective, seed=0, vocab=VOCAB) for objective in (alone, both)
+    )
+    assert digest(ours) == digest(expected)
+
+
+def test_nothing_in_nothing_out(documents):
+    nothing, objective = Ragged.from_rows([]), UL2Objective(spans=SPANS[:2], prefix_lm=True)
+    for sides in (
+        span_corruption(nothing, seed=0, vocab=VOCAB),
+        span_corruption(documents, seed=0, vocab=VOCAB, max_rows=0),
+        ul2_objective(nothing, objective, seed=0, vocab=VOCAB),
+        ul2_objective(documents, objective, seed=0, vocab=VOCAB, max_rows=0),
+    ):
+        assert [len(side) for side in sides] == [0, 0]
 
 
 def test_dataset_choices_never_turns_to_a_weight_of_zero():

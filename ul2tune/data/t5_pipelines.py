@@ -10,6 +10,7 @@ UL2 paper's appendix 9.2 (arXiv:2205.05131); `seqio.preprocessors.append_eos_aft
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -37,6 +38,9 @@ class UL2Objective:
       reserved: places taken off the lengths for the mode tokens.
       shard: whether each denoiser reads its own share of the documents.
       sampling_seed: seed of the mixing.
+
+    Raises:
+      ValueError: if rates or prefixes do not fit the denoisers.
     """
 
     spans: tuple[tuple[float, float], ...]
@@ -48,6 +52,32 @@ class UL2Objective:
     reserved: int = 0
     shard: bool = True
     sampling_seed: int = 7
+
+    def __post_init__(self):
+        count = self.num_denoisers
+        if not count:
+            raise ValueError("UL2Objective has no denoisers: give spans, or prefix_lm=True.")
+        if len(self.prefixes) not in (0, count):
+            raise ValueError(
+                f"UL2Objective has {len(self.prefixes)} prefixes {self.prefixes} for {count} "
+                "denoisers (spans, then prefix_lm): give one each, or none."
+            )
+        if self.rates is None:
+            return
+        if len(self.rates) != count:
+            raise ValueError(
+                f"UL2Objective has {len(self.rates)} rates {self.rates} for {count} denoisers "
+                "(spans, then prefix_lm): give one each, or None for equal rates."
+            )
+        if not all(0.0 <= rate < math.inf for rate in self.rates) or not any(self.rates):
+            raise ValueError(
+                f"UL2Objective has rates {self.rates}: none may be negative, one must be positive."
+            )
+
+    @property
+    def num_denoisers(self) -> int:
+        """How many there are, prefix_lm included."""
+        return len(self.spans) + int(self.prefix_lm)
 
 
 def span_corruption(
@@ -70,8 +100,11 @@ def span_corruption(
       inputs_length, targets_length: feature lengths, EOS included.
       mean_span, rate: of the corruption.
       max_rows: stop after so many rows.
+
+    Raises:
+      ValueError: if the targets would not fit.
     """
-    raw, _ = t5_compat.random_spans_helper(inputs_length, rate, mean_span)
+    raw = _segment_tokens("Span corruption", mean_span, rate, inputs_length, targets_length)
     rows = chunks.split_tokens(_concatenated(documents, seed), raw)
     pairs = (
         t5_compat.span_corrupt(row, rate, mean_span, pair, vocab)
@@ -120,15 +153,12 @@ def _concatenated(documents: Ragged, seed: int) -> Ragged:
 def _segments(rows: Ragged, objective: UL2Objective, seed: int) -> Iterator[tuple[Ragged, int]]:
     """Segments of each denoiser, with the seed of the map that denoises them."""
     inputs_length = objective.inputs_length - objective.reserved
-    num_shards = len(objective.spans) + int(objective.prefix_lm)
+    num_shards = objective.num_denoisers
     step = num_shards if objective.shard else 1
     for i, (mean_span, rate) in enumerate(objective.spans):
-        raw, targets = t5_compat.random_spans_helper(inputs_length, rate, mean_span)
-        if targets > objective.targets_length:
-            raise ValueError(
-                f"Denoiser {i} (mean {mean_span}, rate {rate}) makes {targets} targets, more than "
-                f"targets_length={objective.targets_length}: give it at least that."
-            )
+        raw = _segment_tokens(
+            f"Denoiser {i}", mean_span, rate, inputs_length, objective.targets_length
+        )
         own = rows.take(np.arange(len(rows))[i % step :: step])
         yield chunks.split_tokens(own, raw), seed + 2  # `seed` itself went to the splitting map
         seed += 4
@@ -138,12 +168,26 @@ def _segments(rows: Ragged, objective: UL2Objective, seed: int) -> Iterator[tupl
         yield chunks.split_tokens(own, inputs_length - 1), seed + 4
 
 
+def _segment_tokens(
+    name: str, mean_span: float, rate: float, inputs_length: int, targets_length: int
+) -> int:
+    """Raw tokens of a segment for full inputs, if its targets fit by T5's arithmetic."""
+    raw, targets = t5_compat.random_spans_helper(inputs_length, rate, mean_span)
+    if targets > targets_length:
+        raise ValueError(
+            f"{name} (mean {mean_span}, rate {rate}) makes {targets} targets, more than "
+            f"targets_length={targets_length}: give it at least that."
+        )
+    return raw
+
+
 def _mixed(
     sizes: Sequence[int], objective: UL2Objective, max_rows: int | None
 ) -> Iterator[tuple[int, int]]:
     """(denoiser, its segment's number) in the order `sample_from_datasets` yields them."""
-    total = sum(sizes) if max_rows is None else min(max_rows, sum(sizes))
     weights = objective.rates or (1.0,) * len(sizes)
+    total = sum(size for size, weight in zip(sizes, weights, strict=True) if weight > 0)
+    total = total if max_rows is None else min(max_rows, total)
     used, draws, position = [0] * len(sizes), 4 * total + 64, 0
     order = dataset_choices(weights, objective.sampling_seed, draws)
     while sum(used) < total:
@@ -164,8 +208,11 @@ def _seeded(rows: Ragged, seed: int, max_rows: int | None) -> Iterator[tuple]:
 
 def _finished(pairs, vocab: VocabInfo, inputs_length: int, targets_length: int) -> Rows:
     """`append_eos_after_trim`: what is too long loses its end."""
-    inputs, targets = zip(*pairs, strict=True)
-    return (
-        Ragged.from_rows([np.append(row[: inputs_length - 1], vocab.eos_id) for row in inputs]),
-        Ragged.from_rows([np.append(row[: targets_length - 1], vocab.eos_id) for row in targets]),
-    )
+    rows = [
+        (
+            np.append(inputs[: inputs_length - 1], vocab.eos_id),
+            np.append(targets[: targets_length - 1], vocab.eos_id),
+        )
+        for inputs, targets in pairs
+    ]
+    return Ragged.from_rows(row[0] for row in rows), Ragged.from_rows(row[1] for row in rows)
