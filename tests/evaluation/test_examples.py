@@ -7,6 +7,7 @@ import pytest
 from tests.evaluation import prepared
 from ul2tune.data import manifest
 from ul2tune.evaluation import examples
+from ul2tune.instructions.records import Rendered
 
 EOS = 1
 
@@ -41,6 +42,21 @@ def test_long_prompts_are_cut_but_keep_their_end(tmp_path):
     cut = [example for example in found.examples if example.truncated]
     assert cut
     assert all(e.inputs_S.size == 12 and e.inputs_S[-1] == EOS for e in cut)
+    # The words are those the model sees.
+    assert {example.inputs_text for example in cut} == {"first word ", "is_long wor"}
+
+
+def test_what_a_renderer_cut_is_marked(tmp_path):
+    rows = [
+        (record, Rendered(inputs=record.input, targets="x", truncated=record.id == "1"))
+        for record in prepared.records("first", 3)
+    ]
+    prepared.write_rows(tmp_path, "first", "validation", rows)
+    mixture = prepared.MixtureManifest(name="instructions", tasks=("first",), rates=(1.0,))
+    manifest.write(mixture, manifest.mixture_path(tmp_path, "instructions"))
+    found = load(tmp_path).examples
+    assert [example.truncated for example in found] == [False, True, False]
+    assert found[1].inputs_text == rows[1][1].inputs
 
 
 def test_limits_and_split_hash(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -131,5 +132,7 @@ def test_evaluation_fields_are_the_promised_ones_and_hold_the_baselines():
     assert fields["copy_input"] == "x"
     assert fields["copy_demo"] == "good"
     assert fields["answer_choices"] == [" y", " n"]
-    assert (fields["split_level"], fields["queries"]) == ("train", "")
+    assert (fields["split_level"], fields["queries"], fields["truncated"]) == ("train", "", "")
+    cut = records.evaluation_fields(one, dataclasses.replace(rendered, truncated=True))
+    assert cut["truncated"] == "yes"
     assert records.copy_demo(record()) == ""

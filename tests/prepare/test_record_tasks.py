@@ -15,7 +15,7 @@ import seqio
 from ul2tune.data import vocab
 from ul2tune.evaluation import examples
 from ul2tune.instructions import tk_instruct
-from ul2tune.instructions.records import Demo, Record
+from ul2tune.instructions.records import FIELD_NAMES, Demo, Record
 from ul2tune.instructions.tk_instruct import TkInstruct
 from ul2tune.prepare.record_tasks import register_record_task, tk_instruct_renderer
 from ul2tune.prepare.run import prepare
@@ -84,6 +84,7 @@ def test_works_in_plain_seqio(name):
     dataset = task.get_dataset({"inputs": 40, "targets": 20}, split="validation", shuffle=False)
     elements = list(dataset.as_numpy_iterator())
     assert len(elements) == 3
+    assert set(FIELD_NAMES) - {"inputs_text"} <= set(elements[0])
     assert elements[0]["inputs"].tolist() == [*VOCABULARY.encode(PROMPT)[:39], 1]
     targets = [VOCABULARY.decode(element["targets"]) for element in elements]
     assert set(targets) <= {" green", " lime é"}

@@ -35,7 +35,8 @@ class EvalExample:
       task, id: its name; together unique in the set.
       category, cluster: the task's, or empty.
       inputs_S: int32 ids of the prompt, end of sequence included where the task has one.
-      inputs_text: the prompt in words.
+      inputs_text: the prompt in words, as the model sees it: of a prompt that is too long, the
+        words of `inputs_S`.
       references: acceptable answers, at least one (`metrics.references.References` where a metric
         needs more).
       answer_choices: what rank classification ranks; empty = nothing.
@@ -52,7 +53,7 @@ class EvalExample:
       benchmark, split_level: the record's, see `records.Record`.
       seed: of the rendering, which may have drawn the demos.
       baselines: predictions that need no model, by name.
-      truncated: the prompt was cut to the feature length.
+      truncated: the prompt was cut, by its renderer to a token budget or here to the length.
     """
 
     task: str
@@ -249,6 +250,7 @@ def _example(
     queries = tuple(Query(**query) for query in json.loads(fields.get("queries") or "[]"))
     query_ids, queries_cut = tokenizer.prompts([query.inputs for query in queries])
     prior_ids, _ = tokenizer.prompts([query.prior for query in queries if query.prior])
+    whole = fields.get("inputs_text") or vocabulary.decode(body)
     references = fields.get("targets_text") or vocabulary.decode(row.arrays["targets"])
     # Without demos there is none to copy: the field is there and empty.
     baselines = {name: fields[name] for name in ("copy_input", "copy_demo") if fields.get(name)}
@@ -261,7 +263,7 @@ def _example(
         record_task=fields.get("task", ""),
         metric_names=tuple(fields.get("metric_names") or ()),
         inputs_S=inputs_S,
-        inputs_text=fields.get("inputs_text") or vocabulary.decode(body),
+        inputs_text=vocabulary.decode(inputs_S.tolist()) if truncated else whole,
         references=References(
             (references,) if isinstance(references, str) else references,
             fields.get("metric_context", ""),
@@ -273,7 +275,7 @@ def _example(
         prior_ids=prior_ids,
         demo_ids=tuple(fields.get("demo_ids") or ()),
         baselines=baselines or None,
-        truncated=queries_cut if queries else truncated,
+        truncated=bool(fields.get("truncated")) or (queries_cut if queries else truncated),
     )
 
 

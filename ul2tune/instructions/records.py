@@ -163,7 +163,7 @@ class Rendered:
         the choice with the highest mean score, not a generation. Empty = a choice is scored after
         `inputs`.
       demo_ids: the demos that made it into the prompt, in order.
-      truncated: the prompt was cut to its token budget.
+      truncated: the prompt was cut to its token budget, or demos were left out for it.
     """
 
     inputs: str
@@ -199,6 +199,7 @@ FIELD_NAMES = (
     "benchmark",
     "split_level",
     "queries",
+    "truncated",
 )
 
 
@@ -248,7 +249,8 @@ def copy_demo(record: Record) -> str:
 def evaluation_fields(record: Record, rendered: Rendered) -> dict[str, Any]:
     """The fields of :data:`FIELD_NAMES`: strings, or lists of strings where there may be many.
 
-    `queries` is JSON text, a list of :class:`Query`; empty if there are none.
+    `queries` is JSON text, a list of :class:`Query`; empty if there are none. `truncated` is "yes"
+    or empty.
     """
     return {
         "id": record.id,
@@ -267,6 +269,7 @@ def evaluation_fields(record: Record, rendered: Rendered) -> dict[str, Any]:
         "benchmark": record.benchmark,
         "split_level": record.split_level,
         "queries": json.dumps([asdict(q) for q in rendered.queries]) if rendered.queries else "",
+        "truncated": "yes" if rendered.truncated else "",
     }
 
 

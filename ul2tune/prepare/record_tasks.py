@@ -19,7 +19,13 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import seqio
 
-from ul2tune.instructions.records import Record, Renderer, evaluation_fields, move_space
+from ul2tune.instructions.records import (
+    FIELD_NAMES,
+    Record,
+    Renderer,
+    evaluation_fields,
+    move_space,
+)
 from ul2tune.instructions.tk_instruct import Tokenizer
 from ul2tune.metrics import registry
 from ul2tune.metrics.references import References
@@ -36,7 +42,7 @@ _LISTS = ("targets_text", "answer_choices", "demo_ids", "metric_names")
 _TEXTS_ONLY = (
     *("inputs", "targets", "id", "task", "category", "cluster", "template_id"),
     *("copy_input", "copy_demo", "metric_context", "benchmark", "split_level", "queries"),
-    "render_seed",
+    *("truncated", "render_seed"),
 )
 
 
@@ -95,8 +101,9 @@ class RecordSource(seqio.DataSource):
         return [split]
 
     def fingerprint(self) -> list[Any]:
-        """Changes whenever an element could: records, renderer, seed."""
-        return [self.corpus.fingerprint(), identity(self.make_renderer), self.seed]
+        """Changes whenever an element could: records, renderer, seed, the fields themselves."""
+        parts = [self.corpus.fingerprint(), identity(self.make_renderer), self.seed]
+        return [*parts, list(FIELD_NAMES)]
 
     def read(self, split: str, shard: int = 0, num_shards: int = 1) -> Iterator[dict[str, Any]]:
         """The elements without TensorFlow.
