@@ -245,6 +245,14 @@ def test_zero_gradients_move_nothing_and_stay_finite():
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
+def test_the_axes_of_t5xs_own_models_have_rules():
+    """T5X: `joined_kv` is a column, `stack` counts matrices, a norm's scale is neither."""
+    kernel = rule((3, 130, 140), ("stack", "embed", "joined_kv"))
+    assert kernel == Factoring(mean_dims=(1, 2), row_dims=(1,), column_dims=(2,))
+    assert rule((130, 3, 140), ("embed", "stack", "mlp")).mean_dims == (0, 2)
+    assert rule((130,), ("layer_norm_scale",)) == Factoring(mean_dims=(0,))
+
+
 def test_unknown_and_half_factored_axes_are_refused():
     with pytest.raises(ValueError, match=r"'p' has the logical axis 'experts', .* knows embed"):
         roles("p", ("experts", "embed"))

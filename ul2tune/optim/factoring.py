@@ -21,7 +21,7 @@ class Role(enum.Enum):
     COLUMN = "column"
 
 
-# T5X's standard logical factor rules, over our axis names (sharding.RULES).
+# T5X's standard logical factor rules: our axis names (sharding.RULES) and those of its own T5 models.
 ROLES = {
     "embed": Role.ROW,
     "vocab": Role.COLUMN,
@@ -29,11 +29,14 @@ ROLES = {
     "heads": Role.COLUMN,
     "kv_heads": Role.COLUMN,
     "kv": Role.COLUMN,
+    "joined_kv": Role.COLUMN,
     "relpos_buckets": Role.NONE,
     "positions": Role.NONE,
     "projection": Role.NONE,
     "layer_norm": Role.NONE,
+    "layer_norm_scale": Role.NONE,
     "layers": Role.BATCH,
+    "stack": Role.BATCH,
     None: Role.NONE,
 }
 
