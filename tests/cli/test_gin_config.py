@@ -175,12 +175,52 @@ MISTAKES = {
         "default/MODEL_DRI = 'x'",
         r"extra.gin:1: the macro MODEL_DRI is not used by anything .*'MODEL_DIR'",
     ),
+    "macro of itself": (
+        ["STEPS=%STEPS"],
+        "",
+        r"--gin.STEPS=%STEPS: STEPS needs its own value \(%STEPS -> %STEPS\)",
+    ),
+    "macros in a circle": (
+        [],
+        "WIDTH = %A\nA = %B\nB = [%A]",
+        r"extra.gin:3: B needs its own value \(%A -> %B -> %A\)",
+    ),
+    "calls in a circle": (
+        [],
+        "import toy\nWIDTH = @toy.optimizer()\ntoy.optimizer.rate = %WIDTH",
+        r"extra.gin:3: .*rate needs .* \(%WIDTH -> @\S*toy.optimizer\(\) -> %WIDTH\)",
+    ),
+    "itself called": (
+        [],
+        "import toy\ntoy.train.hooks = @toy.train()",
+        r"extra.gin:2: train.hooks needs its own value",
+    ),
+    "broken module": (
+        [],
+        "import broken_toy",
+        r"cannot import broken_toy: .*broken_toy.py:2 is not",
+    ),
+    "not importable": (
+        [],
+        "import lacking_toy",
+        r"extra.gin:1: cannot import lacking_toy: .*'gone'",
+    ),
+    "missing extra": (
+        [],
+        "import needy_toy",
+        r"extra.gin:1: .*'apache_beam'.*Install it with pip install 'ul2tune\[beam\]'",
+    ),
     "cycle": ([], "include 'extra.gin'", r"extra.gin:1: extra.gin includes itself"),
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_are_named_with_place_and_remedy(toy, folder, mistake):
+def test_mistakes_are_named_with_place_and_remedy(toy, folder, mistake, monkeypatch):
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    (folder / "broken_toy.py").write_text("\nx = = 3\n")
+    (folder / "lacking_toy.py").write_text("from ul2tune import gone\n")
+    (folder / "needy_toy.py").write_text("import apache_beam\n")
     flags, extra, pattern = MISTAKES[mistake]
     found = message(toy, "MODEL_DIR=x", *flags, extra=extra)
     assert re.search(pattern, found), found
@@ -190,6 +230,82 @@ def test_a_required_macro_is_named_with_the_file_that_wants_it(toy, folder):
     found = message(toy)
     assert found.startswith("MODEL_DIR is required by base.gin:6")
     assert "--gin.MODEL_DIR=" in found
+
+
+def test_a_misspelt_required_macro_is_found_where_it_was_written(toy, folder):
+    found = message(toy, extra="\nMODEL_DRI = 'x'")
+    assert "nothing sets it (did extra.gin:2 mean it?)" in found
+    found = message(toy, "MODEL_DR=x")
+    assert found.startswith("MODEL_DIR is required")
+    assert "(did --gin.MODEL_DR=x mean it?)" in found
+
+
+WRONG_TYPES = {
+    "text for a configuration": ("model = 'm'", "must be Model | None"),
+    "class for a configuration": ("model = @toy.Show", r"toy.Show\(\)\?"),
+    "another class": ("model = @toy.Show()", "must be Model | None"),
+    "text for a function": ("init = 'foo'", r"init must be Callable\[\[int\], int\] | None"),
+    "number for a hook": ("hooks = (1,)", r"hooks = \(1,\).* must be Sequence\[Hook\]"),
+    "number for a hook in a macro": ("hooks = [%W]", r"must be Sequence\[Hook\]"),
+    "class for a hook": ("hooks = (@toy.Show,)", r"must be Sequence\[Hook\]"),
+    "text for sequence": ("names = 'abc'", "must be tuple"),
+    "item of a tuple": ("names = ('a', 1)", "must be tuple"),
+    "length of a tuple": ("pair = ('a',)", "must be tuple"),
+    "items of a pair": ("pair = (1, 'a')", "must be tuple"),
+    "value of a mapping": ("rates = {'a': '1'}", r"rates must be Mapping\[str, float\]"),
+    "key of a mapping": ("rates = {1: 1.0}", r"rates must be Mapping\[str, float\]"),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG_TYPES)
+def test_values_of_other_types_are_refused_with_their_place(toy, folder, mistake):
+    line, pattern = WRONG_TYPES[mistake]
+    macro = "W = 4" if "%W" in line else ""
+    (folder / "typed.gin").write_text(f"import toy\n{macro}\ntoy.typed.{line}\n")
+    with pytest.raises(ValueError, match=pattern) as info:
+        gin_config.load(["typed.gin"], roots=[toy.typed])
+    assert str(info.value).startswith("typed.gin:3: ")
+
+
+def test_values_of_the_declared_types_pass(toy, folder):
+    (folder / "typed.gin").write_text(
+        "import toy\nW = 4\ntoy.Model.width = %W\ntoy.optimizer.rate = 2\n"
+        "toy.typed:\n  model = @toy.Model()\n  init = @toy.optimizer\n"
+        "  hooks = (@toy.Show(), @toy.optimizer)\n  pair = ('a', %W)\n  names = ['a', 'b']\n"
+        "  rates = {'a': 1, 'b': 2.5}\n"
+    )
+    found = gin_config.load(["typed.gin"], roots=[toy.typed]).call(toy.typed)
+    assert found["pair"] == ("a", 4)
+    assert found["hooks"][0] == toy.Show()
+
+
+@pytest.mark.parametrize(("kind", "error"), [("io", FileNotFoundError), ("bug", KeyError)])
+def test_other_errors_come_as_they_were_raised(toy, folder, kind, error):
+    extra = f"import toy\ntoy.train.make_optimizer = @toy.fails()\ntoy.fails.kind = {kind!r}"
+    with pytest.raises(error) as info:
+        load(toy, "MODEL_DIR=x", extra=extra).call(toy.train)
+    assert type(info.value) is error
+    assert "configurable" not in str(info.value)
+
+
+def test_a_module_at_the_top_may_have_the_name_of_one_of_ours(toy, folder, monkeypatch):
+    monkeypatch.syspath_prepend(folder)
+    (folder / "config.py").write_text("def mine(x=1):\n    return x\n")
+    extra = (
+        "import config\nimport toy\nfrom ul2tune.feed import config as other\n"
+        "toy.train.make_optimizer = [@config.mine(), @other.FeedConfig]\n"
+        "other.FeedConfig:\n  mixture = 'm'\n  data_dir = 'd'\n  batch_size = 1\n"
+        "  feature_lengths = {'inputs': 1, 'targets': 1}\n"
+    )
+    config = load(toy, "MODEL_DIR=x", extra=extra)
+    assert "\nimport config\n" in config.text
+    assert config.call(toy.train)["make_optimizer"][0] == 1
+    monkeypatch.delitem(sys.modules, "config")
+
+
+def test_a_gin_file_that_is_not_utf_8_is_named(toy, folder):
+    (folder / "latin.gin").write_bytes("# café\n".encode("latin-1"))
+    assert message(toy, files=["latin.gin"]).startswith("latin.gin: not a gin file: byte 5")
 
 
 def test_a_parameter_without_a_value_is_named(toy, folder):

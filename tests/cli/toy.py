@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,3 +36,33 @@ def train(model: Model, run: Run, make_optimizer: Any = None, hooks: Any = ()) -
 
 def other(model: Model) -> Model:
     return model
+
+
+class Hook(Protocol):
+    def __call__(self, step: int) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Show:
+    """A hook."""
+
+    period: int = 1
+
+    def __call__(self, step: int) -> None:
+        print(step)
+
+
+def typed(
+    model: Model | None = None,
+    init: Callable[[int], int] | None = None,
+    hooks: Sequence[Hook] = (),
+    pair: tuple[str, int] | None = None,
+    names: tuple[str, ...] = (),
+    rates: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    return {"model": model, "init": init, "hooks": hooks, "pair": pair, "names": names}
+
+
+def fails(kind: str) -> float:
+    """Raises what file systems and bugs raise."""
+    raise {"io": OSError(2, "No such file", "x"), "bug": KeyError("x")}[kind]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,11 +20,14 @@ from ul2tune.cli.gin_source import (
     Program,
     Reference,
     Symbol,
+    close_to,
     leaves,
     nearest,
 )
 
 Scope = tuple[str, ...]
+# Stands for a required value of another command, which need not be set now.
+UNSET = object()
 
 
 @dataclass
@@ -32,6 +37,7 @@ class Reachable:
     Attributes:
       macros: the macros used, in order of first use.
       symbols: the functions and classes called, with the scopes they are called in.
+      path: the macros and calls that are being followed.
     """
 
     bindings: Mapping[tuple[Scope, int, str], Binding]
@@ -39,6 +45,7 @@ class Reachable:
     macros: dict[str, None] = field(default_factory=dict)
     symbols: dict[int, dict[Scope, None]] = field(default_factory=dict)
     used: set[tuple[Scope, int, str]] = field(default_factory=set)
+    path: list[str] = field(default_factory=list)
 
     def visit(self, symbol: Symbol, scope: Scope, wanted_by: Location | None) -> None:
         """Follows a call of `symbol` in `scope`; gin lets inner scopes override outer ones."""
@@ -63,16 +70,35 @@ class Reachable:
 
     def follow(self, value: Any, scope: Scope, wanted_by: Binding) -> None:
         for leaf in leaves(value):
-            if isinstance(leaf, Reference):
+            if isinstance(leaf, Macro):
+                with self._within(repr(leaf), wanted_by):
+                    self._follow_macro(leaf, wanted_by)
+            elif isinstance(leaf, Reference):
                 assert leaf.target is not None, leaf
-                self.visit(leaf.target, leaf.scopes or scope, wanted_by.location)
-            elif isinstance(leaf, Macro):
-                self._follow_macro(leaf, wanted_by)
+                at = leaf.scopes or scope
+                call = f"@{'/'.join((*at, leaf.target.path))}()"
+                with self._within(call, wanted_by, later=not leaf.evaluate):
+                    self.visit(leaf.target, at, wanted_by.location)
+
+    @contextmanager
+    def _within(self, name: str, wanted_by: Binding, later: bool = False) -> Iterator[None]:
+        """Refuses what would need its own value; what is passed on and called later may."""
+        if name in self.path and not later:
+            circle = [*self.path[self.path.index(name) :], name]
+            raise ValueError(
+                f"{wanted_by.location}: {wanted_by.name} needs its own value "
+                f"({' -> '.join(circle)}). Give it another one."
+            )
+        outer = self.path
+        self.path = [name] if later else [*outer, name]
+        yield
+        self.path = outer
 
     def _follow_macro(self, macro: Macro, wanted_by: Binding) -> None:
         if macro == REQUIRED:
             raise ValueError(
-                f"{wanted_by.name} is required by {wanted_by.location} and nothing sets it. "
+                f"{wanted_by.name} is required by {wanted_by.location} and nothing sets it"
+                f"{self._misspelt(wanted_by.name)}. "
                 f"Pass --gin.{wanted_by.name}=… or set it in a gin file."
             )
         if macro.name not in self.definitions:
@@ -85,6 +111,14 @@ class Reachable:
         self.macros[macro.name] = None
         definition = self.definitions[macro.name]
         self.follow(definition.value, tuple(macro.name.split("/")), definition)
+
+    def _misspelt(self, name: str) -> str:
+        """`" (… sets …)"`: a macro near `name` that nothing uses, and where it is set."""
+        bindings = [*self.bindings.values(), *self.definitions.values()]
+        wanted = {leaf.name for b in bindings for leaf in leaves(b.value) if type(leaf) is Macro}
+        unused = [other for other in self.definitions if other not in wanted]
+        close = close_to(name, unused)
+        return f" (did {self.definitions[close].location} mean it?)" if close else ""
 
 
 def reach(program: Program, roots: Sequence[Symbol]) -> Reachable:
@@ -101,6 +135,7 @@ def reach(program: Program, roots: Sequence[Symbol]) -> Reachable:
             bindings[binding.scope, id(binding.symbol.value), binding.parameter] = binding
     reachable = Reachable(bindings, definitions)
     for root in roots:
+        reachable.path = [f"@{root.path}()"]
         reachable.visit(root, (), None)
     return reachable
 
@@ -166,7 +201,7 @@ def check_unused(program: Program, used: Reachable, well_known: Collection[str])
 
 
 def check_types(used: Reachable, symbols: Mapping[int, Symbol]) -> None:
-    """Literals (also through macros) must have the declared type of plain parameters (int, str, …).
+    """Values (also through macros) must have the type that their parameters declare: see `_fits`.
 
     Raises:
       ValueError: for the first that does not.
@@ -178,14 +213,28 @@ def check_types(used: Reachable, symbols: Mapping[int, Symbol]) -> None:
         while isinstance(value, Macro) and value.name in used.definitions:
             origin = used.definitions[value.name]
             value = origin.value
-        if any(isinstance(leaf, (Macro, Reference)) for leaf in leaves(value)):
-            continue
+        value = _resolved(value, used.definitions)
         hint = _hints(symbols[symbol_id].value).get(parameter)
         if hint is not None and not _fits(value, hint):
             shown = getattr(hint, "__name__", str(hint)) if isinstance(hint, type) else str(hint)
+            shown = re.sub(r"\b(?:\w+\.)+(\w)", r"\1", shown)
+            calls = isinstance(value, Reference) and not value.evaluate
             raise ValueError(
-                f"{origin.location}: {origin.name} = {value!r}, but {binding.name} must be {shown}."
+                f"{origin.location}: {origin.name} = {value!r}, but {binding.name} must be {shown}"
+                f"{f' (did you mean {value!r}()?)' if calls else ''}."
             )
+
+
+def _resolved(value: Any, definitions: Mapping[str, Binding]) -> Any:
+    """`value` with every macro replaced by its value."""
+    if isinstance(value, Macro):
+        return _resolved(definitions[value.name].value, definitions)
+    if isinstance(value, Mapping):
+        items = value.items()
+        return {_resolved(k, definitions): _resolved(v, definitions) for k, v in items}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_resolved(item, definitions) for item in value)
+    return value
 
 
 def signature(value: Callable[..., Any]) -> inspect.Signature:
@@ -229,19 +278,50 @@ def _hints(value: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a literal fits a hint; anything but plain types is accepted."""
-    origin = typing.get_origin(hint)
+    """Whether a literal or reference fits a hint; what gin files cannot tell is accepted."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if value is UNSET or hint in (Any, object) or isinstance(hint, typing.TypeVar):
+        return True
     if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, option) for option in typing.get_args(hint))
+        return any(_fits(value, option) for option in arguments)
     if origin is typing.Literal:
-        return value in typing.get_args(hint)
-    if hint in (int, bool, str, type(None)):
-        return type(value) is hint
-    if hint is float:
+        return value in arguments
+    kind = origin or hint
+    if not isinstance(kind, type):
+        return True
+    if isinstance(value, Reference):
+        return _reference_fits(value, kind)
+    if kind in (int, bool, str, types.NoneType):
+        return type(value) is kind
+    if kind is float:
         return type(value) in (int, float)
-    container = origin or hint
-    if isinstance(container, type) and issubclass(container, Mapping):
-        return isinstance(value, Mapping)
-    if isinstance(container, type) and issubclass(container, Sequence):
-        return isinstance(value, (list, tuple))
-    return True
+    if issubclass(kind, Mapping):
+        of_key, of_value = arguments or (Any, Any)
+        return isinstance(value, Mapping) and all(
+            _fits(key, of_key) and _fits(item, of_value) for key, item in value.items()
+        )
+    if issubclass(kind, Sequence):
+        return isinstance(value, (list, tuple)) and _items_fit(value, kind, arguments)
+    # No literal is a function, a configuration or an object of ours.
+    return not (kind is Callable or dataclasses.is_dataclass(kind) or _is_protocol(kind))
+
+
+def _items_fit(value: Sequence[Any], kind: type, arguments: tuple[Any, ...]) -> bool:
+    if issubclass(kind, tuple) and arguments and arguments[-1] is not Ellipsis:
+        pairs = list(zip(value, arguments))
+        return len(value) == len(arguments) and all(_fits(*pair) for pair in pairs)
+    return all(_fits(item, arguments[0]) for item in value) if arguments else True
+
+
+def _reference_fits(value: Reference, kind: type) -> bool:
+    assert value.target is not None, value
+    target = value.target.value
+    if not value.evaluate:
+        return kind in (Callable, type) or (_is_protocol(kind) and not inspect.isclass(target))
+    if kind is Callable or _is_protocol(kind) or not inspect.isclass(target):
+        return True  # what a function returns is known only after the call
+    return issubclass(target, kind)
+
+
+def _is_protocol(kind: type) -> bool:
+    return getattr(kind, "_is_protocol", False)

@@ -10,9 +10,9 @@ the same run.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import pprint
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,10 +25,11 @@ from ul2tune.cli import gin_check, gin_macros, project, run_files
 from ul2tune.cli.gin_source import Binding, Macro, Program, Reference, Symbol, leaves
 
 # Every command's root functions: a file may bind several commands', and each checks its own.
+PREPARE = "ul2tune.prepare.run.prepare"
 COMMAND_ROOTS = frozenset(
     {
         "ul2tune.cli.prepared.prepare_missing",
-        "ul2tune.prepare.run.prepare",
+        PREPARE,
         "ul2tune.training.run.train",
         "ul2tune.evaluation.run.evaluate",
         "ul2tune.evaluation.infer.infer",
@@ -60,7 +61,7 @@ class Config:
         try:
             return gin.get_bindings(root)
         except Exception as error:
-            raise _plain(error) from error
+            raise _plain(error) from None
 
     def call(self, root: Callable[..., Any], **overrides: Any) -> Any:
         """Calls `root` itself, not gin's wrapper: its errors stay as they are."""
@@ -113,21 +114,41 @@ def load(
     reachable = gin_check.reach(program, own)
     everything = gin_check.reach(_complete(program), [*own, *others])
     idle = gin_check.check_unused(program, everything, run_files.well_known_macros())
-    gin_check.check_types(reachable, program.symbols)
+    _check_run_file(idle, roots[-1])
+    gin_check.check_types(everything, program.symbols)
     literal = {
         name: binding.value
         for name, binding in reachable.definitions.items()
         if not any(isinstance(leaf, (Macro, Reference)) for leaf in leaves(binding.value))
     }
-    return Config(_flatten(program, reachable), _notes(program, idle), literal, tuple(roots))
+    return Config(_flatten(program, reachable), _notes(program, idle, roots), literal, tuple(roots))
 
 
-def _notes(program: Program, idle: Sequence[Binding]) -> tuple[str, ...]:
+def _check_run_file(idle: Sequence[Binding], root: Callable[..., Any]) -> None:
+    """Raises ValueError for a value that only other run files of the same command read."""
+    for binding in idle:
+        if readers := run_files.readers(binding.name, root):
+            raise ValueError(
+                f"{binding.location}: {binding.name} is set, but no gin file in use reads it: "
+                f"{' and '.join(readers)} would. Add the one you mean, or take {binding.name} out."
+            )
+
+
+def _notes(
+    program: Program, idle: Sequence[Binding], roots: Sequence[Callable[..., Any]]
+) -> tuple[str, ...]:
     """Remarks on values without effect; those of the project's shared files are nobody's wish."""
     shared = [path.resolve() for path in program.search_paths[1:]]
+    called = {f"{root.__module__}.{root.__name__}" for root in roots}
+    remarks = [(binding, "is not used by this command.") for binding in idle]
+    remarks += [
+        (binding, "is for `ul2tune prepare`: run that with this file first.")
+        for binding in program.bindings
+        if binding.symbol and binding.symbol.path == PREPARE not in called
+    ]
     return tuple(
-        f"{binding.location}: {binding.name} is not used by this command."
-        for binding in idle
+        f"{binding.location}: {binding.name} {remark}"
+        for binding, remark in remarks
         if not any(Path(binding.location.file).resolve().is_relative_to(p) for p in shared)
     )
 
@@ -135,9 +156,7 @@ def _notes(program: Program, idle: Sequence[Binding]) -> tuple[str, ...]:
 def _complete(program: Program) -> Program:
     """The program with required values filled in: those of other commands need not be set now."""
     bindings = [
-        b
-        if b.value != gin_check.REQUIRED
-        else Binding(b.scope, b.symbol, b.parameter, None, b.location)
+        b if b.value != gin_check.REQUIRED else dataclasses.replace(b, value=gin_check.UNSET)
         for b in program.bindings
     ]
     return Program(program.search_paths, bindings, program.symbols)
@@ -165,9 +184,8 @@ def _name_modules(symbols: Sequence[Symbol]) -> list[str]:
         names[module] = name
         if last[name] > 1:
             names[module] = module.replace(".", "_")
-            lines.append(f"from {parent} import {name} as {names[module]}")
-        else:
-            lines.append(f"from {parent} import {name}" if parent else f"import {name}")
+        renamed = f" as {names[module]}" if names[module] != name else ""
+        lines.append(f"{f'from {parent} ' if parent else ''}import {name}{renamed}")
     for symbol in symbols:
         symbol.alias = names[symbol.module]
     return lines
@@ -220,8 +238,13 @@ def _describe(value: Any) -> str:
     return " ".join(repr(value).split())
 
 
-def _plain(error: Exception) -> Exception:
-    """The error without gin's note on which configurable was being called."""
-    message = re.split(r"\n\s+(?:In call to configurable|No values supplied by Gin)", str(error))[0]
-    kind = ValueError if isinstance(error, ValueError) else type(error).__mro__[1]
-    return kind(message) if isinstance(error, ValueError) else error
+def _plain(error: BaseException) -> BaseException:
+    """The error as it was raised, without gin's note on which configurable was being called.
+
+    gin raises, from the error, one of a subclass that has its class's name.
+    """
+    kind = type(error)
+    while kind.__mro__[1].__qualname__ == kind.__qualname__ and error.__context__ is not None:
+        error = error.__context__
+        kind = type(error)
+    return error

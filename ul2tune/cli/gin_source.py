@@ -12,7 +12,7 @@ import importlib
 import os
 import tokenize
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -330,9 +330,14 @@ def macros_in(path: Path) -> frozenset[str]:
     return frozenset(names - {REQUIRED.name})
 
 
-def nearest(name: str, known: Any) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
     """`" (did you mean 'x'?)"`, or nothing where nothing is near."""
-    known = [item for item in known if not item.startswith("_") and item != name]
-    lowered = {item.lower(): item for item in known}
+    close = close_to(name, known)
+    return f" (did you mean {close!r}?)" if close else ""
+
+
+def close_to(name: str, known: Iterable[str]) -> str | None:
+    """The most similar of the known names, if one is similar."""
+    lowered = {item.lower(): item for item in known if not item.startswith("_") and item != name}
     close = get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
-    return f" (did you mean {lowered[close[0]]!r}?)" if close else ""
+    return lowered[close[0]] if close else None

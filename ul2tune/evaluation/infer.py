@@ -32,6 +32,7 @@ from ul2tune.evaluation.predictor import (
 from ul2tune.evaluation.progress import Progress
 from ul2tune.evaluation.prompts import Prompt
 from ul2tune.evaluation.report import write_atomically
+from ul2tune.models.base import ModelConfig
 
 # Batches between two writes: a kill repeats at most this much work.
 CHUNK_BATCHES = 8
@@ -71,7 +72,7 @@ class InferConfig:
 
 
 def infer(
-    model: Any,
+    model: ModelConfig,
     vocabulary: Vocabulary,
     checkpoint_path: str,
     mesh: sharding.MeshConfig,

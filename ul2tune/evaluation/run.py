@@ -23,6 +23,7 @@ from ul2tune.evaluation.predictor import (
 from ul2tune.evaluation.progress import Progress
 from ul2tune.evaluation.ranking import Ranker
 from ul2tune.metrics import registry
+from ul2tune.models.base import ModelConfig
 from ul2tune.types import Tree
 
 
@@ -85,7 +86,7 @@ class EvalConfig:
 
 
 def evaluate(
-    model: Any,
+    model: ModelConfig,
     mixture: str,
     data_dir: str,
     checkpoint_path: str,

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 def train(
-    model: Any,
+    model: base.ModelConfig,
     data: FeedConfig,
     optimizer: OptimizerConfig,
     mesh: MeshConfig,

@@ -1,0 +1,67 @@
+"""Values that the shipped run files would use, and the run in hand does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli import golden_configs
+from ul2tune.cli import run_files
+from ul2tune.training.run import train
+
+RECIPE = "--gin_file=recipes/ul2_base.gin"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def resolve(extra: str, *flags: str, command: str = "train"):
+    Path("mine.gin").write_text(extra)
+    arguments = [RECIPE, "--gin_file=mine.gin", "--gin.MODEL_DIR=x", *flags]
+    return golden_configs.resolve([command, *arguments])
+
+
+@pytest.mark.parametrize(
+    ("line", "remedy"),
+    [
+        ("INITIAL_CHECKPOINT_PATH = 'runs/a'", "runs/continue.gin"),
+        ("DECODER_CHECKPOINT_PATH = 'runs/a'", "runs/adapt.gin"),
+        ("REAL_ROWS = 3", "runs/extend.gin"),
+    ],
+)
+def test_a_value_of_another_run_file_of_the_command_is_refused(line, remedy):
+    with pytest.raises(ValueError, match=rf"mine.gin:1: {line.split()[0]} is set.*{remedy}"):
+        resolve(line)
+
+
+def test_a_value_of_another_commands_run_file_is_a_note():
+    config = resolve("EVAL_BATCH_SIZE = 3")
+    assert config.notes == ("mine.gin:1: EVAL_BATCH_SIZE is not used by this command.",)
+
+
+def test_what_is_for_prepare_alone_is_a_note():
+    extra = (
+        "from ul2tune.prepare import run as prepare\ninclude 'runs/prepare.gin'\n"
+        "prepare.prepare.max_rejected_fraction = 0.5\n"
+    )
+    assert resolve(extra).notes == (
+        "mine.gin:3: prepare.max_rejected_fraction is for `ul2tune prepare`: run that with this "
+        "file first.",
+    )
+
+
+@pytest.mark.parametrize("flag", ["--gin.RunConfig.seed=foo", "--gin.TRAIN_STEPS=foo"])
+def test_types_are_checked_of_what_another_command_uses(flag):
+    with pytest.raises(ValueError, match=r"= 'foo', but RunConfig\.\w+ must be int"):
+        resolve("", flag, command="inspect")
+
+
+def test_run_files_are_read_with_what_they_include():
+    files = {file.name: file for file in run_files.shipped()}
+    assert "INITIAL_CHECKPOINT_PATH" in files["runs/finetune.gin"].macros
+    assert "INITIAL_CHECKPOINT_PATH" not in files["runs/pretrain.gin"].macros
+    assert run_files.readers("BATCH_SIZE", train)[0] == "runs/adapt.gin"
+    assert "runs/inspect.gin" not in run_files.readers("BATCH_SIZE", train)
