@@ -21,7 +21,7 @@ class Role(enum.Enum):
     COLUMN = "column"
 
 
-# T5X's standard logical factor rules: our axis names (sharding.RULES) and those of its own T5 models.
+# T5X's standard logical factor rules: our axis names (sharding.RULES) and those of its own T5s.
 ROLES = {
     "embed": Role.ROW,
     "vocab": Role.COLUMN,

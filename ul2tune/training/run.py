@@ -22,6 +22,7 @@ from ul2tune.feed.config import FeedConfig
 from ul2tune.feed.feed import Feed, eval_batches
 from ul2tune.models import base, flops
 from ul2tune.optim import optimizer as optimizer_lib
+from ul2tune.optim.offsets import check_step_offsets
 from ul2tune.optim.optimizer import OptimizerConfig
 from ul2tune.sharding import MeshConfig
 from ul2tune.training import drift, lock, summary
@@ -288,6 +289,7 @@ def _start(
         state, frozen = state_lib.create(spec, settings.model, optimizer, run.seed, init, step)
         if isinstance(init, InitialCheckpoint) and init.keep_optimizer:
             state["opt_state"] = init.optimizer_state(spec.state["opt_state"])
+        check_step_offsets(settings.optimizer, state["opt_state"])
         origin = "fresh parameters" if init is None else str(init)
         clock = {"first_step": step, "train_secs": 0.0}
     last_step = run.last_step(clock["first_step"])
