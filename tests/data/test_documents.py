@@ -125,6 +125,18 @@ def test_too_many_rejected_is_an_error_with_the_places():
         log.check(0.01, "notes")
     assert "a.jsonl:7: bad JSON (x)" in str(caught.value)
     assert "a.jsonl:9: empty" in str(caught.value)
+    assert "--gin.PREPARE_MAX_REJECTED=0.02 " in str(caught.value)
+
+
+def test_reading_ends_early_where_most_is_malformed(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"text": "good"}\n{"txt": "bad"}\n{"txt": "bad"}\n' * 5_000)
+    corpus = FileCorpus(files=str(path), format="jsonl")
+    with pytest.raises(ValueError, match=r"ended early at .*x\.jsonl:10001: 6667 of 10001 records"):
+        list(corpus.read(Rejections(max_fraction=0.01)))
+    log = Rejections(max_fraction=0.7)
+    assert len(list(corpus.read(log))) == 5_000
+    assert log.counts == {"wrong type": 10_000}
 
 
 @settings(deadline=None, max_examples=50, derandomize=True)

@@ -1,6 +1,7 @@
 """`prepare` end to end: shards, manifests, what a rerun does, what is refused."""
 
 import functools
+import gzip
 import importlib
 import os
 import subprocess
@@ -93,12 +94,15 @@ def test_the_number_of_shards_changes_files_not_examples(task, name, tmp_path):
     three = sorted(reading.texts(tmp_path / "data", name))
     run(name, tmp_path / "data", num_shards=2)
     assert sorted(reading.texts(tmp_path / "data", name)) == three
-    left = {path.name for path in (tmp_path / "data" / name / "train").iterdir()}
-    assert {n for n in left if n.endswith("arrayrecord")} == {
-        "data-00000-of-00002.arrayrecord",
-        "data-00001-of-00002.arrayrecord",
-    }
-    assert not any("of-00003" in n for n in left)
+    left = sorted(path.name for path in (tmp_path / "data" / name / "train").iterdir())
+    suffix = manifest.read_task(tmp_path / "data", name, "train").fingerprint[:8]
+    assert left == [
+        f".data-00000-of-00002-{suffix}.json",
+        f".data-00001-of-00002-{suffix}.json",
+        f"data-00000-of-00002-{suffix}.arrayrecord",
+        f"data-00001-of-00002-{suffix}.arrayrecord",
+        "manifest.json",
+    ]
 
 
 def test_changed_input_is_prepared_again(task, name, words, tmp_path):
@@ -130,7 +134,7 @@ def test_changed_noise_rewrites_the_manifest_only(name, words, tmp_path):
 def test_a_damaged_shard_is_made_again(task, name, tmp_path):
     run(name, tmp_path / "data", num_shards=2)
     before = contents(tmp_path / "data" / name)
-    path = tmp_path / "data" / name / "train" / "data-00001-of-00002.arrayrecord"
+    (path,) = (tmp_path / "data" / name / "train").glob("data-00001-*")
     path.write_bytes(path.read_bytes()[:-100])
     run(name, tmp_path / "data", num_shards=2)
     assert contents(tmp_path / "data" / name) == before
@@ -149,16 +153,61 @@ def test_malformed_records(name, tmp_path, capfd):
     path = tmp_path / "x.jsonl"
     path.write_text("\n".join(lines))
     register_text_task(name, str(path), format="jsonl", vocabulary=VOCABULARY)
-    with pytest.raises(ValueError, match=r"2 of 50 records are malformed \(4\.00%\)"):
+    with pytest.raises(ValueError, match=r"2 of 50 records are malformed \(4\.00%\)") as caught:
         run(name, tmp_path / "data", num_shards=2)
+    assert "PREPARE_MAX_REJECTED=0.04 " in str(caught.value)
+    places = capfd.readouterr().err + str(caught.value)
+    assert places.count(f"{path}:8: bad JSON") == 1
     with pytest.raises(FileNotFoundError):
         manifest.read_task(tmp_path / "data", name, "train")
     run(name, tmp_path / "data", num_shards=2, max_rejected_fraction=0.05)
     entry = manifest.read_task(tmp_path / "data", name, "train")
     assert entry.rejected == {"bad JSON": 1, "wrong type": 1}
+    assert entry.num_records == 50
     assert f"{path}:8: bad JSON" in "".join(entry.rejected_examples)
     assert f"{path}:32: wrong type ('text' is list, not a string)" in capfd.readouterr().err
     assert len(reading.texts(tmp_path / "data", name)) <= 48
+    # What is there is measured by the limit of today.
+    before = contents(tmp_path / "data")
+    with pytest.raises(ValueError, match="2 of 50 records are malformed"):
+        run(name, tmp_path / "data", num_shards=2)
+    assert contents(tmp_path / "data") == before
+
+
+def test_more_than_half_may_be_malformed_where_it_is_allowed(name, tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"text": "good"}\n{"txt": "bad"}\n{"txt": "bad"}\n' * 4_000)
+    register_text_task(
+        name, str(path), format="jsonl", vocabulary=VOCABULARY, validation_fraction=0.0
+    )
+    with pytest.raises(ValueError, match=r"Reading ended early at .*x\.jsonl:10001"):
+        run(name, tmp_path / "data", max_rejected_fraction=0.6)
+    run(name, tmp_path / "data", max_rejected_fraction=0.7)
+    assert manifest.read_task(tmp_path / "data", name, "train").num_examples == 4_000
+
+
+@pytest.mark.parametrize("damage", ["malformed", "cut"])
+def test_a_failure_leaves_what_was_prepared_before(name, tmp_path, damage):
+    lines = [f'{{"text": "good {i}"}}\n' for i in range(300)]
+    path = tmp_path / "x.jsonl.gz"
+    whole = gzip.compress("".join(lines).encode())
+    path.write_bytes(whole)
+    register_text_task(name, str(path), format="jsonl", vocabulary=VOCABULARY)
+    run(name, tmp_path / "data", num_shards=2)
+    before = contents(tmp_path / "data")
+    if damage == "malformed":
+        path.write_bytes(gzip.compress("".join([*lines, "{\n" * 100]).encode()))
+    else:
+        path.write_bytes(whole[:-8])
+    with pytest.raises(ValueError, match=r"records are malformed|is damaged"):
+        run(name, tmp_path / "data", num_shards=2)
+    after = contents(tmp_path / "data")
+    assert before.items() <= after.items()
+    assert not any(found.endswith(".tmp") for found in after)
+    # Undone: what the failure left is cleared away.
+    path.write_bytes(whole)
+    run(name, tmp_path / "data", num_shards=2)
+    assert contents(tmp_path / "data") == before
 
 
 def test_trained_vocabulary_travels_with_the_data(name, words, tmp_path, monkeypatch):
@@ -244,6 +293,7 @@ def test_mixture_of_tasks(name, words, tmp_path):
         ({"data_dir": "gs://bucket/data"}, "local or mounted folder"),
         ({"num_shards": 0}, "num_shards must be at least 1"),
         ({"num_workers": -1}, "num_workers must not be negative"),
+        ({"max_rejected_fraction": 5}, r"PREPARE_MAX_REJECTED .* is 5: it is a share"),
         ({"runner": "threads"}, 'runner must be "processes" or'),
         ({"splits": ("test",)}, r"no examples in splits \('test',\)"),
     ],

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -26,6 +27,9 @@ FORMATS = ("text", "documents", "jsonl")
 # Files are identified by content up to this many bytes in total (0.6 s), beyond by size and time.
 MAX_HASHED_BYTES = 2**30
 MAX_REMEMBERED = 20
+MAX_REJECTED_FRACTION = 0.01
+# A wrong key or format shows early: reading ends where half of so many records are malformed.
+_HOPELESS_RECORDS, _HOPELESS_FRACTION = 10_000, 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,17 +54,27 @@ class Rejections:
       num_bytes: of the input as stored (`Corpus.num_bytes`) read so far, for progress.
       counts: rejected records by reason.
       examples: the first few as ``"file:line: reason (detail)"``.
+      max_fraction: the share of rejected records that will be accepted in the end.
     """
 
     num_records: int = 0
     num_bytes: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
+    max_fraction: float = 1.0
 
     def add(self, file: str, line: int, reason: str, detail: str = "") -> None:
+        """Counts a rejected record.
+
+        Raises:
+          ValueError: if half of the first thousands are malformed: the others need not be read.
+        """
         self.counts[reason] += 1
         if len(self.examples) < MAX_REMEMBERED:
             self.examples.append(f"{file}:{line}: {reason}" + (f" ({detail})" if detail else ""))
+        if self.num_records >= _HOPELESS_RECORDS:
+            hopeless = max(_HOPELESS_FRACTION, self.max_fraction)
+            self.check(hopeless, f"Reading ended early at {file}:{line}")
 
     def merge(self, other: Rejections) -> None:
         self.num_records += other.num_records
@@ -73,10 +87,12 @@ class Rejections:
         rejected = self.counts.total()
         if rejected > max_fraction * self.num_records:
             shown = "".join(f"\n  {example}" for example in self.examples)
+            enough = math.ceil(1000 * rejected / self.num_records) / 1000
             raise ValueError(
                 f"{where}: {rejected} of {self.num_records} records are malformed "
-                f"({rejected / self.num_records:.2%}), more than max_rejected_fraction="
-                f"{max_fraction:g} allows. Mend the files or raise the limit. The first:{shown}"
+                f"({rejected / self.num_records:.2%}), more than {max_fraction:g} of all. Mend the "
+                f"files, or leave such records out with --gin.PREPARE_MAX_REJECTED={enough:g} "
+                f"(max_rejected_fraction of `prepare`). The first:{shown}"
             )
 
 

@@ -1,7 +1,7 @@
 """What `prepare` promises and `feed` checks: the manifests beside the shards, as plain JSON.
 
     DATA_DIR/<task>/<split>/manifest.json                 one per task and split
-    DATA_DIR/<task>/<split>/data-00000-of-00004.arrayrecord
+    DATA_DIR/<task>/<split>/data-00000-of-00004-5eed5eed.arrayrecord
     DATA_DIR/<mixture>.mixture.json                       tasks and effective rates
 
 A manifest is written last and atomically: where it exists, every shard it names is complete.
@@ -51,8 +51,9 @@ class TaskManifest:
         ``{"kind": "ul2", "feature": "targets", "config": UL2Config.to_json()}``: the prepared
         examples hold only the raw text's ids under that feature.
       metrics: dotted names of metric functions (modules without TensorFlow).
-      rejected: number of malformed records by reason; `rejected_examples` names the first few
-        (file, line).
+      num_records: read from the source, where it counts them, for all splits together; else 0.
+      rejected: number of malformed ones by reason; `rejected_examples` names the first few (file,
+        line).
     """
 
     task: str
@@ -64,6 +65,7 @@ class TaskManifest:
     fingerprint: str
     online: Mapping[str, Any] | None = None
     metrics: tuple[str, ...] = ()
+    num_records: int = 0
     rejected: Mapping[str, int] = field(default_factory=dict)
     rejected_examples: tuple[str, ...] = ()
     format_version: int = FORMAT_VERSION

@@ -15,7 +15,7 @@ from typing import Any
 import seqio
 
 from ul2tune.data import files
-from ul2tune.data.documents import FileCorpus
+from ul2tune.data.documents import MAX_REJECTED_FRACTION, FileCorpus
 from ul2tune.data.vocab import Vocabulary
 from ul2tune.prepare.identity import identity, source_identity
 from ul2tune.prepare.seqio_vocab import from_seqio
@@ -56,6 +56,7 @@ class Plan:
       num_shards: 0 if the task has no such split.
       fingerprint: hash of everything that determines the shards' bytes.
       metrics: dotted names of the task's metric functions.
+      max_rejected_fraction: more malformed records than this are an error.
     """
 
     task: seqio.Task
@@ -65,6 +66,7 @@ class Plan:
     num_shards: int
     fingerprint: str
     metrics: tuple[str, ...]
+    max_rejected_fraction: float
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -79,7 +81,12 @@ class Plan:
         return {name: self.pipeline.append_eos and features[name].add_eos for name in self.features}
 
 
-def make_plan(task: seqio.Task, split: str, num_shards: int | None = None) -> Plan:
+def make_plan(
+    task: seqio.Task,
+    split: str,
+    num_shards: int | None = None,
+    max_rejected_fraction: float = MAX_REJECTED_FRACTION,
+) -> Plan:
     """Plans one split of one task.
 
     Raises:
@@ -111,6 +118,7 @@ def make_plan(task: seqio.Task, split: str, num_shards: int | None = None) -> Pl
         num_shards=num_shards,
         fingerprint=hashlib.sha256(text.encode()).hexdigest()[:16],
         metrics=_metric_names(task),
+        max_rejected_fraction=max_rejected_fraction,
     )
 
 

@@ -1,6 +1,6 @@
 """`prepare`: any registered SeqIO task or mixture -> tokenized, indexed shards and manifests.
 
-    DATA_DIR/<task>/<split>/data-00000-of-00004.arrayrecord, …, manifest.json
+    DATA_DIR/<task>/<split>/data-00000-of-00004-5eed5eed.arrayrecord, …, manifest.json
     DATA_DIR/<mixture>.mixture.json
     DATA_DIR/vocabularies/<fingerprint>.model
 
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ul2tune.data import manifest
-from ul2tune.data.documents import Rejections
+from ul2tune.data.documents import MAX_REJECTED_FRACTION, Rejections
 from ul2tune.data.manifest import MixtureManifest, TaskManifest
 from ul2tune.data.rates import flat
 from ul2tune.data.vocab import SentencePieceVocabulary, Vocabulary
@@ -43,7 +43,7 @@ def prepare(
     splits: Sequence[str] = ("train", "validation"),
     num_shards: int | None = None,
     num_workers: int = 0,
-    max_rejected_fraction: float = 0.01,
+    max_rejected_fraction: float = MAX_REJECTED_FRACTION,
     runner: str = "processes",
 ) -> None:
     """Prepares every task of a mixture.
@@ -66,6 +66,11 @@ def prepare(
         raise ValueError(f"data_dir must be a local or mounted folder, got {data_dir!r}.")
     if num_shards is not None and num_shards < 1:
         raise ValueError(f"num_shards must be at least 1 or None, got {num_shards}.")
+    if not 0 <= max_rejected_fraction <= 1:
+        raise ValueError(
+            f"PREPARE_MAX_REJECTED (max_rejected_fraction) is {max_rejected_fraction}: it is a "
+            "share of all records, from 0 to 1."
+        )
     if runner != "processes" and runner.split(" ")[0] != _BEAM:
         raise ValueError(f'runner must be "processes" or "beam --flags", got {runner!r}.')
     import_modules(modules)
@@ -73,10 +78,10 @@ def prepare(
     with _lock(Path(data_dir)):
         for task in tasks:
             for split in splits:
-                plan = make_plan(task, split, num_shards)
+                plan = make_plan(task, split, num_shards, max_rejected_fraction)
                 if not _up_to_date(plan, data_dir):
                     receipts = _run(plan, tuple(modules), data_dir, num_workers, runner)
-                    _finish(plan, receipts, data_dir, max_rejected_fraction)
+                    _finish(plan, receipts, data_dir)
         counts = {
             (task.name, split): _num_examples(task.name, split, data_dir)
             for task in tasks
@@ -133,6 +138,9 @@ def _up_to_date(plan: Plan, data_dir: str) -> bool:
     """Whether the shards are what the plan would make.
 
     If they are, but training-time facts (noise, metrics) changed, the manifest is rewritten.
+
+    Raises:
+      ValueError: if they are, but more records were rejected than may be by now.
     """
     folder = manifest.task_dir(data_dir, plan.task.name, plan.split)
     try:
@@ -149,14 +157,17 @@ def _up_to_date(plan: Plan, data_dir: str) -> bool:
             fingerprint=plan.fingerprint,
             shard=shard,
             max_tokens={name: f["max_tokens"] for name, f in found.features.items()},
+            num_records=found.num_records if i == 0 else 0,
             rejected=found.rejected if i == 0 else {},
             rejected_examples=found.rejected_examples if i == 0 else (),
         )
         for i, shard in enumerate(found.shards)
     ]
+    _merged(receipts).check(plan.max_rejected_fraction, _title(plan))
     wanted = _manifest(plan, receipts, data_dir)
     if wanted != found:
         manifest.write(wanted, folder / "manifest.json")
+    _clear_away(folder, wanted)
     _say(f"{_title(plan)}: up to date, {found.num_examples:,} examples")
     return True
 
@@ -164,10 +175,7 @@ def _up_to_date(plan: Plan, data_dir: str) -> bool:
 def _run(
     plan: Plan, modules: tuple[str, ...], data_dir: str, num_workers: int, runner: str
 ) -> list[Receipt]:
-    """Makes the missing shards of one plan."""
-    folder = manifest.task_dir(data_dir, plan.task.name, plan.split)
-    # From here on the folder is not what its manifest says.
-    (folder / "manifest.json").unlink(missing_ok=True)
+    """Makes the missing shards of one plan, beside those that its manifest names so far."""
     if not plan.num_shards:
         return []
     source = plan.task.source
@@ -187,26 +195,27 @@ def _run(
     return receipts
 
 
-def _finish(
-    plan: Plan, receipts: list[Receipt], data_dir: str, max_rejected_fraction: float
-) -> None:
+def _finish(plan: Plan, receipts: list[Receipt], data_dir: str) -> None:
     """Checks what was rejected, writes the manifest last, and clears away what is not of it."""
-    rejections = Rejections()
-    for receipt in receipts:
-        rejections.merge(_rejections_of(receipt))
+    rejections = _merged(receipts)
+    rejections.check(plan.max_rejected_fraction, _title(plan))
     if rejections.counts:
         reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(rejections.counts.items()))
         _say(f"{_title(plan)}: rejected of {rejections.num_records:,} records: {reasons}")
         for example in rejections.examples:
             _say(f"  {example}")
-    rejections.check(max_rejected_fraction, _title(plan))
     result = _manifest(plan, receipts, data_dir)
     folder = manifest.task_dir(data_dir, plan.task.name, plan.split)
     manifest.write(result, folder / "manifest.json")
-    wanted = {shard.file for shard in result.shards}
-    for path in folder.glob("data-*-of-*.arrayrecord"):
-        if path.name not in wanted:
-            receipt_path(path).unlink(missing_ok=True)
+    _clear_away(folder, result)
+
+
+def _clear_away(folder: Path, wanted: TaskManifest) -> None:
+    """Removes shards, receipts and temporary files that are not the manifest's."""
+    paths = [folder / shard.file for shard in wanted.shards]
+    kept = {*paths, *map(receipt_path, paths)}
+    for path in [*folder.glob("data-*.arrayrecord"), *folder.glob(".data-*")]:
+        if path not in kept:
             path.unlink()
 
 
@@ -219,9 +228,7 @@ def _manifest(plan: Plan, receipts: Sequence[Receipt], data_dir: str) -> TaskMan
         }
         for name in plan.features
     }
-    rejections = Rejections()
-    for receipt in receipts:
-        rejections.merge(_rejections_of(receipt))
+    rejections = _merged(receipts)
     return TaskManifest(
         task=plan.task.name,
         split=plan.split,
@@ -232,15 +239,21 @@ def _manifest(plan: Plan, receipts: Sequence[Receipt], data_dir: str) -> TaskMan
         fingerprint=plan.fingerprint,
         online=plan.pipeline.online,
         metrics=plan.metrics,
+        num_records=rejections.num_records,
         rejected=dict(sorted(rejections.counts.items())),
         rejected_examples=tuple(rejections.examples),
     )
 
 
-def _rejections_of(receipt: Receipt) -> Rejections:
-    found = Rejections(num_records=receipt.num_records, examples=list(receipt.rejected_examples))
-    found.counts.update(receipt.rejected)
-    return found
+def _merged(receipts: Sequence[Receipt]) -> Rejections:
+    """What the source rejected in all shards."""
+    merged = Rejections()
+    for receipt in receipts:
+        examples = list(receipt.rejected_examples)
+        found = Rejections(num_records=receipt.num_records, examples=examples)
+        found.counts.update(receipt.rejected)
+        merged.merge(found)
+    return merged
 
 
 def _keep_vocabulary(vocabulary: Vocabulary, data_dir: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ any of them can go on where another was stopped.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import multiprocessing
@@ -40,6 +41,7 @@ class Work:
     fingerprint: str
     shard: int
     data_dir: str
+    max_rejected_fraction: float
 
     def run(self, on_progress=lambda *_: None) -> Receipt:
         """Imports the task's modules and makes the shard.
@@ -47,7 +49,7 @@ class Work:
         Raises:
           RuntimeError: if the task is not the same here as where the work was planned.
         """
-        plan = _plan(self.modules, self.task, self.split, self.num_shards, self.fingerprint)
+        plan = _plan(dataclasses.replace(self, shard=0))
         if plan.fingerprint != self.fingerprint:
             raise RuntimeError(
                 f"Task {self.task!r} is another one in this process than where it was planned "
@@ -58,12 +60,12 @@ class Work:
 
 
 @functools.lru_cache(maxsize=1)
-def _plan(modules: tuple[str, ...], task: str, split: str, num_shards: int, wanted: str) -> Plan:
+def _plan(work: Work) -> Plan:
     """Planned once for all shards of a process: hashing the input again for each would cost."""
-    del wanted  # part of the key, so that changed files are planned anew
-    for module in modules:
+    for module in work.modules:
         importlib.import_module(module)
-    return make_plan(seqio.TaskRegistry.get(task), split, num_shards)
+    task = seqio.TaskRegistry.get(work.task)
+    return make_plan(task, work.split, work.num_shards, work.max_rejected_fraction)
 
 
 def works(plan: Plan, modules: Sequence[str], data_dir: str) -> list[Work]:
@@ -77,6 +79,7 @@ def works(plan: Plan, modules: Sequence[str], data_dir: str) -> list[Work]:
             fingerprint=plan.fingerprint,
             shard=shard,
             data_dir=data_dir,
+            max_rejected_fraction=plan.max_rejected_fraction,
         )
         for shard in range(plan.num_shards)
     ]

@@ -3,8 +3,11 @@
 A shard is written under a temporary name and renamed when complete; beside it a hidden receipt
 records what it holds, which is how a rerun after a kill knows that it is done:
 
-    data-00003-of-00008.arrayrecord
-    .data-00003-of-00008.json
+    data-00003-of-00008-5eed5eed.arrayrecord
+    .data-00003-of-00008-5eed5eed.json
+
+The names end in the plan's fingerprint, so that preparing anew leaves what is there alone until all
+of the new shards are done.
 """
 
 from __future__ import annotations
@@ -63,8 +66,9 @@ class Receipt:
         return Receipt(**values)
 
 
-def shard_path(folder: Path, shard: int, num_shards: int) -> Path:
-    return folder / f"data-{shard:05d}-of-{num_shards:05d}.arrayrecord"
+def shard_path(plan: Plan, shard: int, data_dir: str | Path) -> Path:
+    name = f"data-{shard:05d}-of-{plan.num_shards:05d}-{plan.fingerprint[:8]}.arrayrecord"
+    return task_dir(data_dir, plan.task.name, plan.split) / name
 
 
 def receipt_path(path: Path) -> Path:
@@ -88,7 +92,7 @@ def write_shard(plan: Plan, shard: int, data_dir: str | Path, on_progress: OnPro
     Raises:
       OSError: if the file cannot be written (a full disk).
     """
-    path = shard_path(task_dir(data_dir, plan.task.name, plan.split), shard, plan.num_shards)
+    path = shard_path(plan, shard, data_dir)
     done = read_receipt(path, plan.fingerprint)
     if done is not None:
         on_progress(done.shard.num_examples, sum(done.shard.tokens.values()), 0)
@@ -97,7 +101,11 @@ def write_shard(plan: Plan, shard: int, data_dir: str | Path, on_progress: OnPro
     _remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     before = _rejections(plan)
-    tally = _write_examples(plan, shard, temporary, on_progress)
+    try:
+        tally = _write_examples(plan, shard, temporary, on_progress)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     rejections = _since(_rejections(plan), before)
     os.replace(temporary, path)
     receipt = Receipt(
@@ -162,7 +170,6 @@ def _writer(path: Path) -> Iterator[ArrayRecordWriter]:
         yield writer
         writer.close()
     except RuntimeError as error:
-        path.unlink(missing_ok=True)
         raise OSError(f"Could not write {path}: {error}. Is the disk full?") from error
 
 
@@ -172,6 +179,8 @@ def elements(plan: Plan, shard: int = 0) -> Iterator[dict[str, Any]]:
     Random preprocessors get seeds that depend on the shard alone.
     """
     source, num_shards = plan.task.source, plan.num_shards
+    if isinstance(source, DocumentSource):
+        source.rejections.max_fraction = plan.max_rejected_fraction
     info = seqio.ShardInfo(index=shard, num_shards=num_shards)
     at_source = (
         source.supports_arbitrary_sharding or len(source.list_shards(plan.split)) >= num_shards
