@@ -67,11 +67,6 @@ class Config:
         """Calls `root` itself, not gin's wrapper: its errors stay as they are."""
         return root(**{**self.arguments(root), **overrides})
 
-    def save(self, path: str | Path) -> None:
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.text, encoding="utf-8")
-
 
 def load(
     files: Sequence[str],

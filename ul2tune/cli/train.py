@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 from ul2tune.checkpoints import layout
 from ul2tune.cli import allocator, distributed, launch
 from ul2tune.cli.prepared import prepare_missing
+from ul2tune.evaluation.report import write_atomically
 from ul2tune.training import lock
 from ul2tune.training.run import train
 
@@ -32,16 +35,34 @@ def run(options: argparse.Namespace) -> None:
 
 @contextmanager
 def saved(text: str, path: Path) -> Iterator[None]:
-    """Keeps `text` in `path`; puts back what was there (or nothing) if it is refused."""
+    """Keeps `text` in `path`, whole at any time: the configuration of the newest checkpoint.
+
+    A start that ends in an error, by an interrupt or by SIGTERM before it has written a checkpoint
+    puts back what was there, or nothing.
+    """
+    checkpoints = path.parent / layout.SUBDIRECTORY
     before = path.read_text(encoding="utf-8") if path.exists() else None
+    known = layout.steps(checkpoints)
     with lock.writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_atomically(path, text)
+    try:
+        with _terminated_by_exception():
+            yield
+    except BaseException:
+        if not set(layout.steps(checkpoints)) - set(known):
+            if before is not None:
+                write_atomically(path, before)
+            elif not known:
+                path.unlink()
+        raise
+
+
+@contextmanager
+def _terminated_by_exception() -> Iterator[None]:
+    """Here SIGTERM ends the process as an exit does. The loop's own handler saves instead."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield
-    except ValueError:
-        if before is not None:
-            path.write_text(before, encoding="utf-8")
-        elif not (path.parent / layout.SUBDIRECTORY).exists():  # nothing was trained under it
-            path.unlink()
-        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
