@@ -202,6 +202,17 @@ def test_another_model_is_a_user_error_not_corruption(tmp_path):
     assert layout.steps(tmp_path) == [1]
 
 
+def test_a_newer_format_is_not_damage(tmp_path):
+    _save(tmp_path, 1, 2)
+    meta = {**layout.read_meta(tmp_path / "2"), "format_version": layout.FORMAT_VERSION + 1}
+    (tmp_path / "2" / "meta" / "metadata").write_text(json.dumps(layout.seal(meta)))
+    with pytest.raises(ValueError, match=r"2 was made by a newer ul2tune") as caught:
+        restore_latest(tmp_path, _abstract(_state()))
+    assert not isinstance(caught.value, CorruptCheckpointError)
+    assert layout.steps(tmp_path) == [1, 2]
+    assert not list(tmp_path.glob("*.bad*"))
+
+
 def test_stale_unfinished_writes_are_removed(tmp_path):
     _save(tmp_path, 1)
     stale = tmp_path / "2.orbax-checkpoint-tmp"

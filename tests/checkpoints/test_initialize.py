@@ -2,9 +2,11 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
+import pytest
 
-from ul2tune.checkpoints import initialize
+from ul2tune.checkpoints import extend, initialize
 from ul2tune.checkpoints.manager import CheckpointManager
 
 
@@ -26,3 +28,24 @@ def test_a_model_of_the_same_shapes_but_another_function_is_a_warning(tmp_path, 
     initialize.warn_of_other_model(tmp_path, Model(activation="silu_gated"))
     (record,) = caplog.records
     assert "activation = 'gelu_gated'; this model has 'silu_gated'" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [initialize.from_checkpoint, lambda path: extend.from_smaller_vocabulary(path, real_rows=4)],
+)
+def test_a_run_that_goes_on_meanwhile_means_one_step(tmp_path, make):
+    def save(step: int) -> None:
+        manager = CheckpointManager(tmp_path, keep_last=2)
+        params = {"head": jnp.full((4,), float(step))}
+        manager.save(step, {"step": jnp.int32(step), "params": params}, {})
+        manager.close()
+
+    save(1)
+    init = make(str(tmp_path))
+    assert init.first_step == 1
+    save(2)
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    params = init({"head": jax.ShapeDtypeStruct((4,), jnp.float32, sharding=sharding)})
+    assert params["head"].tolist() == [1.0] * 4
+    assert init.first_step == 1

@@ -1,4 +1,4 @@
-"""Starting `tests.training.worker` processes and reading what they left."""
+"""Starting processes of the tests' own and reading what they left."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def start(**orders: Any) -> subprocess.Popen[str]:
-    """Starts one worker; its compilations are shared with the other tests' through the cache.
+    """Starts one `tests.training.worker`."""
+    return launch("tests.training.worker", json.dumps(orders))
+
+
+def launch(module: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """Starts ``python -m module``; its compilations are shared with other tests' through the cache.
 
     It writes to files: a pipe that nobody empties while another process is waited for would stop
     it, and with it the other.
@@ -28,11 +34,11 @@ def start(**orders: Any) -> subprocess.Popen[str]:
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+        **environment,
     }
-    worker = [sys.executable, "-X", "faulthandler", "-m", "tests.training.worker"]
     output = tempfile.TemporaryFile("w+")  # noqa: SIM115 - read and closed by `finish`
     process = subprocess.Popen(
-        [*worker, json.dumps(orders)],
+        [sys.executable, "-X", "faulthandler", "-m", module, *arguments],
         cwd=ROOT,
         env=environment,
         text=True,
@@ -60,6 +66,17 @@ def finish(process: subprocess.Popen[str], expect: int = 0) -> str:
         written = file.read()
     assert process.returncode == expect, f"exit {process.returncode}\n{written[-8000:]}"
     return written
+
+
+def finish_all(started: Sequence[subprocess.Popen[str]], expect: int = 0) -> list[str]:
+    """:func:`finish` for processes that wait for each other; none is left when one failed."""
+    try:
+        return [finish(process, expect) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+            assert process.stdout is not None
+            process.stdout.close()
 
 
 def run(expect: int = 0, **orders: Any) -> str:

@@ -13,7 +13,7 @@ from tests.training import tiny
 from tests.training.processes import (
     assert_same_metrics,
     batches,
-    finish,
+    finish_all,
     free_port,
     lines,
     newest,
@@ -91,12 +91,7 @@ def test_one_run_handed_from_topology_to_topology(tmp_path, data_dir, straight):
             )
             for i in range(2)
         ]
-        try:
-            errors = [finish(process) for process in both]
-        finally:
-            for process in both:  # also where the first failed
-                process.kill()
-                process.stdout.close()
+        errors = finish_all(both)
         step, _ = newest(tmp_path / "run")
         assert signal_step <= step < STEPS
         assert all(f"Stopped by SIGTERM after step {step}" in text for text in errors)

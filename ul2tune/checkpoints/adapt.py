@@ -133,8 +133,9 @@ class FromDecoderOnly:
             path = self.decoder_path
         # Encoders see as far to the right as to the left, or half as far: windows are not the same.
         ignored = ("sliding_window", "max_length") if side == "encoder" else ("max_length",)
-        initialize.warn_of_other_model(path, gemma, ignored)
-        return tree.flatten(initialize.load_params(path, tree.unflatten(structs)))
+        step_dir = initialize.resolve(path)
+        initialize.warn_of_other_model(step_dir, gemma, ignored)
+        return tree.flatten(initialize.load_params(step_dir, tree.unflatten(structs)))
 
     def _eoi_embeddings(
         self, params: Mapping[str, jax.Array], wanted: Mapping[str, jax.ShapeDtypeStruct]

@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -48,11 +49,15 @@ class SmallerVocabulary:
         if self.real_rows < 1:
             raise ValueError(f"real_rows must be positive, got {self.real_rows}.")
 
+    @functools.cached_property
+    def step_dir(self) -> Path:
+        """The step's folder, found once."""
+        return initialize.resolve(self.path)
+
     @property
     def first_step(self) -> int:
         """The step the new run starts counting from."""
-        start = initialize.InitialCheckpoint(path=self.path, keep_step=self.keep_step)
-        return start.first_step
+        return layout.read_meta(self.step_dir)["step"] if self.keep_step else 0
 
     def __call__(self, abstract: Tree) -> Tree:
         """The parameters, in the shardings of `abstract`.
@@ -61,8 +66,7 @@ class SmallerVocabulary:
           ValueError: if the checkpoint has fewer than `real_rows` rows or more rows than the model,
             has no such parameter, or does not fit otherwise.
         """
-        step_dir = initialize.resolve(self.path)
-        flat, saved = layout.flatten(abstract), layout.read_meta(step_dir)["leaves"]
+        flat, saved = layout.flatten(abstract), layout.read_meta(self.step_dir)["leaves"]
         stored = dict(flat)
         found = [path for path in flat if re.fullmatch(self.parameters, path)]
         if not found:
@@ -73,7 +77,7 @@ class SmallerVocabulary:
         for path in found:
             stored[path] = self._stored(path, flat[path], saved)
         params = layout.flatten(
-            initialize.load_params(step_dir, layout.unflatten(stored, abstract))
+            initialize.load_params(self.step_dir, layout.unflatten(stored, abstract))
         )
         for path in found:
             params[path] = _grow(params[path], flat[path], self.real_rows)

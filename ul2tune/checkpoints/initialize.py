@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ul2tune import tree
-from ul2tune.checkpoints import layout
+from ul2tune.checkpoints import agreement, layout
 from ul2tune.checkpoints.restore import CorruptCheckpointError, restore_step
 from ul2tune.types import Tree
 
@@ -51,13 +52,18 @@ class InitialCheckpoint:
     keep_optimizer: bool = False
     ema: bool = False
 
+    @functools.cached_property
+    def step_dir(self) -> Path:
+        """The step's folder, found once: the run that writes there may go on."""
+        return resolve(self.path)
+
     @property
     def first_step(self) -> int:
         """The step the new run starts counting from."""
-        return layout.read_meta(resolve(self.path))["step"] if self.keep_step else 0
+        return layout.read_meta(self.step_dir)["step"] if self.keep_step else 0
 
     def __call__(self, abstract: Tree) -> Tree:
-        return load_params(self.path, abstract, ema=self.ema)
+        return load_params(self.step_dir, abstract, ema=self.ema)
 
     def optimizer_state(self, abstract: Tree) -> Tree:
         """Reads the optimiser's state, verified, in structure and shardings of `abstract`.
@@ -66,7 +72,7 @@ class InitialCheckpoint:
           ValueError: if the checkpoint has none, or that of another optimiser or configuration.
           CorruptCheckpointError: if the checkpoint is damaged.
         """
-        return restore_step(resolve(self.path), {OPTIMIZER: abstract}).state[OPTIMIZER]
+        return restore_step(self.step_dir, {OPTIMIZER: abstract}).state[OPTIMIZER]
 
 
 def from_checkpoint(
@@ -175,7 +181,7 @@ def _recorded(value: Any) -> Any:
 
 def resolve(path: str | Path) -> Path:
     """The step folder that `path` means: itself, or the newest one of a MODEL_DIR or `checkpoints`
-    folder.
+    folder. Collective: process 0 looks, so a run that is being written means one step to all.
 
     A damaged newest checkpoint of a run is not replaced by an older one here: the caller named what
     to load.
@@ -183,7 +189,10 @@ def resolve(path: str | Path) -> Path:
     Raises:
       ValueError: if there is none.
     """
-    path = Path(path).absolute()  # Orbax takes no other
+    return Path(agreement.from_first(lambda: str(_resolve(Path(path).absolute()))))
+
+
+def _resolve(path: Path) -> Path:
     if (path / layout.META).is_dir():
         return path
     for root in (path / layout.SUBDIRECTORY, path):

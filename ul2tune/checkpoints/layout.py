@@ -75,7 +75,8 @@ def read_meta(step_dir: str | Path) -> dict[str, Any]:
     """Reads and verifies the JSON of one checkpoint.
 
     Raises:
-      CorruptCheckpointError: if it is missing, damaged or from another format version.
+      CorruptCheckpointError: if it is missing or damaged.
+      ValueError: if a newer version of this package made it.
     """
     path = Path(step_dir) / META / "metadata"
     try:
@@ -86,9 +87,9 @@ def read_meta(step_dir: str | Path) -> dict[str, Any]:
     if sealed != _digest(meta):
         raise CorruptCheckpointError(f"{path} is damaged (checksum differs)")
     if meta["format_version"] != FORMAT_VERSION:
-        raise CorruptCheckpointError(
-            f"{path} has format version {meta['format_version']}, this version reads "
-            f"{FORMAT_VERSION}"
+        raise ValueError(
+            f"{step_dir} was made by a newer ul2tune: its format version is "
+            f"{meta['format_version']}, this one reads {FORMAT_VERSION}. Update ul2tune."
         )
     return meta
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
+from etils import epath
 
 from ul2tune import tree
-from ul2tune.checkpoints import layout
+from ul2tune.checkpoints import agreement, layout
 from ul2tune.checkpoints.fingerprint import fingerprints
 from ul2tune.types import Tree
 
@@ -57,7 +57,8 @@ def restore_latest(
     """
     directory = Path(directory).absolute()
     damaged: dict[Path, str] = {}
-    for step in reversed(_agreed_steps(directory)):
+    # Process 0's view of the directory: all try the same steps in the same order.
+    for step in reversed(agreement.from_first(lambda: layout.steps(directory))):
         step_dir = directory / str(step)
         try:
             restored = restore_step(step_dir, abstract, accept)
@@ -66,7 +67,7 @@ def restore_latest(
             log.warning("Checkpoint %d is damaged: %s. Trying the one before it.", step, error)
             continue
         for bad in damaged:
-            log.warning("Checkpoint %s was set aside as %s.", bad.name, _set_aside(bad).name)
+            log.warning("Checkpoint %s was set aside as %s.", bad.name, _set_aside(bad))
         return restored
     aside_names = sorted(p.name for p in directory.glob("*.bad*"))
     if damaged or aside_names:
@@ -92,19 +93,26 @@ def restore_step(
       CorruptCheckpointError: if the files are unreadable or hold other numbers than were saved.
     """
     step_dir = Path(step_dir).absolute()  # Orbax takes no other
-    meta = layout.read_meta(step_dir)
-    if accept is not None:
-        accept(meta, str(step_dir))
+    meta = agreement.from_first(lambda: layout.read_meta(step_dir), CorruptCheckpointError)
     flat = layout.flatten(abstract)
-    _check_fits(flat, meta["leaves"], step_dir)
-    restored = _read(step_dir / layout.STATE, flat)
-    wrong = [
-        path for path, value in fingerprints(restored).items() if value != meta["leaves"][path][2]
-    ]
-    if wrong:
-        raise CorruptCheckpointError(
-            f"{len(wrong)} arrays differ from what was saved, the first is {wrong[0]!r}"
-        )
+    with agreement.together():
+        if not step_dir.is_dir():
+            raise ValueError(
+                f"Process {jax.process_index()} does not find {step_dir}, which process 0 does: "
+                f"MODEL_DIR must be one folder shared by all processes."
+            )
+        if accept is not None:
+            accept(meta, str(step_dir))
+        _check_fits(flat, meta["leaves"], step_dir)
+    with agreement.together(CorruptCheckpointError):
+        restored = _read(step_dir / layout.STATE, flat)
+    found = fingerprints(restored)
+    with agreement.together(CorruptCheckpointError):
+        wrong = [path for path, value in found.items() if value != meta["leaves"][path][2]]
+        if wrong:
+            raise CorruptCheckpointError(
+                f"{len(wrong)} arrays differ from what was saved, the first is {wrong[0]!r}"
+            )
     return Restored(step=meta["step"], state=layout.unflatten(restored, abstract), meta=meta)
 
 
@@ -125,7 +133,7 @@ def _check_fits(flat: Mapping[str, Any], saved: Mapping[str, Any], step_dir: Pat
 
 
 def _read(path: Path, flat: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """Reads arrays into their shardings; a failure on one host is corruption on all of them."""
+    """Reads this process's part of the arrays into their shardings."""
     assert path.is_absolute(), path  # else Orbax's refusal would be taken for damage
     item = tree.unflatten(flat)
     args = ocp.args.PyTreeRestore(
@@ -133,45 +141,24 @@ def _read(path: Path, flat: Mapping[str, Any]) -> dict[str, jax.Array]:
         restore_args=ocp.checkpoint_utils.construct_restore_args(item),
         partial_restore=True,
     )
-    result, failure = None, None
-    try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            result = checkpointer.restore(path, args=args)
-    except Exception as error:
-        # Orbax and TensorStore raise many types for damaged files; whatever it was, the files were
-        # not readable.
-        failure = error
-    if not _everywhere(failure is None):
-        lines = str(failure or "another process could not read it").strip().splitlines()
-        raise CorruptCheckpointError(f"unreadable ({lines[0][:300]})") from failure
-    return layout.flatten(result)
+    # Not through an `ocp.Checkpointer`: it ends with a barrier, where a process that can read would
+    # wait for one that cannot.
+    with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
+        try:
+            return layout.flatten(handler.restore(epath.Path(path), args=args))
+        except Exception as error:
+            # Orbax and TensorStore raise many types for damaged files; whatever it was, the files
+            # were not readable.
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise CorruptCheckpointError(f"unreadable ({lines[0][:300]})") from error
 
 
-def _everywhere(ok: bool) -> bool:
-    if jax.process_count() == 1:
-        return ok
-    return bool(np.all(multihost_utils.process_allgather(np.array(ok, np.int32))))
+def _set_aside(step_dir: Path) -> str:
+    """Renames `5` to `5.bad` (or `5.bad-2`, …) and returns that name. Collective."""
 
+    def rename() -> str:
+        taken = list(step_dir.parent.glob(f"{step_dir.name}.bad*"))
+        suffix = f"-{len(taken) + 1}" if taken else ""
+        return step_dir.rename(step_dir.with_name(f"{step_dir.name}.bad{suffix}")).name
 
-def _agreed_steps(directory: Path) -> list[int]:
-    """Process 0's view of the directory: all processes try the same steps in the same order."""
-    steps = layout.steps(directory)
-    if jax.process_count() == 1:
-        return steps
-    count = int(multihost_utils.broadcast_one_to_all(np.array(len(steps), np.int32)))
-    padded = np.resize(np.array(steps or [0], np.int32), count)
-    return [int(step) for step in multihost_utils.broadcast_one_to_all(padded)]
-
-
-def _set_aside(step_dir: Path) -> Path:
-    """Renames `5` to `5.bad` (or `5.bad-2`, …); process 0 does, the others wait."""
-    taken = [p.name for p in step_dir.parent.glob(f"{step_dir.name}.bad*")]
-    suffix = f"-{len(taken) + 1}" if taken else ""
-    aside = step_dir.with_name(f"{step_dir.name}.bad{suffix}")
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("quarantine")
-    if jax.process_index() == 0:
-        step_dir.rename(aside)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("quarantined")
-    return aside
+    return agreement.from_first(rename)

@@ -285,7 +285,7 @@ def _start(
         step = getattr(init, "first_step", 0)
         run.check_ahead(step)
         if isinstance(init, InitialCheckpoint):
-            warn_of_other_model(init.path, settings.model)
+            warn_of_other_model(init.step_dir, settings.model)
         state, frozen = state_lib.create(spec, settings.model, optimizer, run.seed, init, step)
         if isinstance(init, InitialCheckpoint) and init.keep_optimizer:
             state["opt_state"] = init.optimizer_state(spec.state["opt_state"])

@@ -1,0 +1,60 @@
+"""Two real processes restore together: what one of them meets, both answer alike."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.training import processes
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+    """{case: [what process 0 reports, what process 1 reports]}, and the folder."""
+    folder = tmp_path_factory.mktemp("together")
+    port = processes.free_port()
+    both = [
+        processes.launch("tests.checkpoints.worker", str(i), str(port), str(folder))
+        for i in range(2)
+    ]
+    written = processes.finish_all(both)
+    reports = [
+        [json.loads(line.removeprefix("CASE ")) for line in text.splitlines() if "CASE {" in line]
+        for text in written
+    ]
+    return {one["case"]: [one, other] for one, other in zip(*reports, strict=True)}, folder
+
+
+@pytest.mark.parametrize(
+    ("case", "folder"), [("arrays of process 1 damaged", "arrays"), ("meta damaged", "meta")]
+)
+def test_damage_that_one_process_meets_makes_both_fall_back(outcomes, case, folder):
+    found, root = outcomes
+    assert [one["found"] for one in found[case]] == [1, 1]
+    assert sorted(p.name for p in (root / folder).iterdir()) == ["1", "2.bad"]
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("newer format", "newer/2 was made by a newer ul2tune: its format version is 99"),
+        ("not shared", "MODEL_DIR must be one folder shared by all processes"),
+        ("refused by process 1", "sound/2 is refused"),
+        ("nothing to resolve", "No checkpoint at"),
+    ],
+)
+def test_what_one_process_refuses_both_refuse(outcomes, case, words):
+    found, root = outcomes
+    for one in found[case]:
+        assert one["error"] == "ValueError"
+        assert words in one["message"]
+    for folder in ("newer", "sound"):
+        assert sorted(p.name for p in (root / folder).iterdir()) == ["1", "2"]
+
+
+def test_both_take_the_step_that_process_0_finds(outcomes):
+    found, root = outcomes
+    assert [one["found"] for one in found["resolved"]] == [str(root / "sound/2")] * 2
