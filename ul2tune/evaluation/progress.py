@@ -8,15 +8,21 @@ from typing import TextIO
 
 
 class Progress:
-    """Counts units of work. Writes at most four times a second, and nothing if `enabled` is off.
+    """Counts units of work, and writes nothing if `enabled` is off.
+
+    On a terminal one line is overwritten, at most four times a second; elsewhere (a log file) a
+    line is written every ten seconds. The last one always stays.
 
     Args:
       label: what is going on.
       total: units of work, or None if unknown.
       unit: what they are.
       enabled: off in all processes but one.
-      stream: where to write; on a terminal the line is overwritten, in a file only the last stays.
+      done: units an earlier start has done; they do not count for the rate.
+      stream: where to write.
     """
+
+    live_secs, quiet_secs = 0.25, 10.0
 
     def __init__(
         self,
@@ -24,35 +30,40 @@ class Progress:
         total: int | None,
         unit: str = "examples",
         enabled: bool = True,
+        done: int = 0,
         stream: TextIO | None = None,
     ):
         self._label, self._total, self._unit = label, total, unit
         self._stream = sys.stderr if stream is None else stream
-        self._live = enabled and self._stream.isatty()
+        self._live = self._stream.isatty()
         self._enabled = enabled
-        self._done, self._start, self._shown = 0, time.monotonic(), 0.0
+        self._before, self._done = done, done
+        self._start = self._shown = time.monotonic()
 
     def advance(self, count: int) -> None:
         """Counts `count` more units."""
         self._done += count
         now = time.monotonic()
-        if self._live and now - self._shown > 0.25:
+        if self._enabled and now - self._shown > (
+            self.live_secs if self._live else self.quiet_secs
+        ):
             self._shown = now
-            self._stream.write(f"\r{self.line()}\x1b[K")
-            self._stream.flush()
+            self._write(end="" if self._live else "\n")
 
     def close(self) -> None:
         """Writes the last line for good."""
         if self._enabled:
-            self._stream.write(f"\r{self.line()}\x1b[K\n" if self._live else f"{self.line()}\n")
-            self._stream.flush()
+            self._write(end="\n")
 
     def line(self) -> str:
         """The line as it stands now."""
-        seconds = max(time.monotonic() - self._start, 1e-9)
-        rate = self._done / seconds
+        rate = (self._done - self._before) / max(time.monotonic() - self._start, 1e-9)
         total = "" if self._total is None else f"/{self._total}"
         text = f"{self._label}: {self._done}{total} {self._unit}, {rate:.1f}/s"
-        if self._total and self._done:
+        if self._total is not None and rate and self._done < self._total:
             text += f", {(self._total - self._done) / rate:.0f} s left"
         return text
+
+    def _write(self, end: str) -> None:
+        self._stream.write(f"\r{self.line()}\x1b[K{end}" if self._live else f"{self.line()}{end}")
+        self._stream.flush()
