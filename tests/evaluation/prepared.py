@@ -66,16 +66,21 @@ def write_rows(
     rows: Sequence[tuple[Record, Rendered]],
     *,
     fields: Mapping[str, str] | None = None,
+    end: Sequence[int] = (),
     **changes,
 ) -> None:
-    """Writes rendered records; `fields` are added to each, `changes` replace the manifest's."""
+    """Writes rendered records; `fields` are added to each, `end` to each one's ids,
+    `changes` replace the manifest's.
+    """
     target = manifest.task_dir(folder, task, split)
     target.mkdir(parents=True)
     path = target / "data-00000-of-00001.arrayrecord"
     writer = ArrayRecordWriter(str(path), "group_size:1")
     for record, rendered in rows:
         ids = {"inputs": rendered.inputs, "targets": rendered.targets}
-        arrays = {name: np.array(VOCABULARY.encode(text), np.int32) for name, text in ids.items()}
+        arrays = {
+            name: np.array([*VOCABULARY.encode(text), *end], np.int32) for name, text in ids.items()
+        }
         texts = evaluation_fields(record, rendered) | dict(fields or {})
         writer.write(codec.encode(codec.Example(arrays=arrays, fields=texts)))
     writer.close()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -43,14 +45,12 @@ def ask(model_dir, tmp_path, monkeypatch):
     """Runs `infer` with chunks of one batch."""
     monkeypatch.setattr(infer_lib, "CHUNK_BATCHES", 1)
 
-    def run(lines, config=CONFIG, name="prompts.jsonl", mesh=None):
+    def run(lines, config=CONFIG, name="prompts.jsonl", model_dir=model_dir):
         source = tmp_path / name
         source.write_text("".join(lines), encoding="utf-8")
         output = tmp_path / "out.jsonl"
-        mesh = mesh or MeshConfig()
-        count = infer(
-            tiny.MODEL, prepared.VOCABULARY, model_dir, mesh, str(source), str(output), config
-        )
+        arguments = (model_dir, MeshConfig(), str(source), str(output), config)
+        count = infer(tiny.MODEL, prepared.VOCABULARY, *arguments)
         return count, output
 
     return run
@@ -85,16 +85,59 @@ def test_other_settings_or_prompts_are_not_mixed_in(ask, tmp_path):
         ask([LINES[0], LINES[5]])
     with pytest.raises(ValueError, match=r"out\.jsonl:3 answers another prompt"):
         ask(LINES[:2])
+    # The id decides the draws.
+    renamed = json.dumps({**PROMPTS[1], "id": "another"}) + "\n"
+    with pytest.raises(ValueError, match=r"out\.jsonl:2 answers another prompt"):
+        ask([LINES[0], renamed, LINES[2]])
     (tmp_path / "out.jsonl.settings.json").unlink()
     with pytest.raises(ValueError, match="was made with append_eos = None"):
         ask(LINES[:3])
     assert len(output.read_bytes().splitlines()) == 3
 
 
-def test_a_bad_line_stops_before_any_work(ask, tmp_path):
+def save(folder: Path, seed: int) -> str:
+    manager = CheckpointManager(folder / "checkpoints", keep_last=1)
+    manager.save(1, {"params": tiny.params(seed)}, {})
+    manager.close()
+    return str(folder)
+
+
+def test_parameters_count_and_not_where_they_are(ask, tmp_path, monkeypatch):
+    model_dir = save(tmp_path / "model", 0)
+    _, output = ask(LINES[:2], model_dir=model_dir)
+    monkeypatch.chdir(tmp_path)
+    assert ask(LINES[:3], model_dir="model")[0] == 1  # a relative path
+    shutil.move(model_dir, tmp_path / "moved")
+    assert ask(LINES[:4], model_dir=str(tmp_path / "moved"))[0] == 1
+    # Trained again to the same step at the same place.
+    save(tmp_path / "model", 5)
+    with pytest.raises(ValueError, match="was made with parameters = "):
+        ask(LINES[:5], model_dir=model_dir)
+    assert len(output.read_bytes().splitlines()) == 4
+
+
+@pytest.mark.parametrize("line", ["{", '{"prompt": "\\ud800"}', "[" * 200_000])
+def test_a_bad_line_stops_before_any_work(ask, tmp_path, line):
     with pytest.raises(ValueError, match=r"prompts\.jsonl:2: not valid JSON"):
-        ask([LINES[0], "{\n"])
+        ask([LINES[0], line + "\n"])
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_what_has_not_ended_would_go_on(ask):
+    found = {}
+    for length in (40, 60):
+        sampling = SamplingConfig(max_decode_length=length, temperature=1.0)
+        _, output = ask(LINES, dataclasses.replace(CONFIG, sampling=sampling))
+        found[length] = [json.loads(line) for line in output.read_bytes().splitlines()]
+        output.unlink()
+    assert {row["finished"] for row in found[40]} == {True, False}
+    for row, longer in zip(found[40], found[60], strict=True):
+        assert row["finished"] == (row["prediction"] == longer["prediction"])
+
+
+def test_no_prompts_make_an_empty_output(ask):
+    count, output = ask([])
+    assert (count, output.read_bytes()) == (0, b"")
 
 
 @pytest.mark.parametrize(
@@ -124,14 +167,34 @@ def test_formats(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.stdin", stdin)
     read = list(prompts.read("-", "jsonl"))
     assert [(p.line, p.id, p.text) for p in read] == [(1, "4", "a"), (2, "2", "b")]
-    assert prompts.format_of("a.jsonl", None) == "jsonl"
-    assert prompts.format_of("-", None) == "text"
     with pytest.raises(ValueError, match="input_format must be"):
-        prompts.format_of("a", "csv")
+        list(prompts.read("a", "csv"))
     with pytest.raises(ValueError, match="does not exist"):
         list(prompts.read(str(tmp_path / "none"), "text"))
     with pytest.raises(ValueError, match="batch_size must be positive"):
         InferConfig(batch_size=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "expected"),
+    [
+        ("p.ndjson", '{"prompt": "a"}', "a"),
+        ("p.jsonl", '\ufeff{"prompt": "a"}', "a"),
+        ("p", '\n{"prompt": "a"}', "a"),
+        ("p.txt", '{"prompt": "a"}', '{"prompt": "a"}'),
+        ("p", '{"question": "a"}', '{"question": "a"}'),
+        ("p", "[a", "[a"),
+        ("-", '{"inputs": "a"}', "a"),
+        ("-", "5", "5"),
+    ],
+)
+def test_the_format_is_seen(tmp_path, monkeypatch, name, first, expected):
+    data = f"{first}\n".encode()
+    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(data)))
+    path = tmp_path / name
+    path.write_bytes(data)
+    read = list(prompts.read("-" if name == "-" else str(path)))
+    assert [prompt.text for prompt in read] == [expected]
 
 
 def test_long_prompts_are_marked(ask):

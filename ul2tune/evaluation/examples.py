@@ -17,6 +17,7 @@ import numpy as np
 
 from ul2tune.data import manifest, vocab
 from ul2tune.data.codec import Example
+from ul2tune.data.ul2_config import UL2Config
 from ul2tune.data.vocab import Vocabulary
 from ul2tune.feed.store import Readers, Store
 from ul2tune.instructions.records import Query
@@ -177,17 +178,52 @@ def vocabulary_of(mixture: str, data_dir: str) -> Vocabulary:
       FileNotFoundError: if the mixture is not prepared.
       ValueError: if its tasks have several vocabularies.
     """
+    return _one_vocabulary(_any_splits(mixture, data_dir), data_dir)
+
+
+def prompts_end_with_eos(mixture: str, data_dir: str) -> bool:
+    """Whether the tasks of a mixture end their inputs with the end of sequence, as T5's do; those
+    of decoder-only models usually end the targets alone.
+
+    Raises:
+      FileNotFoundError: if the mixture is not prepared.
+      ValueError: if its tasks differ.
+    """
+    endings: dict[bool, str] = {}
+    with contextlib.closing(Readers()) as readers:
+        for entry in _any_splits(mixture, data_dir):
+            if entry.online is not None:
+                config = UL2Config.from_json(entry.online["config"])
+                ended = config.inputs_eos and not config.is_causal
+            elif "inputs" not in entry.features:
+                ended = False
+            elif entry.features["inputs"].get("add_eos") or not entry.num_examples:
+                ended = bool(entry.features["inputs"].get("add_eos"))
+            else:
+                eos_id = vocab.load(entry.vocabulary, root=data_dir).info.eos_id
+                row = Store(data_dir, entry, readers).read(np.arange(1))[0]
+                ended = row.arrays["inputs"].tolist()[-1:] == [eos_id]
+            endings.setdefault(ended, entry.task)
+    if len(endings) > 1:
+        raise ValueError(
+            f"Of {mixture!r}, {endings[True]!r} ends its inputs with the end of sequence and "
+            f"{endings[False]!r} does not. Set INFER_APPEND_EOS to True or False."
+        )
+    return True in endings
+
+
+def _any_splits(mixture: str, data_dir: str) -> list[manifest.TaskManifest]:
+    """Whatever is prepared of a mixture: all splits of a task are made alike."""
     entries = [
         manifest.read_task(data_dir, task, path.parent.name)
         for task in manifest.read_mixture(data_dir, mixture).tasks
-        # Any split will do: all have the task's vocabulary.
         for path in sorted((Path(data_dir) / task).glob("*/manifest.json"))
     ]
     if not entries:
         raise FileNotFoundError(
             f"No split of {mixture!r} is prepared in {data_dir}. Run `ul2tune prepare` for it."
         )
-    return _one_vocabulary(entries, data_dir)
+    return entries
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """`infer`: prompts in, generations out, one JSON line each, in the order of the prompts.
 
 Resumable: finished lines are on disk after every chunk, a rerun checks that they belong to the same
-prompts and settings and goes on after the last whole one. A line is never lost, repeated or torn.
+prompts, parameters and settings and goes on after the last whole one. A line is never lost,
+repeated or torn. Of several processes the first reads and writes the output; all read the prompts.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from ul2tune import sharding
-from ul2tune.checkpoints import initialize
+from ul2tune.checkpoints import initialize, layout
 from ul2tune.data.vocab import Vocabulary
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.evaluation import prompts
@@ -32,6 +34,7 @@ from ul2tune.evaluation.predictor import (
 from ul2tune.evaluation.progress import Progress
 from ul2tune.evaluation.prompts import Prompt
 from ul2tune.evaluation.report import write_atomically
+from ul2tune.instructions import reading
 from ul2tune.models.base import ModelConfig
 
 # Batches between two writes: a kill repeats at most this much work.
@@ -47,13 +50,14 @@ class InferConfig:
       inputs_length: longer prompts are cut from the right, and marked.
       batch_size: prompts per step; changes speed, and results only as far as rounding in the
         model's dtype does (NUMERICS in `predictor`).
-      append_eos: end prompts with the end of sequence, as tasks do by default.
+      append_eos: end prompts with the end of sequence, as the tasks trained on did
+        (`examples.prompts_end_with_eos`).
       special_tokens: ``<extra_id_0>`` and ``[S]`` in a prompt mean the reserved ids; off, they are
         text.
       layout: for models that read several (decoder-only ones), the one they were trained with, as
         `FeedConfig.layout`: "prefix_lm" or "causal_lm".
       ema: use the average of the parameters that the run kept (`RunConfig.ema_decay`).
-      input_format: "jsonl", "text", or None to go by the file's name (text for standard input).
+      input_format: "jsonl", "text", or None to see for itself, see `prompts.read`.
     """
 
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -100,20 +104,22 @@ def infer(
       ValueError: on a malformed prompt (with file and line), or if the output that exists was made
         from other prompts or settings.
     """
-    format = prompts.format_of(input_path, infer.input_format)
-    total = None
+    total, digest = None, hashlib.sha256()
     if input_path != prompts.STDIN:
         # A mistake on the last line should not cost a night of work before it.
-        total = sum(1 for _ in prompts.read(input_path, format))
+        total = 0
+        for prompt in prompts.read(input_path, infer.input_format):
+            digest.update(repr(prompt).encode())
+            total += 1
     elif jax.process_count() > 1:
         raise ValueError("Standard input reaches one process only; use a file of prompts.")
     device_mesh = sharding.make_mesh(mesh)
     step_dir = initialize.resolve(checkpoint_path)
-    settings = _settings(model, vocabulary, f"{checkpoint_path}@{step_dir.name}", infer)
-    asked = prompts.read(input_path, format)
-    num_done = _resume(Path(output_path), settings, asked)
-    progress = Progress("infer", total, "prompts", enabled=jax.process_index() == 0)
-    progress.advance(num_done)
+    settings = _settings(model, vocabulary, step_dir, infer)
+    asked = prompts.read(input_path, infer.input_format)
+    num_done = _agreed_start(Path(output_path), settings, asked, digest.digest())
+    enabled = jax.process_index() == 0
+    progress = Progress("infer", total, "prompts", enabled=enabled, done=num_done)
     initialize.warn_of_other_model(step_dir, model)
     abstract = abstract_sharded_params(model, device_mesh)
     params = initialize.load_params(step_dir, abstract, ema=infer.ema)
@@ -156,37 +162,85 @@ def answer(
     )
     return [
         {
-            "line": prompt.line,
-            "id": prompt.id,
-            "prompt": prompt.text,
+            **_names(prompt),
             "truncated": len(body) > room,
             "prediction": vocabulary.decode(ids).strip(),
+            "finished": vocabulary.info.eos_id in ids,
         }
         for prompt, body, ids in zip(chunk, bodies, tokens)
     ]
 
 
 def _settings(
-    model: Any, vocabulary: Vocabulary, checkpoint: str, infer: InferConfig
+    model: Any, vocabulary: Vocabulary, step_dir: Path, infer: InferConfig
 ) -> dict[str, Any]:
-    """What an answer depends on, beside its prompt; the batch size is not among it."""
+    """What an answer depends on, beside its prompt; the batch size is not among it.
+
+    `checkpoint` is for people: a run trained again at the same place and step has other
+    `parameters`, a copy elsewhere the same.
+    """
     values = dataclasses.asdict(infer)
-    del values["batch_size"]
-    described = hashlib.sha256(repr(model).encode()).hexdigest()[:16]
-    facts = {"checkpoint": checkpoint, "model": described, "vocabulary": vocabulary.fingerprint}
+    del values["batch_size"], values["input_format"]  # the prompts themselves are compared
+    kinds = ("params/", "ema/") if infer.ema else ("params/",)
+    leaves = layout.read_meta(step_dir)["leaves"]
+    parameters = {path: leaf for path, leaf in leaves.items() if path.startswith(kinds)}
+    facts = {
+        "checkpoint": str(step_dir),
+        "parameters": _short_hash(json.dumps(parameters, sort_keys=True)),
+        "model": _short_hash(repr(model)),
+        "vocabulary": vocabulary.fingerprint,
+    }
     return facts | values
+
+
+def _names(prompt: Prompt) -> dict[str, Any]:
+    """What an output line says of its prompt; the id is in it because it keys the draws."""
+    return {"line": prompt.line, "id": prompt.id, "prompt": prompt.text}
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _agreed_start(
+    output: Path, settings: dict[str, Any], asked: Iterator[Prompt], digest: bytes
+) -> int:
+    """The number of answers that are there, as the first process says, and skips their prompts.
+
+    Collective. `digest` is of the prompts, which must be the same everywhere.
+    """
+    first, refused = jax.process_index() == 0, None
+    num_done = 0
+    try:
+        num_done = _resume(output, settings, asked) if first else 0
+    except (ValueError, OSError) as error:
+        refused = error  # the others must not wait for ever
+    mine = np.frombuffer(digest[:16], np.int32)
+    if jax.process_count() > 1:
+        said = np.array([num_done, refused is not None, *mine], np.int32)
+        num_done, stop, *theirs = np.asarray(multihost_utils.broadcast_one_to_all(said)).tolist()
+        if stop and not first:
+            raise ValueError("The first process refuses to go on; its message says why.")
+        if theirs != mine.tolist():
+            raise ValueError("The first process has other prompts: give all the same file.")
+    if refused is not None:
+        raise refused
+    if not first:
+        next(itertools.islice(asked, num_done, num_done), None)
+    return num_done
 
 
 def _resume(output: Path, settings: dict[str, Any], asked: Iterator[Prompt]) -> int:
     """Checks what is there, cuts off a torn last line, and skips the prompts that are done."""
     beside = output.with_name(output.name + ".settings.json")
     if not output.exists():
-        if jax.process_index() == 0:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(beside, json.dumps(settings, indent=1, sort_keys=True) + "\n")
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(beside, json.dumps(settings, indent=1, sort_keys=True) + "\n")
+        output.touch()
         return 0
     found = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
-    other = sorted(name for name in settings if found.get(name) != settings[name])
+    names = sorted(settings.keys() - {"checkpoint"})
+    other = [name for name in names if found.get(name) != settings[name]]
     again = f"Delete {output} to start over, or choose another output."
     if other:
         name = other[0]
@@ -200,14 +254,14 @@ def _resume(output: Path, settings: dict[str, Any], asked: Iterator[Prompt]) -> 
     for number, line in enumerate(done, start=1):
         prompt = next(asked, None)
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{output}:{number}: not valid JSON ({error.msg}). {again}") from error
-        if prompt is None or (row["line"], row["prompt"]) != (prompt.line, prompt.text):
+            row = reading.parse_object(line, output, number)
+        except ValueError as error:
+            raise ValueError(f"{error} {again}") from error
+        if prompt is None or not _names(prompt).items() <= row.items():
             raise ValueError(
                 f"{output}:{number} answers another prompt than the input has. {again}"
             )
-    if len(whole) < len(data) and jax.process_index() == 0:
+    if len(whole) < len(data):
         with open(output, "r+b") as file:
             file.truncate(len(whole))
     return len(done)

@@ -139,7 +139,9 @@ def parse_json(data: bytes, path: str | Path, line: int | None = None) -> Any:
         if any(start in text for start in _SURROGATE):
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{line or error.lineno}: not valid JSON ({error.msg}).") from error
+        raise ValueError(
+            f"{path}:{line or error.lineno}: not valid JSON ({error.msg} at column {error.colno})."
+        ) from error
     except RecursionError as error:
         raise ValueError(f"{where}: not valid JSON (nested too deeply).") from error
     except UnicodeEncodeError as error:
