@@ -293,10 +293,25 @@ def test_modes_must_have_ids():
         UL2Noise(texts, bare)
     with pytest.raises(ValueError, match="mode_tokens are only for"):
         UL2Noise(dataclasses.replace(config, mode_tokens={"R": (5,)}), bare)
-    for ids in ((), (950,), (-1,)):
+    for ids in ((), (950,), (-1,), (bare.eos_id,), (bare.pad_id,)):
         wrong = dataclasses.replace(config, mode_tokens=dict.fromkeys("RSX", ids))
         with pytest.raises(ValueError, match="none of the sentinels 900 to 999"):
             UL2Noise(wrong, bare)
+
+
+@pytest.mark.parametrize("number", [-1, 7])
+def test_numbers_of_denoisers_that_do_not_exist_are_refused(number):
+    noise = UL2Noise(PRESETS["ul2"], VOCAB)
+    for call in (
+        lambda: noise.lengths([0, number], 100, 0),
+        lambda: noise.apply(text([100]), number, 0),
+        lambda: noise.largest(number, 100),
+        lambda: noise.max_raw(number, 512, 512),
+        lambda: noise.check_sentinels(number, 100),
+        lambda: noise.undo([5, 1], [6, 1], number),
+    ):
+        with pytest.raises(ValueError, match=rf"no denoiser number {number}: the 7 of this .*R1,"):
+            call()
 
 
 def test_features_without_room_are_refused():

@@ -72,6 +72,12 @@ def test_lists_become_tuples():
     assert config.probabilities == (0.25, 0.75)
 
 
+def test_denoisers_of_rate_zero_are_not_drawn():
+    config = UL2Config(denoisers=(Denoiser(**SPAN), Denoiser(**PREFIX)), rates=(0, 3))
+    assert config.drawn == (1,)
+    assert PRESETS["ul2"].drawn == tuple(range(7))
+
+
 def test_mode_texts_become_ids():
     config = dataclasses.replace(PRESETS["ul2r"], mode_tokens=MODE_TEXTS)
     tokenized = config.tokenize_modes(lambda text: [ord(c) for c in text])
@@ -104,8 +110,11 @@ def test_wrong_names_get_the_nearest():
         UL2Config.from_json({})
     with pytest.raises(ValueError, match="must be a JSON object, got 'R'"):
         UL2Config.from_json({"denoisers": ["R"]})
-    with pytest.raises(ValueError, match="must be a list, got 7"):
-        UL2Config.from_json({"denoisers": 7})
+    for value in (7, None, "R", {}):
+        with pytest.raises(ValueError, match=f"denoisers = {value!r}: it must be a list"):
+            UL2Config.from_json({"denoisers": value})
+    with pytest.raises(ValueError, match=r"mode_tokens\['R'\] = 5: it must be a list"):
+        UL2Config.from_json({"denoisers": [{**SPAN, "mode": "R"}], "mode_tokens": {"R": 5}})
 
 
 @pytest.mark.parametrize(
@@ -123,7 +132,10 @@ def test_wrong_names_get_the_nearest():
         ({**SPAN, "mean_span": None}, "mean_span=None: give a mean of at least 1"),
         ({**SPAN, "mean_span": 0.5}, "mean_span=0.5"),
         ({**SPAN, "mean_span": float("inf")}, "mean_span=inf"),
-        ({**SPAN, "max_spans": 0}, "max_spans=0: allow a whole number of at least 1"),
+        ({**SPAN, "max_spans": 0}, "max_spans=0: allow an integer of at least 1"),
+        ({**SPAN, "max_spans": 2.0}, "max_spans=2.0: allow an integer of at least 1"),
+        ({**SPAN, "mode": 5}, "mode=5: give a text such as 'R', or None"),
+        ({**PREFIX, "sentinel": "no"}, "sentinel='no': give True or False"),
         ({**PREFIX, "mean_span": 3.0}, "mean_span=3.0: only kind='span' uses it"),
         ({**PREFIX, "placement": "roll"}, "placement='roll': only kind='span' uses it"),
         ({**PREFIX, "max_spans": 3}, "max_spans=3: only kind='span' uses it"),
@@ -148,10 +160,17 @@ def test_wrong_denoisers_are_refused(fields, message):
         ({"rates": (-1.0,)}, "none may be negative"),
         ({"rates": (0.0,)}, "one must be positive"),
         ({"rates": (float("nan"),)}, "none may be negative"),
+        ({"rates": ("a",)}, "rates ('a',): give numbers"),
+        ({"rates": 1.0}, "rates = 1.0: it must be a list"),
+        ({"denoisers": ("R",)}, "'R' among its denoisers"),
+        ({"inputs_eos": "false"}, "inputs_eos='false': give True or False"),
+        ({"targets_eos": 0}, "targets_eos=0: give True or False"),
         ({"mode_tokens": {"X": (5,)}}, "mode_tokens for ['X'], which no denoiser announces"),
+        ({"mode_tokens": {"R": ("5",)}}, "mode_tokens['R'] = ('5',): give integer ids, or a text"),
+        ({"mode_tokens": "R"}, "mode_tokens 'R': give ids or a text by mode"),
     ],
 )
 def test_wrong_mixtures_are_refused(fields, message):
     with pytest.raises(ValueError) as caught:  # noqa: PT011 (the message is checked below)
-        UL2Config(**{"denoisers": (Denoiser(**SPAN),), **fields})
+        UL2Config(**{"denoisers": (Denoiser(**SPAN, mode="R"),), **fields})
     assert message in str(caught.value)

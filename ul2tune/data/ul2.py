@@ -115,7 +115,7 @@ class UL2Noise:
         Raises:
           ValueError: if a segment needs more sentinels than the vocabulary has.
         """
-        denoiser_N, raw_N, keys_N = _broadcast(denoiser_N, raw_N, keys_N)
+        denoiser_N, raw_N, keys_N = self._columns(denoiser_N, raw_N, keys_N)
         noise_N, spans_N = self._counts(denoiser_N, raw_N, keys_N)
         return self._frame(denoiser_N).lengths(raw_N, noise_N, spans_N)
 
@@ -134,7 +134,7 @@ class UL2Noise:
         Raises:
           ValueError: if a segment needs more sentinels than the vocabulary has.
         """
-        denoiser_N, raw_N, keys_N = _broadcast(denoiser_N, tokens.lengths, keys_N)
+        denoiser_N, raw_N, keys_N = self._columns(denoiser_N, tokens.lengths, keys_N)
         noise = self._spans(denoiser_N, raw_N, keys_N)
         self._check_sentinels(denoiser_N, raw_N, noise.counts_N)
         return corrupt(tokens, noise, self._frame(denoiser_N), self.vocab)
@@ -205,6 +205,7 @@ class UL2Noise:
         Raises:
           ValueError: if the two sides do not belong together.
         """
+        self._check_numbers(denoiser)
         return restore(
             self._without_eos("Inputs", inputs, self.config.inputs_eos),
             self._without_eos("Targets", targets, self.config.targets_eos),
@@ -285,6 +286,7 @@ class UL2Noise:
 
     def _extremes(self, denoiser: int, raw_N) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Least and most noise tokens, and most spans, that a segment can get."""
+        self._check_numbers(denoiser)
         d = self.config.denoisers[denoiser]
         if d.kind == "causal":
             return raw_N, raw_N, np.minimum(raw_N, 1)
@@ -294,6 +296,22 @@ class UL2Noise:
         noise_N, spans_N = self._span_counts(np.full_like(raw_N, denoiser), raw_N)
         # A rolled mask can split one span, if some span has two tokens.
         return noise_N, noise_N, spans_N + (noise_N > spans_N) * self._rolls[denoiser]
+
+    def _columns(self, denoiser_N, raw_N, keys_N) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Numbers of denoisers, raw lengths and keys as arrays of one length."""
+        columns = np.broadcast_arrays(
+            np.asarray(denoiser_N, np.int64), np.asarray(raw_N, np.int64), rng.as_key(keys_N)
+        )
+        self._check_numbers(columns[0])
+        return tuple(np.atleast_1d(column) for column in columns)  # type: ignore[return-value]
+
+    def _check_numbers(self, denoiser_N: ArrayLike) -> None:
+        numbers = np.asarray(denoiser_N)
+        if np.any(wrong := (numbers < 0) | (numbers >= len(self.names))):
+            raise ValueError(
+                f"There is no denoiser number {numbers[wrong][0]}: the {len(self.names)} of this "
+                f"mixture ({', '.join(self.names)}) are numbered from 0."
+            )
 
     def _check_sentinels(self, denoiser_N, raw_N, spans_N) -> None:
         needed_N = spans_N * self._marked[denoiser_N]
@@ -333,18 +351,11 @@ def _mode_ids(denoiser: Denoiser, config: UL2Config, vocab: VocabInfo) -> Sequen
             "call config.tokenize_modes(vocabulary.encode) first."
         )
     sentinels = vocab.sentinels.tolist()
-    if not ids or any(i in sentinels or i < 0 for i in ids):
+    reserved = {vocab.eos_id, vocab.pad_id, *sentinels}
+    if not ids or any(i in reserved or i < 0 for i in ids):
         raise ValueError(
             f"Mode {denoiser.mode!r} is announced by ids {tuple(ids)}: give at least one, none "
-            f"negative and none of the sentinels {min(sentinels, default='-')} to "
-            f"{max(sentinels, default='-')}."
+            f"negative, none of EOS ({vocab.eos_id}) or padding ({vocab.pad_id}), and none of the "
+            f"sentinels {min(sentinels, default='-')} to {max(sentinels, default='-')}."
         )
     return ids
-
-
-def _broadcast(denoiser_N, raw_N, keys_N) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The three columns as arrays of one length."""
-    columns = np.broadcast_arrays(
-        np.asarray(denoiser_N, np.int64), np.asarray(raw_N, np.int64), rng.as_key(keys_N)
-    )
-    return tuple(np.atleast_1d(column) for column in columns)  # type: ignore[return-value]

@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, Literal
 
 from ul2tune.data.pivots import PIVOTS, Pivot
@@ -61,8 +61,12 @@ class Denoiser:
             raise ValueError(f"A denoiser needs a name, got {self.name!r}.")
         for field in ("rate", "mean_span", "max_spans", "pivot_std"):
             value = getattr(self, field)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
+            if value is not None and not _is_number(value):
                 raise self._error(f"{field}={value!r}", "give a number")
+        if self.mode is not None and not isinstance(self.mode, str):
+            raise self._error(f"mode={self.mode!r}", "give a text such as 'R', or None")
+        if not isinstance(self.sentinel, bool):
+            raise self._error(f"sentinel={self.sentinel!r}", "give True or False")
         for field, value, known in (
             ("kind", self.kind, KINDS),
             ("placement", self.placement, PLACEMENTS),
@@ -85,9 +89,11 @@ class Denoiser:
         if self.kind == "span":
             if self.mean_span is None or not 1.0 <= self.mean_span < math.inf:
                 raise self._error(f"mean_span={self.mean_span}", "give a mean of at least 1 token")
-            if self.max_spans is not None and (self.max_spans < 1 or self.max_spans % 1):
+            if self.max_spans is not None and not (
+                _is_integer(self.max_spans) and self.max_spans >= 1
+            ):
                 raise self._error(
-                    f"max_spans={self.max_spans}", "allow a whole number of at least 1, or None"
+                    f"max_spans={self.max_spans}", "allow an integer of at least 1, or None"
                 )
             return
         for field, default in (("mean_span", None), ("max_spans", None), ("placement", "random")):
@@ -140,35 +146,71 @@ class UL2Config:
     targets_eos: bool = True
 
     def __post_init__(self):
-        for name in ("denoisers", "rates"):  # gin gives lists; equality and JSON want tuples
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, tuple(getattr(self, name)))
+        # gin and JSON give lists; equality wants tuples.
+        object.__setattr__(self, "denoisers", _tuple("denoisers", self.denoisers))
+        for denoiser in self.denoisers:
+            if not isinstance(denoiser, Denoiser):
+                raise ValueError(
+                    f"UL2Config has {denoiser!r} among its denoisers: give Denoiser objects."
+                )
+        for name in ("inputs_eos", "targets_eos"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise ValueError(f"UL2Config has {name}={value!r}: give True or False.")
         names = [denoiser.name for denoiser in self.denoisers]
         if not names:
             raise ValueError("UL2Config has no denoisers: give at least one.")
         if len(set(names)) != len(names):
             raise ValueError(f"UL2Config has denoisers {names}: their names must be distinct.")
         if self.rates is not None:
-            if len(self.rates) != len(names):
-                raise ValueError(
-                    f"UL2Config has {len(self.rates)} rates {self.rates} for {len(names)} "
-                    f"denoisers {names}: give one each, or None for equal rates."
-                )
-            if not all(0.0 <= r < math.inf for r in self.rates) or not sum(self.rates) > 0.0:
-                raise ValueError(
-                    f"UL2Config has rates {self.rates}: none may be negative, one must be positive."
-                )
-        unused = set(self.mode_tokens or ()) - self.modes
-        if unused:
+            self._check_rates(names)
+        if self.mode_tokens is not None:
+            self._check_mode_tokens()
+
+    def _check_rates(self, names: list[str]):
+        rates = _tuple("rates", self.rates)
+        object.__setattr__(self, "rates", rates)
+        if len(rates) != len(names):
+            raise ValueError(
+                f"UL2Config has {len(rates)} rates {rates} for {len(names)} "
+                f"denoisers {names}: give one each, or None for equal rates."
+            )
+        if not all(_is_number(rate) for rate in rates):
+            raise ValueError(f"UL2Config has rates {rates}: give numbers.")
+        if not all(0.0 <= rate < math.inf for rate in rates) or not sum(rates) > 0.0:
+            raise ValueError(
+                f"UL2Config has rates {rates}: none may be negative, one must be positive."
+            )
+
+    def _check_mode_tokens(self):
+        if not isinstance(self.mode_tokens, Mapping):
+            raise ValueError(
+                f"UL2Config has mode_tokens {self.mode_tokens!r}: give ids or a text by mode."
+            )
+        if unused := set(self.mode_tokens) - self.modes:
             raise ValueError(
                 f"UL2Config has mode_tokens for {sorted(unused)}, which no denoiser announces "
                 f"(modes in use: {sorted(self.modes)}): remove them or set the denoisers' mode."
             )
+        tokens = {
+            mode: value if isinstance(value, str) else _tuple(f"mode_tokens[{mode!r}]", value)
+            for mode, value in self.mode_tokens.items()
+        }
+        for mode, value in tokens.items():
+            if not isinstance(value, str) and not all(_is_integer(i) for i in value):
+                raise ValueError(
+                    f"UL2Config has mode_tokens[{mode!r}] = {value}: give integer ids, or a text."
+                )
+        object.__setattr__(self, "mode_tokens", tokens)
 
     @property
     def modes(self) -> set[str]:
         """The modes that some denoiser announces."""
         return {denoiser.mode for denoiser in self.denoisers if denoiser.mode is not None}
+
+    @property
+    def drawn(self) -> tuple[int, ...]:
+        """The numbers of the denoisers that are ever drawn: those of a rate above 0."""
+        return tuple(number for number, rate in enumerate(self.probabilities) if rate > 0)
 
     @property
     def is_causal(self) -> bool:
@@ -197,7 +239,7 @@ class UL2Config:
         if self.mode_tokens is None:
             return self
         tokens = {
-            mode: tuple(int(i) for i in encode(value)) if isinstance(value, str) else tuple(value)
+            mode: tuple(int(i) for i in encode(value)) if isinstance(value, str) else value
             for mode, value in self.mode_tokens.items()
         }
         return dataclasses.replace(self, mode_tokens=tokens)
@@ -227,18 +269,10 @@ class UL2Config:
           ValueError: for keys that do not exist (the nearest is named) or values that do not fit.
         """
         values = _checked(data, UL2Config, "UL2Config")
-        for name in ("denoisers", "rates"):
-            if not isinstance(values.get(name, []), list | tuple | None):
-                raise ValueError(f"UL2Config field {name!r} must be a list, got {values[name]!r}.")
         values["denoisers"] = tuple(
             Denoiser(**_checked(d, Denoiser, f"denoisers[{i}]"))
-            for i, d in enumerate(values["denoisers"])
+            for i, d in enumerate(_tuple("denoisers", values["denoisers"]))
         )
-        if values.get("mode_tokens") is not None:
-            values["mode_tokens"] = {
-                mode: tokens if isinstance(tokens, str) else tuple(tokens)
-                for mode, tokens in values["mode_tokens"].items()
-            }
         return UL2Config(**values)
 
 
@@ -248,6 +282,21 @@ def nearest(name: str, known: Sequence[str]) -> str:
     if close:
         return f", did you mean {close[0]!r}? Known: {', '.join(known)}"
     return f"; known: {', '.join(known)}"
+
+
+def _tuple(name: str, value: Any) -> tuple:
+    """The items of a list."""
+    if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
+        raise ValueError(f"UL2Config has {name} = {value!r}: it must be a list.")
+    return tuple(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _checked(data: Mapping[str, Any], cls: type, where: str) -> dict[str, Any]:
