@@ -76,6 +76,17 @@ def test_seqio_metrics_are_means_in_percent():
 def test_rank_choice_takes_the_first_of_a_tie():
     assert choices.rank_choice([-3.0, -1.0, -2.0]) == 1
     assert choices.rank_choice([-1.000001, -1.0, -2.0]) == 0
+
+
+def test_numbers_that_are_none_choose_nothing():
+    with pytest.raises(ValueError, match=r"\[-1.0, nan\].* not finite"):
+        choices.rank_choice([-1.0, float("nan")])
+
+
+@pytest.mark.parametrize("name", ["exact_match", "token_f1", "rouge_l"])
+def test_no_references_are_an_error(name):
+    with pytest.raises(ValueError, match="There are no references"):
+        registry.SCORES[name]("x", [])
     assert choices.is_correct_choice(" yes", ["no", "yes "])
     assert not choices.is_correct_choice("Yes", ["yes"])
 

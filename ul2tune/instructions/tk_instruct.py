@@ -85,6 +85,9 @@ def render(
       encodings: one is drawn per example where there are several.
       tokenizer: counts tokens; None = no budget.
       random_reference: train on a random reference instead of the first.
+
+    DIVERGES: Tk-Instruct draws encoding and reference anew whenever it meets an example; here the
+    seed and the id decide, so that every epoch has the same prepared prompt.
     """
     draw = stable_hash(seed, "encoding", record.task, record.id)
     encoding = encodings[draw % len(encodings)]

@@ -19,8 +19,11 @@ from fractions import Fraction
 _ANSWER_IS = "answer is "
 # Where GSM8K's solutions ("#### 18"), its authors' models ("A: 18") and chains of thought end.
 _GSM8K_MARKS = re.compile(r"####|^A:|\banswer is\b:?", re.MULTILINE)
+# What a text sets around its answer: Markdown's bold, LaTeX's box.
+_WRAPPING = re.compile(r"(?:\s|\*\*|\\boxed\{)*")
 _NUMBER = re.compile(r"-?\$?\s?(\d[\d,]*(?:\.\d+)?|\.\d+)")
 _ANNOTATION = re.compile(r"<<([^<>]*)>>")
+_LETTER_MARKS = re.compile(r"\banswer is\b:?")
 _LETTER = re.compile(r"\(?([A-D])(?![A-Za-z0-9'’])\)?")
 _MAX_EXPRESSION = 200
 _OPERATORS = {
@@ -49,13 +52,16 @@ def score_bbh(prediction: str, references: Sequence[str]) -> float:
 def extract_gsm8k(text: str) -> str:
     """The number after the last ``####``, ``A:`` (at the start of a line) or "answer is".
 
-    Thousands separators and a currency sign are dropped. Text without any of these marks has no
-    answer: the last number of an unfinished calculation is not one (Cobbe et al. 2021).
+    Thousands separators, a currency sign, ``**`` and ``\\boxed{`` around it are dropped. Text
+    without any of these marks has no answer: the last number of an unfinished calculation is not
+    one (Cobbe et al. 2021).
     """
     marks = list(_GSM8K_MARKS.finditer(text))
     if not marks:
         return ""
-    found = _NUMBER.match(text[marks[-1].end() :].strip())
+    start = _WRAPPING.match(text, marks[-1].end())
+    assert start is not None, "it matches nothing too"
+    found = _NUMBER.match(text, start.end())
     if found is None:
         return ""
     sign = "-" if found[0].startswith("-") else ""
@@ -78,8 +84,8 @@ def extract_mmlu(text: str) -> str:
     For models that can only generate. Published scores compare the probabilities of the letters:
     ``rank_accuracy_first_token``.
     """
-    words = text.rpartition(_ANSWER_IS)[2].strip()
-    found = _LETTER.match(words)
+    starts = [mark.end() for mark in _LETTER_MARKS.finditer(text)]
+    found = _LETTER.match(text[starts[-1] if starts else 0 :].strip())
     return found[1] if found else ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 
@@ -10,7 +11,15 @@ def rank_choice(scores: Sequence[float]) -> int:
 
     NUMERICS: scores are compared after rounding to 1e-4, so that the order of a reduction, which
     differs between numbers of devices, decides no tie.
+
+    Raises:
+      ValueError: if a score is not a number: parameters that are not finite prefer nothing.
     """
+    if any(math.isnan(score) for score in scores):
+        raise ValueError(
+            f"The answer choices have the log-likelihoods {list(scores)}: the checkpoint's "
+            f"parameters are not finite, or too large for the model's dtype. Try an earlier step."
+        )
     rounded = [round(score, 4) for score in scores]
     return rounded.index(max(rounded))
 

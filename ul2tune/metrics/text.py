@@ -6,7 +6,7 @@ import functools
 import re
 import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from ul2tune.metrics import byte_bpe
@@ -29,32 +29,41 @@ def normalize_squad(text: str) -> str:
 
 
 def score_exact_match(prediction: str, references: Sequence[str]) -> float:
-    """1 if the normalised prediction equals a normalised reference (Tk-Instruct)."""
-    return float(normalize(prediction) in {normalize(reference) for reference in references})
+    """1 if the normalised prediction equals a normalised reference (Tk-Instruct).
+
+    Raises:
+      ValueError: if there are no references.
+    """
+    return _best(float(normalize(prediction) == normalize(text)) for text in references)
 
 
 def score_token_f1(prediction: str, references: Sequence[str]) -> float:
-    """SQuAD's F1 over bags of normalised words; two empty answers agree."""
-    return max(_token_f1(prediction, reference) for reference in references)
+    """SQuAD's F1 over bags of normalised words; two empty answers agree.
+
+    Raises:
+      ValueError: if there are no references.
+    """
+    return _best(_token_f1(prediction, reference) for reference in references)
 
 
 def score_rouge_l(prediction: str, references: Sequence[str]) -> float:
     """ROUGE-L F-measure of the `rouge-score` package with its Porter stemmer (Tk-Instruct).
 
     Raises:
-      ValueError: if `rouge-score` is not installed.
+      ValueError: if there are no references, or `rouge-score` is not installed.
     """
-    return max(rouge(prediction, reference)["f"] for reference in references)
+    return _best(rouge(prediction, reference)["f"] for reference in references)
 
 
 def score_rouge_l_gpt2(prediction: str, references: Sequence[str]) -> float:
     """ROUGE-L F-measure over GPT-2's pieces, for all languages (Tk-Instruct's cross-lingual track).
 
     Raises:
-      ValueError: if `rouge-score` is not installed, or no merges are given (`metrics.byte_bpe`).
+      ValueError: if there are no references, `rouge-score` is not installed, or no merges are
+        given (`metrics.byte_bpe`).
     """
     pieces = byte_bpe.default()
-    return max(rouge(prediction, reference, tokenizer=pieces)["f"] for reference in references)
+    return _best(rouge(prediction, reference, tokenizer=pieces)["f"] for reference in references)
 
 
 class WordTokenizer(Protocol):
@@ -83,6 +92,13 @@ def rouge(
     scorer = _rouge_scorer(variant, stemmer, tokenizer)
     score = scorer.score(target=reference, prediction=prediction)[variant]
     return {"p": score.precision, "r": score.recall, "f": score.fmeasure}
+
+
+def _best(scores: Iterable[float]) -> float:
+    best = max(scores, default=None)
+    if best is None:
+        raise ValueError("There are no references: a prediction is scored by at least one.")
+    return best
 
 
 def _token_f1(prediction: str, reference: str) -> float:
