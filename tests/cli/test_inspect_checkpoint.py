@@ -104,8 +104,6 @@ def test_mistakes_are_explained(tmp_path: Path, capsys):
     for arguments, reason in (
         ((step_dir, step_dir, step_dir), "or two to compare"),
         ((tmp_path / "nowhere",), "does not exist"),
-        ((step_dir, "--gin_file=data/ul2r_stdlib.gin"), "leave out --gin_file"),
-        (("--json",), "--json is about a checkpoint"),
     ):
         assert run("inspect", *arguments) == 1
         assert reason in capsys.readouterr().err

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ul2tune.cli import distributed, main, options
+from ul2tune.cli import distributed, init, main, options, prepared
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,6 +52,19 @@ def test_every_command_has_help_without_loading_anything(command, capsys):
         (["demo", "--gin.X=1"], "no argument '--gin.X=1'"),
         (["train", "--process_count=two"], "invalid int value: 'two'"),
         (["init"], "the following arguments are required: DIR"),
+        (["demo", "--gin.X=a b"], "no argument '--gin.X=a b'"),
+        (["inspect", "--gin_file=x", "--batches=0"], "--batches: 0 must be at least 1"),
+        (["inspect", "--gin_file=x", "--rows=-1"], "--rows: -1 must be at least 0"),
+        (["inspect", "--gin_file=x", "--rows=few"], "invalid int value: 'few'"),
+        (["inspect", "runs/a", "--task=t"], "leave out --task"),
+        (["inspect", "runs/a", "--split", "test"], "leave out --split"),
+        (["inspect", "runs/a", "--gin_file=x"], "leave out --gin_file"),
+        (["inspect", "--json"], "--json is about a checkpoint"),
+        (["inspect", "runs/a", "--gin.X=3"], "leave out --gin.X"),
+        (["inspect", "--gin_file=x", "--all"], "--all is about a checkpoint"),
+        (["inspect", "--gin_file=x", "--report=y"], "give --against"),
+        (["evaluate", "--gin_file=x", "--report=y"], "--report is about outputs"),
+        (["train", "--multiprocess", "--process_count=2"], "leave out --process_count"),
     ],
 )
 def test_wrong_usage_is_one_sentence_and_status_2(arguments, expected, capsys):
@@ -87,3 +100,70 @@ def test_half_of_the_process_flags_is_refused():
         ValueError, match="--process_count needs --coordinator_address and --process"
     ):
         distributed.initialize(found)
+
+
+def test_values_with_spaces_are_values_everywhere():
+    for command in options.GIN_COMMANDS:
+        found = options.parse([command, "--gin.A={'a': 1, 'b': 2}", "--gin_file=x", "--gin.B=c d"])
+        assert found.gin == [("A", "{'a': 1, 'b': 2}"), ("B", "c d")]
+        assert not getattr(found, "outputs", [])
+        assert not getattr(found, "checkpoints", [])
+
+
+@pytest.mark.parametrize("format", ["hf", "t5x"])
+def test_text_only_is_of_transformers(format, capsys, tmp_path):
+    assert main.main(["import", format, str(tmp_path / "x"), str(tmp_path / "y"), "--text_only"])
+    refused = "--text_only means something to the format 'hf' only" in capsys.readouterr().err
+    assert refused == (format == "t5x")
+
+
+def test_a_cluster_that_is_not_there_is_said_to_be_so(monkeypatch):
+    def initialize():
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(distributed.jax.distributed, "initialize", initialize)
+    with pytest.raises(ValueError, match=r"--multiprocess: JAX finds no cluster here .*Give --c"):
+        distributed.initialize(options.parse(["train", "--multiprocess"]))
+
+
+def test_init_refuses_a_file_and_prints_a_command_to_type(tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    assert main.main(["init", str(tmp_path / "file")]) == 1
+    assert "is a file; name a folder" in capsys.readouterr().err
+    assert main.main(["init", str(tmp_path / "my project")]) == 0
+    assert f"  cd '{tmp_path}/my project'\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("module", "remedy"),
+    [
+        ("matplotlib.pyplot", "pip install 'ul2tune[report]'"),
+        ("seqio", "pip install 'ul2tune[prepare]'"),
+        ("rouge_score", "pip install 'ul2tune[eval]'"),
+        ("somebodys", None),
+    ],
+)
+def test_a_missing_module_is_named_with_its_extra(module, remedy, monkeypatch, capsys):
+    def run(found):
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+    monkeypatch.setattr(init, "run", run)
+    assert main.main(["init", "x"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert (remedy or "") in error
+    assert ("Install it" in error) == (remedy is not None)
+
+
+def test_inspect_prepares_the_split_that_it_shows(monkeypatch, tmp_path, capsys):
+    commands = []
+
+    def prepare(command, check):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 3)
+
+    monkeypatch.setattr(prepared.subprocess, "run", prepare)
+    arguments = ["--gin_file=recipes/ul2_base.gin", "--gin.MODEL_DIR=x"]
+    assert main.main(["inspect", *arguments, f"--gin.DATA_DIR={tmp_path}", "--split=test"]) == 1
+    assert "preparing it failed with exit status 3" in capsys.readouterr().err
+    assert "--gin.PREPARE_SPLITS=('test',)" in commands[0]

@@ -17,6 +17,7 @@ FORMATS = {
 # Flags that mean nothing to the other formats.
 ONLY = {
     "revision": "hf",
+    "text_only": "hf",
     "like": "hf",
     "max_shard_size": "hf",
     "set": "t5x",

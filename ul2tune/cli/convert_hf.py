@@ -30,7 +30,7 @@ def import_model(options: argparse.Namespace) -> None:
         written then.
     """
     source = hf.open_model(
-        hub.folder(options.source, options.revision), text_only=options.text_only
+        hub.folder(options.source, options.revision), text_only=bool(options.text_only)
     )
     progress = ByteProgress("imported", source.num_bytes)
     step = options.step or 0

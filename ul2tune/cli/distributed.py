@@ -14,7 +14,7 @@ def initialize(options: argparse.Namespace) -> int:
       The index of this process: 0 where there is only one.
 
     Raises:
-      ValueError: if only some of the three flags are given.
+      ValueError: if only some of the three flags are given, or JAX finds no cluster.
     """
     flags = {
         "--coordinator_address": options.coordinator_address,
@@ -22,8 +22,14 @@ def initialize(options: argparse.Namespace) -> int:
         "--process_index": options.process_index,
     }
     given = [name for name, value in flags.items() if value is not None]
-    if options.multiprocess and not given:
-        jax.distributed.initialize()
+    if options.multiprocess:
+        try:
+            jax.distributed.initialize()
+        except ValueError as error:
+            raise ValueError(
+                f"--multiprocess: JAX finds no cluster here ({str(error).rstrip('.')}). Give "
+                f"{', '.join(flags)} instead."
+            ) from error
     elif given:
         missing = [name for name in flags if name not in given]
         if missing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import shutil
 from pathlib import Path
 
@@ -13,19 +14,21 @@ _IGNORE = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Copies gin/ and tasks/ into a new or empty folder.
+    """Copies gin/ and tasks/ into a folder that has neither.
 
     Raises:
-      ValueError: if one of them is already there.
+      ValueError: if one of them is already there, or DIR is a file.
     """
     target = Path(options.directory)
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"{target} is a file; name a folder.")
     for folder in _FOLDERS:
         if (target / folder).exists():
             raise ValueError(f"{target / folder} already exists; choose a folder without it.")
     for folder in _FOLDERS:
         shutil.copytree(project.project_root() / folder, target / folder, ignore=_IGNORE)
     print(f"Wrote {', '.join(f'{target / folder}' for folder in _FOLDERS)}. Next:\n")
-    print(f"  cd {target}")
+    print(f"  cd {shlex.quote(str(target))}")
     print("  ul2tune inspect --gin_file=recipes/demo_pretrain.gin   # look at the data")
     print("  ul2tune train --gin_file=recipes/demo_pretrain.gin     # train on it")
     print("\nYour own text: copy tasks/text.py, then set MIXTURE_OR_TASK_NAME and TASK_MODULES.")

@@ -21,11 +21,8 @@ def run(options: argparse.Namespace) -> None:
     if options.checkpoints:
         inspect_checkpoint.run(options)
         return
-    for flag in ("json", "all"):
-        if getattr(options, flag):
-            raise ValueError(f"--{flag} is about a checkpoint: name one.")
     config = launch.load(options, roots=ROOTS)
-    config.call(prepare_missing)
+    config.call(prepare_missing, splits=(options.split,))
     data = dataclasses.replace(config.call(FeedConfig), split=options.split, num_workers=0)
     mixture = manifest.read_mixture(data.data_dir, data.mixture)
     if options.task is not None and options.task not in mixture.tasks:

@@ -35,16 +35,10 @@ def run(options: argparse.Namespace) -> None:
     """Prints a table or JSON.
 
     Raises:
-      ValueError: for more than two checkpoints, flags of the other kind of inspection, or a path
-        that holds none.
+      ValueError: for more than two checkpoints, or a path that holds none.
     """
     if len(options.checkpoints) > 2:
         raise ValueError(f"One checkpoint, or two to compare; got {len(options.checkpoints)}.")
-    if options.gin_file or options.gin:
-        raise ValueError(
-            "Checkpoints are inspected as they are: leave out --gin_file and --gin.NAME=VALUE, or "
-            "leave out the checkpoints to inspect a mixture."
-        )
     jax.config.update("jax_platforms", "cpu")
     if len(options.checkpoints) == 1:
         view = checkpoint_view.open_view(options.checkpoints[0], everything=options.all)

@@ -85,7 +85,7 @@ def print_fill(feed: Feed, mixture: MixtureManifest, num_batches: int) -> None:
     for side in ("inputs", "targets", "rows"):
         if f"fill/{side}" in stats:
             print(f"{stats[f'fill/{side}']:7.2%}  of {side} positions are real tokens")
-    print(f"{stats['segments'] / stats['rows']:7.2f}  segments per row")
+    print(f"{stats['segments'] / max(1, stats['rows']):7.2f}  segments per row")
     print(f"{stats['truncated_examples']:7.0f}  examples were cut to TASK_FEATURE_LENGTHS")
     print("   segments   raw tokens  source")
     for name in feed.source_names:

@@ -9,8 +9,8 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from ul2tune.cli import extras, project
 from ul2tune.cli import options as options_lib
-from ul2tune.cli import project
 
 # Errors whose message is written for the user. Everything else is a bug and keeps its traceback.
 _USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.debug:
             traceback.print_exc()
         message = str(error) or type(error).__name__
+        if isinstance(error, ModuleNotFoundError):
+            message = f"{message}.{extras.remedy(error.name)}"
         print(f"ul2tune {options.command}: {message}", file=sys.stderr)
         return 1
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from difflib import get_close_matches
 
 DESCRIPTION = "From UL2 pretraining to instruction tuning: one program, launched by gin files."
@@ -27,6 +27,13 @@ COMMANDS = {
 # Formats of `import` and `export`.
 CONVERSIONS = ("hf", "t5x")
 GIN_COMMANDS = ("prepare", "train", "evaluate", "infer", "inspect")
+
+
+# Of `inspect`, when it is about a mixture.
+_MIXTURE_FLAGS = (
+    "--task", "--split", "--rows", "--batches", "--width", "--steps", "--against", "--report",
+    "--gin_file", "--gin_search_paths", "--print_config",
+)  # fmt: skip
 
 
 class UsageError(Exception):
@@ -54,24 +61,59 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         flags[name] = [flag for action in sub._actions for flag in action.option_strings]
     if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
         raise UsageError(f"There is no command {argv[0]!r}{_nearest(argv[0], COMMANDS)}.")
-    options, unknown = parser.parse_known_args(argv)
+    # argparse would take an unknown flag with a space in it for a positional argument.
+    bindings = [argument for argument in argv if argument.startswith("--gin.")]
+    options, unknown = parser.parse_known_args([a for a in argv if a not in bindings])
     if options.command is None:
         parser.print_help()
         raise SystemExit(2)
-    options.gin = []
+    if options.command not in GIN_COMMANDS:
+        unknown += bindings
     for argument in unknown:
-        name, _, value = argument.removeprefix("--gin.").partition("=")
-        if argument.startswith("--gin.") and options.command in GIN_COMMANDS:
-            if "=" not in argument:
-                raise UsageError(f"{argument} has no value: write {argument}=VALUE.")
-            options.gin.append((name, value))
-        else:
-            flag = argument.partition("=")[0]
-            hint = _nearest(flag, [*flags[options.command], "--gin.NAME=VALUE"])
-            if flag.lstrip("-").isupper():
-                hint = f" (did you mean '--gin.{flag.lstrip('-')}=…'?)"
-            raise UsageError(f"`ul2tune {options.command}` has no argument {argument!r}{hint}.")
+        flag = argument.partition("=")[0]
+        hint = _nearest(flag, [*flags[options.command], "--gin.NAME=VALUE"])
+        if flag.lstrip("-").isupper():
+            hint = f" (did you mean '--gin.{flag.lstrip('-')}=…'?)"
+        raise UsageError(f"`ul2tune {options.command}` has no argument {argument!r}{hint}.")
+    options.gin = [_binding(argument) for argument in bindings]
+    _check_all_count(options, {argument.partition("=")[0] for argument in argv})
     return options
+
+
+def _binding(argument: str) -> tuple[str, str]:
+    name, equals, value = argument.removeprefix("--gin.").partition("=")
+    if not equals:
+        raise UsageError(f"{argument} has no value: write {argument}=VALUE.")
+    return name, value
+
+
+def _check_all_count(options: argparse.Namespace, given: Collection[str]) -> None:
+    """Refuses flags that the other arguments leave without effect.
+
+    Raises:
+      UsageError: for the first of them.
+    """
+    what = f"`ul2tune {options.command}`"
+    if options.command == "inspect" and options.checkpoints:
+        gin = [f"--gin.{name}" for name, _ in options.gin]
+        for flag in (*_MIXTURE_FLAGS, *gin):
+            if flag in given:
+                raise UsageError(
+                    f"{what} shows checkpoints as they are: leave out {flag}, or leave out the "
+                    f"checkpoints to inspect a mixture."
+                )
+    elif options.command == "inspect":
+        for flag in ("--json", "--all"):
+            if flag in given:
+                raise UsageError(f"{flag} is about a checkpoint: name one.")
+        if "--report" in given and "--against" not in given:
+            raise UsageError("--report is about what is shared with a mixture: give --against.")
+    elif options.command == "evaluate" and not options.outputs and "--report" in given:
+        raise UsageError("--report is about outputs to average: name their folders.")
+    elif options.command in ("train", "evaluate", "infer") and options.multiprocess:
+        for flag in ("--coordinator_address", "--process_count", "--process_index"):
+            if flag in given:
+                raise UsageError(f"--multiprocess finds the cluster by itself: leave out {flag}.")
 
 
 def _gin_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,8 +136,8 @@ def _distributed_arguments(parser: argparse.ArgumentParser) -> None:
     _gin_arguments(parser)
     group = parser.add_argument_group("several processes")
     group.add_argument("--coordinator_address", metavar="HOST:PORT", help="of process 0")
-    group.add_argument("--process_count", type=int, metavar="N")
-    group.add_argument("--process_index", type=int, metavar="I")
+    group.add_argument("--process_count", type=_at_least(1), metavar="N")
+    group.add_argument("--process_index", type=_at_least(0), metavar="I")
     group.add_argument(
         "--multiprocess", action="store_true",
         help="join the cluster that JAX detects by itself (TPU pods, Slurm, Open MPI)",
@@ -133,18 +175,20 @@ def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", help="show only this task of the mixture")
     parser.add_argument("--split", default="train", help="which split (default: train)")
     parser.add_argument(
-        "--rows", type=int, default=2, metavar="N", help="rows to show (default: 2)"
+        "--rows", type=_at_least(0), default=2, metavar="N", help="rows to show (default: 2)"
     )
     parser.add_argument(
         "--batches",
-        type=int,
+        type=_at_least(1),
         default=50,
         metavar="N",
         help="batches to measure fill on (default: 50)",
     )
-    parser.add_argument("--width", type=int, default=100, help="columns of text (default: 100)")
     parser.add_argument(
-        "--steps", type=int, metavar="N",
+        "--width", type=_at_least(1), default=100, help="columns of text (default: 100)"
+    )
+    parser.add_argument(
+        "--steps", type=_at_least(1), metavar="N",
         help="training steps to count epochs for (default: TRAIN_STEPS of the gin files)",
     )  # fmt: skip
     parser.add_argument(
@@ -165,7 +209,9 @@ def _demo_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _init_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", metavar="DIR", help="a new or empty folder")
+    parser.add_argument(
+        "directory", metavar="DIR", help="a folder without gin/ and tasks/; made if it is not there"
+    )
 
 
 def _import_arguments(parser: argparse.ArgumentParser) -> None:
@@ -182,7 +228,7 @@ def _import_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--revision", metavar="REV", help="hf: branch, tag or commit")
     parser.add_argument(
-        "--text_only", action="store_true",
+        "--text_only", action="store_true", default=None,
         help="hf: leave behind the part of T5Gemma 2 that sees images, which is refused otherwise",
     )  # fmt: skip
     parser.add_argument(
@@ -231,7 +277,9 @@ def _merge_arguments(parser: argparse.ArgumentParser) -> None:
         "checkpoints", nargs="+", metavar="CHECKPOINT", help="MODEL_DIRs or steps' folders"
     )
     parser.add_argument("model_dir", metavar="MODEL_DIR", help="a new or empty folder")
-    parser.add_argument("--last", type=int, metavar="K", help="the newest K of one MODEL_DIR")
+    parser.add_argument(
+        "--last", type=_at_least(1), metavar="K", help="the newest K of one MODEL_DIR"
+    )
     parser.add_argument("--weights", metavar="W,…", help="a number for each checkpoint")
     parser.add_argument("--base", metavar="CHECKPOINT", help="what the checkpoints began as")
     parser.add_argument(
@@ -266,6 +314,19 @@ _ARGUMENTS = {
     "demo": _demo_arguments,
     "init": _init_arguments,
 }
+
+
+def _at_least(minimum: int) -> Callable[[str], int]:
+    """The type of a count."""
+
+    def count(text: str) -> int:
+        value = int(text)
+        if value < minimum:
+            raise argparse.ArgumentTypeError(f"{value} must be at least {minimum}")
+        return value
+
+    count.__name__ = "int"  # argparse names it in its errors
+    return count
 
 
 def _nearest(name: str, known: Sequence[str] | dict) -> str:
