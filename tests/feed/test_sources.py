@@ -48,6 +48,27 @@ def test_no_decoder_segment_is_without_an_encoder_segment(tmp_path):
         Feed(config_of(tmp_path, "lm"))
 
 
+@pytest.mark.parametrize(
+    ("packing", "lengths", "message"),
+    [
+        ("balanced", {"inputs": 256, "targets": 40}, "too small for denoiser 'wide'"),
+        ("none", {"inputs": 900, "targets": 900}, "'wide' needs .* sentinels"),
+    ],
+)
+def test_a_denoiser_of_rate_zero_needs_no_room_and_no_sentinels(
+    tmp_path, packing, lengths, message
+):
+    wide = Denoiser(name="wide", kind="span", mean_span=1.0, rate=0.5)
+    narrow = Denoiser(name="narrow", kind="span", mean_span=8.0, rate=0.15)
+    for rate, name in ((0.0, "off"), (1.0, "on")):
+        noise = UL2Config(denoisers=(wide, narrow), rates=(rate, 1.0))
+        prepared.write(tmp_path, name, [prepared.Task(name=name, examples=TEXTS, noise=noise)])
+    with Feed(config_of(tmp_path, "off", feature_lengths=lengths, packing=packing)) as feed:
+        assert next(feed)["decoder_loss_weights"].any()
+    with pytest.raises(ValueError, match=message):
+        Feed(config_of(tmp_path, "on", feature_lengths=lengths, packing=packing))
+
+
 def test_a_language_model_without_room_for_inputs_gets_targets_alone(tmp_path):
     """As SeqIO's LM converter does: every position is text or its EOS, and trained on."""
     causal = prepared.Task(name="lm", examples=TEXTS, noise=preset("causal_lm"))

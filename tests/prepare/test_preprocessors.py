@@ -1,5 +1,7 @@
 """The UL2 noise in plain SeqIO: `get_dataset`, feature converters, seeds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import seqio
@@ -152,6 +154,19 @@ def test_too_few_sentinels_is_an_error_when_the_dataset_is_built(name, words):
     )
     with pytest.raises(ValueError, match="sentinels"):
         rows(task, seed=0)
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_a_denoiser_of_rate_zero_needs_no_room_and_no_sentinels(name, words, rate):
+    """X1 takes more sentinels than there are; without it the others come through."""
+    config = replace(preset("ul2"), rates=(1, 1, 1, rate, 1, 1, 1))
+    vocabulary = ByteVocabulary(extra_ids=20)
+    task = register_text_task(name, words, format="jsonl", vocabulary=vocabulary, objective=config)
+    if rate:
+        with pytest.raises(ValueError, match="'X1' needs 31 sentinels"):
+            rows(task, seed=0)
+    else:
+        assert len(rows(task, seed=0)) > 10
 
 
 def test_cut_uses_up_the_stream_in_order():

@@ -53,10 +53,10 @@ class Pending:
         )
         self._longest, self._most = None, config.max_segment_tokens
         if config.packing == "none":
-            self._longest = [
-                np.array([longest_in_row(noise, d, config) for d in range(len(noise.names))])
-                for noise in sources.noises
-            ]
+            self._longest = [np.zeros(len(noise.names), np.int64) for noise in sources.noises]
+            for noise, longest in zip(sources.noises, self._longest, strict=True):
+                for number in noise.config.drawn:
+                    longest[number] = longest_in_row(noise, number, config)
             self._most = max((int(longest.max()) for longest in self._longest), default=0)
 
     def keys(self, rows: np.ndarray, counters: np.ndarray) -> np.ndarray:

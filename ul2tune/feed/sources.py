@@ -249,8 +249,10 @@ def _check_features(task: manifest.TaskManifest, text_feature: str, config: Feed
 
 
 def _check_room(task: str, noise: UL2Noise, config: FeedConfig) -> None:
-    """Every denoiser must fit its shortest segment into an empty row, and have its sentinels."""
-    for number, denoiser in enumerate(noise.config.denoisers):
+    """Every denoiser that is drawn must fit its shortest segment into an empty row, and have its
+    sentinels."""
+    for number in noise.config.drawn:
+        denoiser = noise.config.denoisers[number]
         name, bare = denoiser.name, denoiser.mode is None and not noise.config.inputs_eos
         if config.two_sided and bare and denoiser.kind == "causal":
             raise ValueError(

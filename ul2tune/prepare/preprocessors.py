@@ -65,8 +65,10 @@ class UL2Preprocessor:
     ) -> tf.data.Dataset:
         noise = self._bind(output_features)
         names, inputs_length, targets_length = self._lengths(sequence_length)
-        numbers = range(len(self.config.denoisers))
-        most_D = np.array([noise.max_raw(d, inputs_length, targets_length) for d in numbers])
+        # What is never drawn need not fit, and does not count as the shortest.
+        most_D = np.full(len(self.config.denoisers), np.iinfo(np.int64).max)
+        for number in self.config.drawn:
+            most_D[number] = noise.max_raw(number, inputs_length, targets_length)
 
         def corrupt(values: np.ndarray, seed: np.ndarray):
             key = rng.fold_in(int(seed[0]), int(seed[1]))
@@ -117,7 +119,7 @@ def cut_and_corrupt(
       values: int32 [T], documents back to back.
       key: uint64 scalar; the result is a pure function of it and `values`.
       noise: the denoisers.
-      most_D: the longest segment of each denoiser.
+      most_D: the longest segment of each denoiser that may be drawn.
       min_tokens: a shorter last segment is dropped.
 
     Returns:
