@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from ul2tune.cli import extras
+
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
 CONSTRAINTS = (ROOT / "constraints.txt").read_text()
 
 
@@ -68,10 +71,27 @@ def test_constraints_hold_names_versions_and_markers_only():
 
 def test_every_direct_dependency_is_pinned():
     wanted = [*PROJECT["dependencies"]]
-    for extra in ("prepare", "eval", "report", "test", "tpu"):
-        wanted += PROJECT["optional-dependencies"][extra]
-    names = {re.split(r"[\[<>=; ]", item)[0].lower().replace("_", "-") for item in wanted}
-    assert names - set(pinned()) == set()
+    for extra, items in EXTRAS.items():
+        wanted += items if extra not in ("beam", "all") else []
+    assert {_name(item) for item in wanted} - set(pinned()) == set()
+
+
+def test_the_beam_extra_cannot_be_pinned_with_the_rest():
+    """Its sentencepiece is another one; otherwise it would belong into the constraints."""
+    (own,) = (item for item in EXTRAS["beam"] if _name(item) == "sentencepiece")
+    assert own.partition("==")[2] not in pinned()["sentencepiece"]
+
+
+def test_every_package_of_an_extra_is_named_where_it_is_missing():
+    modules = {"pyyaml": "yaml"}
+    core = {_name(item) for item in PROJECT["dependencies"]}
+    for extra in set(extras.EXTRAS.values()) | {"prepare", "beam", "eval", "hf", "report"}:
+        for name in {_name(item) for item in EXTRAS[extra]} - core:
+            assert extras.EXTRAS[modules.get(name, name.replace("-", "_"))] == extra
+
+
+def _name(requirement: str) -> str:
+    return re.split(r"[\[<>=; ]", requirement)[0].lower().replace("_", "-")
 
 
 def test_pins_are_for_both_generations_of_jax():
