@@ -8,6 +8,7 @@ import pytest
 MODULES = (
     "chunks",
     "denoise",
+    "packing",
     "pivots",
     "policies",
     "ragged",

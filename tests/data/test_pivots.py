@@ -47,6 +47,13 @@ def test_uniform_cut_reaches_every_place_of_its_range(rate, low, high):
     assert np.unique(drawn).tolist() == list(range(low, high + 1))
 
 
+def test_truncation_moves_the_mean_as_documented():
+    keys, lengths_N = rng.fold_in(1, np.arange(50_000)), np.full(50_000, 1000)
+    for std, mean in ((0.1, 0.25), (0.25, 0.32), (0.5, 0.43)):
+        drawn = pivots.draw_prefixes(keys, lengths_N, 0.25, "truncated_normal", std)
+        assert abs((1 - drawn / 1000).mean() - mean) < 0.005
+
+
 def test_truncated_normal_spreads_as_asked():
     arguments = (rng.fold_in(1, np.arange(20_000)), np.full(20_000, 1000), 0.25, "truncated_normal")
     narrow = pivots.draw_prefixes(*arguments, 0.05)

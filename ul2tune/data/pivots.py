@@ -6,6 +6,9 @@ One knob, the mean fraction of tokens to predict `rate`, and three ways to place
     fixed              always at the mean
     truncated_normal   normal around the mean, redrawn until inside the segment
 
+Truncation moves a normal's mean away from `rate` and towards the middle, the more the wider it is:
+for `rate` .25 the mean fraction is .25 with a standard deviation of .1, .32 with .25, .43 with .5.
+
 Segments of two tokens and more have at least one token on each side; of shorter ones nothing is
 predicted. Axes: ``N`` segments.
 
@@ -70,7 +73,7 @@ def draw_prefixes(
     Args:
       keys_N: uint64 key per segment.
       lengths_N: tokens of each segment.
-      rate: mean fraction of tokens to predict, in (0, 1).
+      rate: mean fraction of tokens to predict, in (0, 1); of a normal, before it is truncated.
       pivot: see the top of the file.
       std: for "truncated_normal": standard deviation as a fraction of the segment.
 

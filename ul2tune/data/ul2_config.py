@@ -30,7 +30,8 @@ class Denoiser:
       name: how errors, logs and per-source losses call it.
       kind: "span" hides several spans; "prefix" hides everything after a cut; "causal" hides all.
       rate: fraction of tokens to predict. "prefix": its mean over segments (UL2's S is .25, T5's
-        prefix_lm .5). "causal": always 1.
+        prefix_lm .5); with a "truncated_normal" pivot the mean before truncation, from which a wide
+        one departs (`data/pivots.py`). "causal": always 1.
       mean_span: mean tokens of a hidden span ("span" only).
       mode: the mode announced at the start of the inputs ("R", "S", "X"), or None.
       placement: where the spans lie ("span" only). "tail": T5's, a segment always starts kept and

@@ -37,8 +37,10 @@ PRESETS: Mapping[str, UL2Config] = MappingProxyType(
         # UL2: Unifying Language Learning Paradigms (Tay et al. 2022, arXiv:2205.05131), Table 1,
         # all seven equally often. S is the table's (mean L/4, rate .25, 1 span).
         "ul2": UL2Config(denoisers=(_R1, _R2, _prefix("S", 0.25, "S"), _X1, _X2, _X3, _X4)),
-        # The same denoisers as community SeqIO runs mix them (R .4, X .4, S .2), with S as in
-        # the paper's appendix 9.2 code, which is T5's prefix_lm (cut anywhere).
+        # The same denoisers as the SeqIO task files of community T5X runs mix them, Finnish-NLP's
+        # and those after them: `rates=[.4/2]*2 + [.4/4]*4 + [.2]` (R .4, X .4, S .2), for which
+        # they name section 4.5 of the paper. S is that of the paper's appendix 9.2 code, which is
+        # T5's prefix_lm (cut anywhere).
         "ul2_community": UL2Config(
             denoisers=(_R1, _R2, _X1, _X2, _X3, _X4, _prefix("S", 0.5, "S")),
             rates=(0.2, 0.2, 0.1, 0.1, 0.1, 0.1, 0.2),
@@ -55,8 +57,8 @@ PRESETS: Mapping[str, UL2Config] = MappingProxyType(
             ),
             rates=(0.25, 0.125, 0.125, 0.5),
         ),
-        # T5Gemma 2 (Google 2025): (3, .15) (12, .5) (32, .15) (32, .5) and (3L/4, .75, 1 span) at
-        # 1:1:1:1:4; the report mentions no mode tokens.
+        # T5Gemma 2 (Zhang et al. 2025, arXiv:2512.14856): (3, .15) (12, .5) (32, .15) (32, .5) and
+        # (3L/4, .75, 1 span) at 1:1:1:1:4; the report mentions no mode tokens.
         "t5gemma2": UL2Config(
             denoisers=(
                 _span("span_3_15", 3.0, 0.15, None),
