@@ -82,6 +82,9 @@ def test_remat_computes_again_what_it_says():
 
     none, dots, full = (products(remat=name) for name in ("none", "dots", "full"))
     assert none < dots < full
+    # An attention that saves memory itself is not computed again, only what is between products.
+    none, dots = (products(remat=name, attention="chunked") for name in ("none", "dots"))
+    assert none == dots
 
 
 @pytest.mark.parametrize(

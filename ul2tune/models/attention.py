@@ -39,7 +39,7 @@ def attend(
     query_BLHA: jax.Array,
     key_BSKA: jax.Array,
     value_BSKA: jax.Array,
-    bias_HW: jax.Array | None,
+    bias: jax.Array | None,
     visibility: Visibility,
     implementation: Implementation,
     *,
@@ -51,7 +51,7 @@ def attend(
       query_BLHA: queries; any scaling is in them.
       key_BSKA: keys; K divides H, see `grouped`.
       value_BSKA: values. Attention dropout is in them, see :class:`MultiHeadAttention`.
-      bias_HW: bias by distance, see `relative_bias.by_distance`.
+      bias: by distance [H, W], see `relative_bias.by_distance`, or what :func:`spread` made of it.
       visibility: who sees whom.
       implementation: how to compute it.
       softcap: bounds the products: ``cap * tanh(q k^T / cap)`` (Gemma 2).
@@ -61,14 +61,22 @@ def attend(
     """
     if implementation.name == "chunked":
         how = chunked_attention.How(chunk_tokens=implementation.chunk_tokens, softcap=softcap)
-        return chunked_attention.attend(query_BLHA, key_BSKA, value_BSKA, bias_HW, visibility, how)
-    if bias_HW is not None:
-        bias_BHLS = relative_bias.toeplitz(bias_HW, query_BLHA.shape[1])[None]
-    else:
-        bias_BHLS = None
+        return chunked_attention.attend(query_BLHA, key_BSKA, value_BSKA, bias, visibility, how)
+    bias_BHLS = None if bias is None else spread(bias, query_BLHA.shape[1], implementation)[None]
     if implementation.name == "cudnn":
         return _cudnn(query_BLHA, key_BSKA, value_BSKA, bias_BHLS, visibility, softcap)
     return xla(query_BLHA, key_BSKA, value_BSKA, bias_BHLS, visibility.mask(), softcap)
+
+
+def spread(bias: jax.Array, length: int, implementation: Implementation) -> jax.Array:
+    """Returns the bias as the implementation reads it: [H, L, S], or by distance for "chunked".
+
+    Layers that share their bias share this work, and that of its gradient, if it is done before
+    them; a bias that is spread stays as it is.
+    """
+    if implementation.name == "chunked" or bias.ndim == 3:
+        return bias
+    return relative_bias.toeplitz(bias, length)
 
 
 def xla(
@@ -154,14 +162,14 @@ class MultiHeadAttention(nnx.Module):
         self,
         x_BLD: jax.Array,
         source_BSD: jax.Array,
-        bias_HW: jax.Array | None,
+        bias: jax.Array | None,
         visibility: Visibility,
         implementation: Implementation,
         dropout: tuple[float, jax.Array | None] = (0.0, None),
     ) -> jax.Array:
         """Returns what every position of `x_BLD` reads from `source_BSD`, [B, L, D].
 
-        `dropout` is a rate and a key. T5X drops attention weights with one mask [B, H, 1, S] for
+        `bias` is as in :func:`attend`. `dropout` is a rate and a key. T5X drops attention weights with one mask [B, H, 1, S] for
         all queries; that is the same as scaling the values, which every implementation can do.
         """
         value_BSHA = self.heads(source_BSD, self.value)
@@ -170,7 +178,7 @@ class MultiHeadAttention(nnx.Module):
             self.heads(x_BLD, self.query),
             self.heads(source_BSD, self.key),
             value_BSHA if mask_BSH is None else drop(value_BSHA, mask_BSH[..., None]),
-            bias_HW,
+            bias,
             visibility,
             implementation,
         )

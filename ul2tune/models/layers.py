@@ -1,6 +1,6 @@
 """What the blocks are made of: parameters with logical axes, products, norm, dropout, feed-forward.
 
-Axes: B batch, L length, D model, F mlp.
+Axes: B batch, L length, D model, F mlp; of a product of matrices M rows, D and F columns.
 """
 
 from __future__ import annotations
@@ -82,10 +82,35 @@ def linear(
     """
     rows, columns = x.shape[: x.ndim - num_in], kernel.shape[num_in:]
     size = math.prod(kernel.shape[:num_in])
-    y = x.reshape(-1, size) @ kernel.astype(x.dtype).reshape(size, -1)
+    y = _product(x.reshape(-1, size), kernel.reshape(size, -1))
     if bias is not None:
         y += bias.astype(x.dtype).reshape(1, -1)
     return y.reshape(*rows, *columns)
+
+
+@jax.custom_vjp
+def _product(x_MD: jax.Array, kernel_DF: jax.Array) -> jax.Array:
+    """``x @ kernel`` in the dtype of `x`.
+
+    NUMERICS: the kernel's gradient comes out of its product in the kernel's own float32. By JAX's
+    rule it would be rounded to the dtype of `x` first, and then summed over devices in it.
+    """
+    return x_MD @ kernel_DF.astype(x_MD.dtype)
+
+
+def _product_forward(x_MD: jax.Array, kernel_DF: jax.Array) -> tuple[jax.Array, Any]:
+    # Not `_product` itself: a remat policy has to see the product.
+    return x_MD @ kernel_DF.astype(x_MD.dtype), (x_MD, kernel_DF)
+
+
+def _product_backward(residuals: Any, grad_MF: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x_MD, kernel_DF = residuals
+    grad_MD = jnp.einsum("MF,DF->MD", grad_MF, kernel_DF.astype(x_MD.dtype))
+    grad_DF = jnp.einsum("MD,MF->DF", x_MD, grad_MF, preferred_element_type=kernel_DF.dtype)
+    return grad_MD, grad_DF
+
+
+_product.defvjp(_product_forward, _product_backward)
 
 
 def rms_norm(x_BLD: jax.Array, scale_D: jax.Array, eps: float) -> jax.Array:

@@ -108,6 +108,13 @@ class T5Config:
         """Returns the initialised model."""
         return T5(self, key)
 
+    @property
+    def how(self) -> attention.Implementation:
+        """How attention is computed."""
+        return attention.Implementation(
+            name=self.attention, chunk_tokens=self.attention_chunk_tokens
+        )
+
     def num_layers(self, *, decoder: bool) -> int:
         return self.num_decoder_layers if decoder else self.num_encoder_layers
 
@@ -155,7 +162,7 @@ class Block(nnx.Module):
     def __call__(
         self,
         x_BLD: jax.Array,
-        bias_HW: jax.Array,
+        bias: jax.Array,
         visibility: Visibility,
         key: jax.Array | None,
         cross: tuple[jax.Array, Visibility] | None,
@@ -164,19 +171,17 @@ class Block(nnx.Module):
 
         Args:
           x_BLD: the residual stream before it.
-          bias_HW: bias of the self-attention by distance.
+          bias: of the self-attention, see `attention.attend`.
           visibility: of the self-attention.
           key: turns dropout on.
           cross: the encoder's output [B, S, D] and who sees what of it; None in the encoder.
         """
         keys = _split(key, 3)
-        how = attention.Implementation(
-            name=self.config.attention, chunk_tokens=self.config.attention_chunk_tokens
-        )
+        how = self.config.how
         x_BLD = self.add(
             x_BLD,
             self.self_attention_norm,
-            lambda y, dropout: self.self_attention(y, y, bias_HW, visibility, how, dropout),
+            lambda y, dropout: self.self_attention(y, y, bias, visibility, how, dropout),
             keys[0],
         )
         if cross is not None:
@@ -201,9 +206,10 @@ class Stack(nnx.Module):
         if not config.per_layer_relative_bias:
             self.relative_bias = _bias_table(config, keys[1])
 
-    def bias_HW(self, block: Block, length: int) -> jax.Array:
-        """The bias by distance of a block's self-attention over `length` positions."""
-        owner = block if self.config.per_layer_relative_bias else self
+    def bias_HW(self, block: Block | None, length: int) -> jax.Array:
+        """The bias by distance of a block's self-attention over `length` positions; without a
+        block, of those that share theirs."""
+        owner: Any = block if self.config.per_layer_relative_bias else self
         return relative_bias.by_distance(
             owner.relative_bias[...],
             length,
@@ -232,10 +238,16 @@ class Stack(nnx.Module):
         rate, (first, inner, last) = self.config.dropout_rate, _split(key, 3)
         num_layers = self.config.num_layers(decoder=self.decoder)
         keys_N = None if inner is None else jax.random.split(inner, num_layers)
-        length = x_BLD.shape[1]
+        length, own = x_BLD.shape[1], self.config.per_layer_relative_bias
+
+        def spread(block: Block | None) -> jax.Array:
+            return attention.spread(self.bias_HW(block, length), length, self.config.how)
+
+        shared = None if own else spread(None)
 
         def step(x_BLD: jax.Array, block: Block, key: jax.Array | None) -> jax.Array:
-            return block(x_BLD, self.bias_HW(block, length), visibility, key, cross)
+            bias = spread(block) if shared is None else shared
+            return block(x_BLD, bias, visibility, key, cross)
 
         x_BLD = self.fold(step, drop_channels(x_BLD, (rate, first)), keys_N)
         return drop_channels(self.norm(x_BLD), (rate, last))

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ul2tune.models import layers
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_kernels_gradient_is_not_rounded_to_the_dtype_of_the_activations(dtype):
+    keys = jax.random.split(jax.random.key(0), 3)
+    x_BLD = jax.random.normal(keys[0], (3, 40, 6), dtype)
+    kernel_DHA = jax.random.normal(keys[1], (6, 2, 5))
+    weight_BLHA = jax.random.normal(keys[2], (3, 40, 2, 5), dtype)
+
+    def weighed(x_BLD, kernel_DHA):
+        y_BLHA = layers.linear(x_BLD, kernel_DHA, 1)
+        assert y_BLHA.dtype == dtype
+        return jnp.sum((y_BLHA * weight_BLHA).astype(jnp.float32))
+
+    x_grad, kernel_grad = jax.grad(weighed, argnums=(0, 1))(x_BLD, kernel_DHA)
+    assert (x_grad.dtype, kernel_grad.dtype) == (dtype, jnp.float32)
+    x, weight = (np.asarray(value, np.float64) for value in (x_BLD, weight_BLHA))
+    expected = np.einsum("bld,blha->dha", x, weight)
+    np.testing.assert_allclose(kernel_grad, expected, rtol=1e-5, atol=1e-5)
+    rounded_DHA = np.asarray(kernel_DHA.astype(dtype), np.float64)
+    expected = np.einsum("blha,dha->bld", weight, rounded_DHA)
+    np.testing.assert_allclose(
+        np.asarray(x_grad, np.float64), expected, rtol=1e-2 if dtype == "bfloat16" else 1e-5, atol=1e-5
+    )  # fmt: skip
