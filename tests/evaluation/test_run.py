@@ -189,6 +189,17 @@ def test_means_over_examples_tasks_and_categories_differ():
     assert table["categories"]["c1"]["exact_match"] == pytest.approx(200 / 3)
     assert table["tasks"]["t1"] == {"num_examples": 2, "exact_match": 100.0, "mean_length": 2.0}
     assert table["baselines"] == {"copy_input": {"num_examples": 4, "exact_match": 100.0}}
+    assert [line.split() for line in report.lines(table)[1:]] == [
+        ["t1", "2", "100.0", "–"],
+        ["t2", "1", "0.0", "100.0"],
+        ["t3", "1", "0.0", "–"],
+        ["baseline", "copy_input", "4", "100.0", "–"],
+        ["mean", "over", "tasks", "33.3", "100.0"],
+        ["all", "examples", "4", "50.0", "100.0"],
+        report.lines(table)[-1].split(),
+    ]
+    assert report.lines(table)[0].split() == ["percent", "n", "exact_match", "rank_accuracy_sum"]
+    assert "4 prompts 0 were cut" in report.lines(table)[-1]
 
 
 def test_scores_spread_over_the_prompts_of_a_task():

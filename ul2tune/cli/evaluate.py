@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 
+import jax
+
 from ul2tune.cli import distributed, launch
 from ul2tune.cli.prepared import prepare_missing
-from ul2tune.evaluation import averages
+from ul2tune.evaluation import averages, report
 from ul2tune.evaluation.report import write_atomically
 from ul2tune.evaluation.run import evaluate
 
@@ -22,7 +24,11 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError("--tasks is about outputs to average: name their folders.")
     config = launch.load(options, roots=ROOTS)
     config.call(prepare_missing, process_index=distributed.initialize(options))
-    config.call(evaluate)
+    table = config.call(evaluate)
+    if jax.process_index() == 0:
+        output_dir = config.arguments(evaluate)["output_dir"]
+        print("\n".join(report.lines(table)))
+        print(f"Wrote predictions.jsonl and metrics.json to {output_dir}.")
 
 
 def _average(options: argparse.Namespace) -> None:

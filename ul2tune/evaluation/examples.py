@@ -181,14 +181,21 @@ def vocabulary_of(mixture: str, data_dir: str) -> Vocabulary:
     return _one_vocabulary(_any_splits(mixture, data_dir), data_dir)
 
 
-def prompts_end_with_eos(mixture: str, data_dir: str) -> bool:
+def prompts_end_with_eos(mixture: str, data_dir: str, override: bool | None = None) -> bool:
     """Whether the tasks of a mixture end their inputs with the end of sequence, as T5's do; those
     of decoder-only models usually end the targets alone.
+
+    Args:
+      mixture: its name.
+      data_dir: where it was prepared.
+      override: the answer, for who knows better; nothing is read then.
 
     Raises:
       FileNotFoundError: if the mixture is not prepared.
       ValueError: if its tasks differ.
     """
+    if override is not None:
+        return override
     endings: dict[bool, str] = {}
     with contextlib.closing(Readers()) as readers:
         for entry in _any_splits(mixture, data_dir):

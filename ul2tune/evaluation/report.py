@@ -26,6 +26,10 @@ from ul2tune.evaluation.answer import Answer, judge
 from ul2tune.evaluation.examples import EvalExample, EvalSet
 from ul2tune.metrics.spread import spread
 
+# With more tasks than these, people are shown categories instead.
+_MAX_TASKS_SHOWN = 30
+_MAX_NAME = 40
+
 
 def summarize(answers: Sequence[Answer], eval_set: EvalSet, names: Sequence[str]) -> dict[str, Any]:
     """The table of `metrics.json`: overall, categories, tasks, baselines without a model."""
@@ -62,6 +66,33 @@ def summarize(answers: Sequence[Answer], eval_set: EvalSet, names: Sequence[str]
         "data_fingerprints": dict(eval_set.fingerprints),
         "vocabulary": eval_set.vocabulary.fingerprint,
     }
+
+
+def lines(table: Mapping[str, Any]) -> list[str]:
+    """The main numbers of :func:`summarize`, in percent, as text."""
+    overall = table["overall"]
+    names = [name for name in overall if name != "num_examples"]
+    groups_shown = table["tasks"]
+    if len(groups_shown) > _MAX_TASKS_SHOWN:
+        groups_shown = table["categories"]
+    rows = dict(groups_shown) if len(groups_shown) <= _MAX_TASKS_SHOWN else {}
+    rows |= {f"baseline {name}": scores for name, scores in table["baselines"].items()}
+    rows |= {"mean over tasks": table["mean_over_tasks"], "all examples": overall}
+    label = min(max(map(len, rows)), _MAX_NAME)
+    widths = [max(len(name), 5) for name in names]
+    head = "  ".join(f"{name:>{width}}" for name, width in zip(names, widths))
+    text = [f"{'percent':<{label}}  {'n':>6}  {head}"]
+    for row, scores in rows.items():
+        shown = row if len(row) <= label else row[: label - 1] + "…"
+        values = (f"{scores[name]:.1f}" if name in scores else "–" for name in names)
+        cells = "  ".join(f"{value:>{width}}" for value, width in zip(values, widths))
+        text.append(f"{shown:<{label}}  {scores.get('num_examples', ''):>6}  {cells}")
+    number = overall["num_examples"]
+    text.append(
+        f"Of {number} prompts {table['num_truncated']} were cut to their length, of {number} "
+        f"answers {table['num_unfinished']} did not end within the longest allowed."
+    )
+    return text
 
 
 def write(output_dir: str | Path, answers: Sequence[Answer], table: Mapping[str, Any]) -> None:

@@ -201,10 +201,13 @@ def answer_all(predictor: Predictor, eval_set: EvalSet, eval: EvalConfig) -> lis
     progress.close()
     written = {example.name: ids for example, ids in zip(generated, tokens, strict=True)}
     answers = []
+    progress = Progress("score", len(asked), "answers", enabled=jax.process_index() == 0)
     for example, ranking in zip(asked, rankings, strict=True):
         ids = written.get(example.name)
         text = "" if ids is None else eval_set.vocabulary.decode(ids).strip()
         answer = judge(example, text, ranking.choices, eval.metrics, ranking.priors)
         finished = ids is None or eval_set.vocabulary.info.eos_id in ids
         answers.append(dataclasses.replace(answer, finished=finished))
+        progress.advance(1)
+    progress.close()
     return answers

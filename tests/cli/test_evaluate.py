@@ -1,0 +1,77 @@
+"""`ul2tune evaluate` and `infer` as one calls them, on a tiny model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.decoding import tiny
+from tests.evaluation import prepared
+from ul2tune.checkpoints.manager import CheckpointManager
+from ul2tune.cli import main as cli
+
+FIELDS = ("vocab_size", "d_model", "d_kv", "d_ff", "num_heads", "num_encoder_layers", "dtype")
+
+
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory) -> list[str]:
+    """Data, a checkpoint, and the flags that name them."""
+    folder = tmp_path_factory.mktemp("all")
+    prepared.write(folder / "data")
+    manager = CheckpointManager(folder / "model" / "checkpoints", keep_last=1)
+    manager.save(3, {"params": tiny.params()}, {})
+    manager.close()
+    values = {f.name: getattr(tiny.MODEL, f.name) for f in dataclasses.fields(tiny.MODEL)}
+    lines = [f"  {name} = {values[name]!r}" for name in (*FIELDS, "num_decoder_layers")]
+    (folder / "model.gin").write_text(
+        "from __gin__ import dynamic_registration\nfrom ul2tune.models import t5\n"
+        "MODEL = @t5.T5Config()\nt5.T5Config:\n  dropout_rate = %DROPOUT_RATE\n"
+        + "\n".join(lines)
+        + "\n"
+    )
+    macros = {
+        "MIXTURE_OR_TASK_NAME": "instructions",
+        "DATA_DIR": str(folder / "data"),
+        "CHECKPOINT_PATH": str(folder / "model"),
+        "MAX_DECODE_LENGTH": 4,
+    }
+    bindings = [f"--gin.{name}={value!r}" for name, value in macros.items()]
+    return [f"--gin_file={folder / 'model.gin'}", *bindings]
+
+
+def test_evaluate_prints_its_numbers(flags, tmp_path, capfd):
+    output = tmp_path / "out"
+    own = [
+        "--gin_file=runs/evaluate.gin",
+        "--gin.TASK_MODULES=()",
+        f"--gin.EVAL_OUTPUT_DIR={str(output)!r}",
+        "--gin.EVAL_INPUTS_LENGTH=32",
+    ]
+    assert cli.main(["evaluate", *flags, *own]) == 0
+    out, err = capfd.readouterr()
+    table = json.loads((output / "metrics.json").read_text())
+    rows = {line.split("  ")[0]: line.split() for line in out.splitlines()}
+    assert rows["first"][1] == "7"
+    assert rows["all examples"][2] == "14"
+    assert rows["all examples"][3:] == [
+        f"{value:.1f}" for name, value in table["overall"].items() if name != "num_examples"
+    ]
+    assert f"Of 14 prompts {table['num_truncated']} were cut" in out
+    assert table["num_truncated"] > 0
+    assert f"metrics.json to {output}." in out
+    assert "score: 14/14 answers" in err
+
+
+def test_infer_ends_prompts_as_the_data_does(flags, tmp_path):
+    source = tmp_path / "prompts"
+    source.write_text('{"prompt": "a", "id": "x"}\n')
+    for name, more in (("derived", []), ("told", ["--gin.INFER_APPEND_EOS=False"])):
+        output = tmp_path / f"{name}.jsonl"
+        paths = [f"--gin.INFER_INPUT={str(source)!r}", f"--gin.INFER_OUTPUT={str(output)!r}"]
+        assert cli.main(["infer", *flags, "--gin_file=runs/infer.gin", *paths, *more]) == 0
+        assert json.loads(output.read_text())["id"] == "x"
+        settings = json.loads(Path(f"{output}.settings.json").read_text())
+        assert settings["append_eos"] == (name == "derived")
