@@ -184,3 +184,20 @@ def test_the_gin_file_of_any_model_means_that_model(preset: str, tmp_path: Path)
     expected = model(f"models/{preset}.gin")
     (tmp_path / "model.gin").write_text(imported.gin_text(expected, "here"))
     assert model(str(tmp_path / "model.gin")) == expected
+
+
+@pytest.mark.parametrize(
+    ("recipe", "preset"), [("opt_iml", "qwen3_0_6b"), ("t5_ul2r", "t5_1_0_small")]
+)
+def test_the_gin_file_replaces_the_model_of_a_recipe(recipe: str, preset: str, tmp_path: Path):
+    def model(*files: str) -> object:
+        macros = [("MODEL_DIR", "x"), ("INITIAL_CHECKPOINT_PATH", "y"), ("DROPOUT_RATE", "0.0")]
+        config = gin_config.load(files, macros, roots=(prepare_missing, train))
+        return config.arguments(train)["model"]
+
+    data = ["data/ul2r_own.gin", "optim/adafactor_ul2r.gin", "runs/continue.gin"]
+    data = [f"models/{preset}.gin", *data]
+    (tmp_path / "values.gin").write_text("TRAIN_STEPS_RELATIVE = 1\n")
+    expected = model(*data, str(tmp_path / "values.gin"))
+    (tmp_path / "model.gin").write_text(imported.gin_text(expected, "here"))
+    assert model(f"recipes/{recipe}.gin", str(tmp_path / "model.gin")) == expected

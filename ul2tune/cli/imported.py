@@ -64,6 +64,7 @@ def new_model_dir(
 def gin_text(config: Any, origin: str) -> str:
     """A gin file that defines MODEL as `config`, like those in gin/models.
 
+    Every field stands there, so that nothing stays of the model of a recipe read before.
     Dropout is left to the run, as there: the macro DROPOUT_RATE.
     """
     blocks = _blocks(config, "")
@@ -119,10 +120,8 @@ def _blocks(config: Any, scope: str) -> list[str]:
         elif field.name == "dropout_rate":
             was = f"  # {value!r} in config.json" if value else ""
             lines.append(f"  dropout_rate = %DROPOUT_RATE{was}")
-        elif field.default is dataclasses.MISSING or value != field.default:
+        else:
             lines.append(f"  {field.name} = {value!r}")
-    if len(lines) == 2:
-        lines = []  # nothing but defaults
     for name, value in nested.items():
         lines += _blocks(value, prefix + name)
     return lines
