@@ -15,13 +15,18 @@ class EvaluationHook:
     """A `Hook` that evaluates prepared mixtures every so many steps.
 
     Writes to ``MODEL_DIR/evaluation/<mixture>/step_<step>`` what `evaluate` writes, and logs the
-    overall scores as ``eval/<mixture>/<metric>``. Programs are compiled and data is read once.
+    overall scores as ``eval/<mixture>/<metric>``. Programs are compiled once; data is read when the
+    hook is made, so that a run with a mixture that is not there does not even start.
 
     Args:
       period_steps: how often.
       mixtures: prepared mixtures or tasks.
       data_dir: where they were prepared.
       eval: what and how.
+
+    Raises:
+      FileNotFoundError: if a mixture is not prepared.
+      ValueError: if it has no prompts, is named twice, or none is named.
     """
 
     def __init__(
@@ -33,17 +38,20 @@ class EvaluationHook:
     ):
         if period_steps < 1:
             raise ValueError(f"EvaluationHook.period_steps must be positive, got {period_steps}.")
-        self.period_steps = period_steps
-        self._mixtures, self._data_dir, self._eval = tuple(mixtures), data_dir, eval
-        self._sets: dict[str, EvalSet] = {}
+        if isinstance(mixtures, str) or not mixtures or len(set(mixtures)) < len(mixtures):
+            raise ValueError(
+                f"EvaluationHook.mixtures must be a list of different names, got {mixtures!r}."
+            )
+        self.period_steps, self._eval = period_steps, eval
+        self._sets = {mixture: load_set(mixture, data_dir, eval) for mixture in mixtures}
         # By vocabulary: mixtures that share one share the compiled programs.
         self._predictors: dict[str, Predictor] = {}
 
     def __call__(self, context: HookContext) -> Mapping[str, float]:
         """Evaluates the parameters of this step."""
         scalars: dict[str, float] = {}
-        for mixture in self._mixtures:
-            eval_set, predictor = self._prepared(mixture, context)
+        for mixture, eval_set in self._sets.items():
+            predictor = self._predictor(eval_set, context)
             predictor.params = context.params
             folder = Path(context.model_dir) / "evaluation" / mixture / f"step_{context.step}"
             facts = {"mixture": mixture, "step": context.step}
@@ -56,13 +64,10 @@ class EvaluationHook:
             }
         return scalars
 
-    def _prepared(self, mixture: str, context: HookContext) -> tuple[EvalSet, Predictor]:
-        if mixture not in self._sets:
-            self._sets[mixture] = load_set(mixture, self._data_dir, self._eval)
-        eval_set = self._sets[mixture]
+    def _predictor(self, eval_set: EvalSet, context: HookContext) -> Predictor:
         vocabulary = eval_set.vocabulary.fingerprint
         if vocabulary not in self._predictors:
             self._predictors[vocabulary] = make_predictor(
                 context.model, context.params, context.mesh, eval_set, self._eval
             )
-        return eval_set, self._predictors[vocabulary]
+        return self._predictors[vocabulary]

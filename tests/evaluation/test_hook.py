@@ -1,0 +1,78 @@
+"""Evaluation inside a training run."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.evaluation import prepared
+from tests.training import tiny
+from ul2tune.cli import gin_config
+from ul2tune.cli.train import ROOTS
+from ul2tune.decoding.sampling import SamplingConfig
+from ul2tune.evaluation.hook import EvaluationHook
+from ul2tune.evaluation.run import EvalConfig, evaluate
+from ul2tune.training import run as training
+from ul2tune.training.run import train
+
+EVAL = EvalConfig(
+    inputs_length=64,
+    length_buckets=(64,),
+    batch_size=8,
+    sampling=SamplingConfig(max_decode_length=4),
+    metrics=("token_f1",),
+    rank_choices=False,
+)
+
+
+def test_a_run_evaluates_as_it_goes(tmp_path):
+    tiny.write_data(tmp_path / "data")
+    prepared.write(tmp_path / "data")
+    model_dir = tmp_path / "run"
+    arguments = tiny.arguments(model_dir, tmp_path / "data", train_steps=5)
+    hook = EvaluationHook(3, ("instructions",), str(tmp_path / "data"), EVAL)
+    train(**arguments, hooks=(hook,))
+    lines = [json.loads(line) for line in (model_dir / "metrics.jsonl").read_text().splitlines()]
+    logged = {line["step"]: line for line in lines if "eval/instructions/token_f1" in line}
+    folders = model_dir / "evaluation" / "instructions"
+    assert sorted(logged) == [3, 5]
+    assert sorted(path.name for path in folders.iterdir()) == ["step_3", "step_5"]
+    # What the command says of the last checkpoint.
+    mesh = arguments["mesh"]
+    table = evaluate(
+        arguments["model"], "instructions", str(tmp_path / "data"), str(model_dir), mesh,
+        str(tmp_path / "out"), EVAL,
+    )  # fmt: skip
+    assert logged[5]["eval/instructions/token_f1"] == table["overall"]["token_f1"]
+    written = (folders / "step_5" / "predictions.jsonl").read_bytes()
+    assert written == (tmp_path / "out" / "predictions.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("mixtures", "error", "message"),
+    [
+        (("instruction",), FileNotFoundError, "ul2tune prepare"),
+        ("instructions", ValueError, "must be a list of different names, got 'instructions'"),
+        ((), ValueError, "must be a list of different names"),
+        (("instructions",) * 2, ValueError, "must be a list of different names"),
+    ],
+)
+def test_mistakes_show_before_the_first_step(tmp_path, mixtures, error, message):
+    prepared.write(tmp_path)
+    with pytest.raises(error, match=message):
+        EvaluationHook(3, mixtures, str(tmp_path), EVAL)
+
+
+def test_the_shipped_file_makes_one(tmp_path):
+    prepared.write(tmp_path)
+    files = ["recipes/demo_tune.gin", "hooks/evaluate.gin"]
+    flags = [
+        ("HOOK_MIXTURES", "('instructions',)"),
+        ("HOOK_PERIOD", "7"),
+        ("DATA_DIR", repr(str(tmp_path))),
+    ]
+    config = gin_config.load(files, flags, roots=ROOTS)
+    (hook,) = config.arguments(training.train)["hooks"]
+    assert isinstance(hook, EvaluationHook)
+    assert hook.period_steps == 7
