@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from tests.training import tiny
 from tests.training.processes import lines
 from ul2tune.cli import main
+from ul2tune.data import manifest, stamp
 
 FILES = ("models/t5_1_1_tiny.gin", "optim/adafactor_pretrain.gin", "runs/pretrain.gin")
 MACROS = {
@@ -26,11 +29,17 @@ def train(files, **macros):
     return main.main(["train", *flags])
 
 
-def test_a_run_with_a_relative_model_dir_resumes(tmp_path, monkeypatch, capsys):
+def test_a_run_with_a_relative_model_dir_resumes(tmp_path, monkeypatch, capsys, caplog):
     tiny.write_data(tmp_path / "data")
     monkeypatch.chdir(tmp_path)
     assert train(FILES, **MACROS, TRAIN_STEPS=1) == 0
+    # The vocabulary that the data was made with is another by now: the run keeps its data.
+    path = manifest.mixture_path("data", "mix")
+    stale = {"modules": {}, "sources": {}, "variables": {stamp.VOCABULARY: "another"}}
+    stamps = {"train": stale, "validation": stale}
+    manifest.write(dataclasses.replace(manifest.read_mixture("data", "mix"), stamps=stamps), path)
     capsys.readouterr()
     assert train(["run/config.gin"], TRAIN_STEPS=2) == 0
     assert "checkpoint 1 of this run" in capsys.readouterr().err
+    assert "UL2TUNE_VOCABULARY. It is used as it is: this run began with it" in caplog.text
     assert [line["step"] for line in lines(tmp_path / "run/metrics.jsonl")] == [1, 2]

@@ -10,6 +10,8 @@ with warnings.catch_warnings():
 import pytest
 import seqio
 
+from ul2tune.data.vocab import ByteVocabulary
+
 _numbers = itertools.count()
 
 
@@ -27,6 +29,14 @@ def words(tmp_path) -> str:
     return str(path)
 
 
+@pytest.fixture
+def task(name, words) -> seqio.Task:
+    """That file as a task named `name`."""
+    return ul2tune.prepare.tasks.register_text_task(
+        name, words, format="jsonl", vocabulary=ByteVocabulary()
+    )
+
+
 @pytest.fixture(autouse=True)
 def _registries():
     """Leaves SeqIO's registries as they were."""
@@ -36,6 +46,3 @@ def _registries():
     for registry, names in zip(registries, before, strict=True):
         for added in set(registry.names()) - names:
             registry.remove(added)
-
-
-assert ul2tune.prepare.tasks

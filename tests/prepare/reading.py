@@ -1,4 +1,4 @@
-"""Reads prepared data back, for tests."""
+"""Prepares data and reads it back, for tests."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from array_record.python.array_record_module import ArrayRecordReader
 
 from ul2tune.data import codec, manifest, vocab
+from ul2tune.prepare.run import prepare
 
 
 def examples(data_dir: Path | str, task: str, split: str = "train") -> list[codec.Example]:
@@ -26,3 +27,17 @@ def texts(data_dir: Path | str, task: str, split: str = "train") -> list[str]:
     vocabulary = vocab.load(entry.vocabulary, root=data_dir)
     found = examples(data_dir, task, split)
     return [vocabulary.decode(example.arrays["targets"]) for example in found]
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """(inode, content) of every file."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(p.relative_to(folder)): (p.stat().st_ino, p.read_bytes()) for p in files}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: content for name, (_, content) in snapshot(folder).items()}
+
+
+def run(name, data_dir, **kwargs):
+    prepare(name, [], str(data_dir), num_workers=1, **kwargs)

@@ -1,13 +1,11 @@
 """`prepare` end to end: shards, manifests, what a rerun does, what is refused."""
 
 import functools
-import gzip
 import importlib
 import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,27 +28,8 @@ from ul2tune.prepare.tasks import register_corpus_task, register_text_task
 VOCABULARY = ByteVocabulary()
 
 
-def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """(inode, content) of every file."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {str(p.relative_to(folder)): (p.stat().st_ino, p.read_bytes()) for p in files}
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {name: content for name, (_, content) in snapshot(folder).items()}
-
-
-def run(name, data_dir, **kwargs):
-    prepare(name, [], str(data_dir), num_workers=1, **kwargs)
-
-
-@pytest.fixture
-def task(name, words):
-    return register_text_task(name, words, format="jsonl", vocabulary=VOCABULARY)
-
-
 def test_shards_hold_the_corpus_and_manifests_describe_them(task, name, words, tmp_path):
-    run(name, tmp_path / "data", num_shards=3)
+    reading.run(name, tmp_path / "data", num_shards=3)
     train = reading.texts(tmp_path / "data", name)
     validation = reading.texts(tmp_path / "data", name, "validation")
     whole = [f"document {i} of the corpus" for i in range(200)]
@@ -80,19 +59,19 @@ def test_shards_hold_the_corpus_and_manifests_describe_them(task, name, words, t
 
 
 def test_a_rerun_touches_nothing_and_is_fast(task, name, words, tmp_path, monkeypatch):
-    run(name, tmp_path / "data", num_shards=2)
-    before = snapshot(tmp_path / "data" / name)
+    reading.run(name, tmp_path / "data", num_shards=2)
+    before = reading.snapshot(tmp_path / "data" / name)
     monkeypatch.setattr(prepare_run, "_run", None)  # any work would fail
     started = time.monotonic()
-    run(name, tmp_path / "data", num_shards=2)
-    assert snapshot(tmp_path / "data" / name) == before
+    reading.run(name, tmp_path / "data", num_shards=2)
+    assert reading.snapshot(tmp_path / "data" / name) == before
     assert time.monotonic() - started < 2.0
 
 
 def test_the_number_of_shards_changes_files_not_examples(task, name, tmp_path):
-    run(name, tmp_path / "data", num_shards=3)
+    reading.run(name, tmp_path / "data", num_shards=3)
     three = sorted(reading.texts(tmp_path / "data", name))
-    run(name, tmp_path / "data", num_shards=2)
+    reading.run(name, tmp_path / "data", num_shards=2)
     assert sorted(reading.texts(tmp_path / "data", name)) == three
     left = sorted(path.name for path in (tmp_path / "data" / name / "train").iterdir())
     suffix = manifest.read_task(tmp_path / "data", name, "train").fingerprint[:8]
@@ -106,11 +85,11 @@ def test_the_number_of_shards_changes_files_not_examples(task, name, tmp_path):
 
 
 def test_changed_input_is_prepared_again(task, name, words, tmp_path):
-    run(name, tmp_path / "data")
+    reading.run(name, tmp_path / "data")
     first = manifest.read_task(tmp_path / "data", name, "train")
     with open(words, "a") as file:
         file.write('{"text": "one more document"}\n')
-    run(name, tmp_path / "data")
+    reading.run(name, tmp_path / "data")
     second = manifest.read_task(tmp_path / "data", name, "train")
     assert second.fingerprint != first.fingerprint
     assert "one more document" in reading.texts(tmp_path / "data", name)
@@ -119,9 +98,11 @@ def test_changed_input_is_prepared_again(task, name, words, tmp_path):
 def test_changed_noise_rewrites_the_manifest_only(name, words, tmp_path):
     for objective in ("ul2", "ul2r"):
         register_text_task(name, words, format="jsonl", vocabulary=VOCABULARY, objective=objective)
-        run(name, tmp_path / "data")
+        reading.run(name, tmp_path / "data")
         shards = {
-            k: v for k, v in snapshot(tmp_path / "data" / name).items() if "manifest" not in k
+            k: v
+            for k, v in reading.snapshot(tmp_path / "data" / name).items()
+            if "manifest" not in k
         }
         entry = manifest.read_task(tmp_path / "data", name, "train")
         assert UL2Config.from_json(entry.online["config"]) == preset(objective)
@@ -132,89 +113,26 @@ def test_changed_noise_rewrites_the_manifest_only(name, words, tmp_path):
 
 
 def test_a_damaged_shard_is_made_again(task, name, tmp_path):
-    run(name, tmp_path / "data", num_shards=2)
-    before = contents(tmp_path / "data" / name)
+    reading.run(name, tmp_path / "data", num_shards=2)
+    before = reading.contents(tmp_path / "data" / name)
     (path,) = (tmp_path / "data" / name / "train").glob("data-00001-*")
     path.write_bytes(path.read_bytes()[:-100])
-    run(name, tmp_path / "data", num_shards=2)
-    assert contents(tmp_path / "data" / name) == before
+    reading.run(name, tmp_path / "data", num_shards=2)
+    assert reading.contents(tmp_path / "data" / name) == before
     # A flipped bit keeps the size: the manifest is believed, but not the receipt.
     flipped = bytearray(path.read_bytes())
     flipped[len(flipped) // 2] ^= 1
     path.write_bytes(flipped)
     (path.parent / "manifest.json").unlink()
-    run(name, tmp_path / "data", num_shards=2)
-    assert contents(tmp_path / "data" / name) == before
-
-
-def test_malformed_records(name, tmp_path, capfd):
-    lines = [f'{{"text": "good {i}"}}' for i in range(50)]
-    lines[7], lines[31] = '{"text": "cut', '{"text": ["list"]}'
-    path = tmp_path / "x.jsonl"
-    path.write_text("\n".join(lines))
-    register_text_task(name, str(path), format="jsonl", vocabulary=VOCABULARY)
-    with pytest.raises(ValueError, match=r"2 of 50 records are malformed \(4\.00%\)") as caught:
-        run(name, tmp_path / "data", num_shards=2)
-    assert "PREPARE_MAX_REJECTED=0.04 " in str(caught.value)
-    places = capfd.readouterr().err + str(caught.value)
-    assert places.count(f"{path}:8: bad JSON") == 1
-    with pytest.raises(FileNotFoundError):
-        manifest.read_task(tmp_path / "data", name, "train")
-    run(name, tmp_path / "data", num_shards=2, max_rejected_fraction=0.05)
-    entry = manifest.read_task(tmp_path / "data", name, "train")
-    assert entry.rejected == {"bad JSON": 1, "wrong type": 1}
-    assert entry.num_records == 50
-    assert f"{path}:8: bad JSON" in "".join(entry.rejected_examples)
-    assert f"{path}:32: wrong type ('text' is list, not a string)" in capfd.readouterr().err
-    assert len(reading.texts(tmp_path / "data", name)) <= 48
-    # What is there is measured by the limit of today.
-    before = contents(tmp_path / "data")
-    with pytest.raises(ValueError, match="2 of 50 records are malformed"):
-        run(name, tmp_path / "data", num_shards=2)
-    assert contents(tmp_path / "data") == before
-
-
-def test_more_than_half_may_be_malformed_where_it_is_allowed(name, tmp_path):
-    path = tmp_path / "x.jsonl"
-    path.write_text('{"text": "good"}\n{"txt": "bad"}\n{"txt": "bad"}\n' * 4_000)
-    register_text_task(
-        name, str(path), format="jsonl", vocabulary=VOCABULARY, validation_fraction=0.0
-    )
-    with pytest.raises(ValueError, match=r"Reading ended early at .*x\.jsonl:10001"):
-        run(name, tmp_path / "data", max_rejected_fraction=0.6)
-    run(name, tmp_path / "data", max_rejected_fraction=0.7)
-    assert manifest.read_task(tmp_path / "data", name, "train").num_examples == 4_000
-
-
-@pytest.mark.parametrize("damage", ["malformed", "cut"])
-def test_a_failure_leaves_what_was_prepared_before(name, tmp_path, damage):
-    lines = [f'{{"text": "good {i}"}}\n' for i in range(300)]
-    path = tmp_path / "x.jsonl.gz"
-    whole = gzip.compress("".join(lines).encode())
-    path.write_bytes(whole)
-    register_text_task(name, str(path), format="jsonl", vocabulary=VOCABULARY)
-    run(name, tmp_path / "data", num_shards=2)
-    before = contents(tmp_path / "data")
-    if damage == "malformed":
-        path.write_bytes(gzip.compress("".join([*lines, "{\n" * 100]).encode()))
-    else:
-        path.write_bytes(whole[:-8])
-    with pytest.raises(ValueError, match=r"records are malformed|is damaged"):
-        run(name, tmp_path / "data", num_shards=2)
-    after = contents(tmp_path / "data")
-    assert before.items() <= after.items()
-    assert not any(found.endswith(".tmp") for found in after)
-    # Undone: what the failure left is cleared away.
-    path.write_bytes(whole)
-    run(name, tmp_path / "data", num_shards=2)
-    assert contents(tmp_path / "data") == before
+    reading.run(name, tmp_path / "data", num_shards=2)
+    assert reading.contents(tmp_path / "data" / name) == before
 
 
 def test_trained_vocabulary_travels_with_the_data(name, words, tmp_path, monkeypatch):
     monkeypatch.setenv("UL2TUNE_CACHE_DIR", str(tmp_path / "cache"))
     config = VocabularyConfig(pieces=300)
     register_text_task(name, words, format="jsonl", vocabulary=config)
-    run(name, tmp_path / "data")
+    reading.run(name, tmp_path / "data")
     for file in (tmp_path / "cache").rglob("*.model"):
         file.unlink()
     (tmp_path / "data").rename(tmp_path / "moved")
@@ -233,7 +151,7 @@ def test_metrics_eos_and_text_of_a_supervised_task(name, tmp_path):
         },
         metric_fns=[seqio_like_metric],
     )
-    run(name, tmp_path / "data")
+    reading.run(name, tmp_path / "data")
     entry = manifest.read_task(tmp_path / "data", name, "train")
     assert entry.online is None
     assert entry.features["inputs"]["add_eos"] is False
@@ -268,7 +186,7 @@ def test_example_sharding_where_a_source_has_fewer_files(name, tmp_path):
         preprocessors=[split_columns, seqio.preprocessors.tokenize],
         output_features={"targets": seqio.Feature(seqio.ByteVocabulary())},
     )
-    run(name, tmp_path / "data", num_shards=4, splits=("train",))
+    reading.run(name, tmp_path / "data", num_shards=4, splits=("train",))
     assert sorted(reading.texts(tmp_path / "data", name)) == [f"a{i}" for i in range(10)]
     entry = manifest.read_task(tmp_path / "data", name, "train")
     assert [shard.num_examples for shard in entry.shards] == [3, 3, 2, 2]
@@ -280,7 +198,7 @@ def test_mixture_of_tasks(name, words, tmp_path):
         f"{name}_b", FileCorpus(files=words, format="jsonl"), vocabulary=VOCABULARY
     )
     seqio.MixtureRegistry.add(name, [(a.name, 3.0), (b.name, 1)])
-    run(name, tmp_path / "data")
+    reading.run(name, tmp_path / "data")
     mixture = manifest.read_mixture(tmp_path / "data", name)
     assert dict(zip(mixture.tasks, mixture.rates)) == {a.name: 0.75, b.name: 0.25}
 
@@ -302,30 +220,6 @@ def test_wrong_arguments(task, name, tmp_path, kwargs, message):
     arguments = {"mixture": name, "modules": [], "data_dir": str(tmp_path / "data")} | kwargs
     with pytest.raises(ValueError, match=message):
         prepare(**arguments)
-
-
-def test_a_missing_file_is_a_readable_error(name, tmp_path):
-    register_text_task(name, str(tmp_path / "none*.txt"), vocabulary=VOCABULARY)
-    with pytest.raises(ValueError, match="No file matches"):
-        run(name, tmp_path / "data")
-
-
-def test_a_damaged_archive_is_a_readable_error(name, tmp_path):
-    (tmp_path / "x.txt.gz").write_bytes(b"no archive")
-    register_text_task(name, str(tmp_path / "x.txt.gz"), vocabulary=VOCABULARY)
-    with pytest.raises(ValueError, match="is damaged or not what its name says"):
-        run(name, tmp_path / "data")
-
-
-def test_an_unwritable_disk_is_an_os_error(task, name, tmp_path, monkeypatch):
-    if not Path("/dev/full").exists():
-        pytest.skip("no /dev/full on this system")
-    replace = shard_files.ArrayRecordWriter
-    monkeypatch.setattr(
-        shard_files, "ArrayRecordWriter", lambda path, options: replace("/dev/full", options)
-    )
-    with pytest.raises(OSError, match="Is the disk full"):
-        run(name, tmp_path / "data")
 
 
 TASK_MODULE = """
@@ -376,15 +270,15 @@ def test_kill_and_go_on(slow, tmp_path):
             time.sleep(0.02)
         process.kill()
     assert process.returncode == -9
-    killed = {n: v for n, v in snapshot(folder).items() if n.startswith("data-")}
+    killed = {n: v for n, v in reading.snapshot(folder).items() if n.startswith("data-")}
     receipts = list(folder.glob(".data-*.json"))
     assert 3 <= len(receipts) < 10
     assert not (folder / "manifest.json").exists()
     # Go on here, and prepare somewhere else without interruption: the same bytes.
     prepare_slow(data_dir)
     prepare_slow(tmp_path / "b")
-    assert contents(data_dir) == contents(tmp_path / "b")
-    after = snapshot(folder)
+    assert reading.contents(data_dir) == reading.contents(tmp_path / "b")
+    after = reading.snapshot(folder)
     finished = [r.name.removeprefix(".").removesuffix(".json") + ".arrayrecord" for r in receipts]
     assert all(after[file] == killed[file] for file in finished)  # not made again
     assert not list(folder.glob("*.tmp"))
@@ -406,7 +300,7 @@ def test_a_pool_makes_the_same_bytes_and_survives_a_workers_death(
     prepare_slow(tmp_path / "data", num_workers=2)
     assert "10/10 shards" in capfd.readouterr().err
     prepare_slow(tmp_path / "b")
-    assert contents(tmp_path / "data") == contents(tmp_path / "b")
+    assert reading.contents(tmp_path / "data") == reading.contents(tmp_path / "b")
 
 
 def test_one_prepare_per_folder_at_a_time(task, name, tmp_path, capfd):
@@ -416,7 +310,7 @@ def test_one_prepare_per_folder_at_a_time(task, name, tmp_path, capfd):
     (tmp_path / "data").mkdir()
     with (tmp_path / "data" / ".prepare.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        thread = threading.Thread(target=run, args=(name, tmp_path / "data"))
+        thread = threading.Thread(target=reading.run, args=(name, tmp_path / "data"))
         thread.start()
         thread.join(timeout=1.0)
         assert thread.is_alive()
@@ -444,6 +338,6 @@ def test_a_tfds_source(name, tmp_path):
         preprocessors=[rekey, seqio.preprocessors.tokenize],
         output_features={k: seqio.Feature(seqio.ByteVocabulary()) for k in ("inputs", "targets")},
     )
-    run(name, tmp_path / "data")
+    reading.run(name, tmp_path / "data")
     assert sorted(reading.texts(tmp_path / "data", name)) == ["2", "4", "6"]
     assert len(reading.texts(tmp_path / "data", name, "validation")) == 1

@@ -85,7 +85,8 @@ class MixtureManifest:
 
     `TASK_MODULES` is kept so that a child process can prepare what is missing, and the tree the
     rates come from (`ul2tune.data.rates.Share.to_json`) so that `inspect` can show it; None in
-    folders that an older version prepared.
+    folders that an older version prepared. `stamps` tell by split what it was made from
+    (`ul2tune.data.stamp`).
     """
 
     name: str
@@ -93,6 +94,7 @@ class MixtureManifest:
     rates: tuple[float, ...]
     modules: tuple[str, ...] = ()
     tree: Mapping[str, Any] | None = None
+    stamps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     @staticmethod

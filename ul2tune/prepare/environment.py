@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 
-VOCABULARY = "UL2TUNE_VOCABULARY"
+from ul2tune.data.stamp import DEFAULT_VOCABULARY, VOCABULARY
 
 
 def folder(variable: str, layout: str) -> str:
@@ -50,4 +50,4 @@ def vocabulary() -> str:
     SentencePiece model or of a tokenizer.json, of an imported MODEL_DIR, or of a JSON description,
     for example of an extended vocabulary.
     """
-    return os.environ.get(VOCABULARY) or "stdlib"
+    return os.environ.get(VOCABULARY) or DEFAULT_VOCABULARY

@@ -19,14 +19,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ul2tune.data import manifest
+from ul2tune.data import manifest, stamp
 from ul2tune.data.documents import MAX_REJECTED_FRACTION, Rejections
 from ul2tune.data.manifest import MixtureManifest, TaskManifest
 from ul2tune.data.rates import flat
 from ul2tune.data.vocab import SentencePieceVocabulary, Vocabulary
 from ul2tune.data.vocab_extended import ExtendedVocabulary
 from ul2tune.data.vocab_tokenizer_json import TokenizerJsonVocabulary
-from ul2tune.prepare import runners
+from ul2tune.prepare import inputs, runners
 from ul2tune.prepare.plan import Plan, find_tasks, make_plan
 from ul2tune.prepare.progress import Progress
 from ul2tune.prepare.rates import mixture_share
@@ -76,6 +76,7 @@ def prepare(
     import_modules(modules)
     tasks = find_tasks(mixture)
     with _lock(Path(data_dir)):
+        made_from = stamp.make(modules, {path for task in tasks for path in inputs.paths(task)})
         for task in tasks:
             for split in splits:
                 plan = make_plan(task, split, num_shards, max_rejected_fraction)
@@ -91,6 +92,7 @@ def prepare(
             raise ValueError(f"{mixture!r} has no examples in splits {tuple(splits)}.")
         share = mixture_share(mixture, _sizes(counts))
         rates = dict(sorted(flat(share).items()))
+        stamps = {**_stamps(mixture, data_dir), **dict.fromkeys(splits, made_from)}
         manifest.write(
             MixtureManifest(
                 name=mixture,
@@ -98,6 +100,7 @@ def prepare(
                 rates=tuple(rates.values()),
                 modules=tuple(modules),
                 tree=share.to_json(),
+                stamps=stamps,
             ),
             manifest.mixture_path(data_dir, mixture),
         )
@@ -116,6 +119,14 @@ def import_modules(modules: Sequence[str]) -> None:
             raise ValueError(
                 f"TASK_MODULES names {module!r}, which Python does not find from {os.getcwd()}."
             ) from error
+
+
+def _stamps(mixture: str, data_dir: str) -> Mapping[str, stamp.Stamp]:
+    """Those of splits that were prepared before."""
+    try:
+        return manifest.read_mixture(data_dir, mixture).stamps
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def _sizes(counts: Mapping[tuple[str, str], int]) -> dict[str, int]:

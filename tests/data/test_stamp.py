@@ -1,0 +1,95 @@
+"""What prepared data was made from: every change is seen, and nothing else is."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from ul2tune.data import stamp
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project of its own: task module, helpers, text; the working directory."""
+    written = {
+        "my_tasks.py": "import json, os, numpy\nfrom helpers import clean\nimport tools.words\n"
+        "os.environ.get('MY_TEXT', 'x')\n",
+        "helpers/__init__.py": "from .clean import clean\n",
+        "helpers/clean.py": "from . import deeper\n",
+        "helpers/deeper.py": "",
+        "helpers/unused.py": "",
+        "tools/words.py": "import no_such_module\n",
+        "text/a.txt": "a",
+        "folder/deep/b.txt": "b",
+    }
+    for name, text in written.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
+    for variable in ("MY_TEXT", stamp.VOCABULARY):
+        monkeypatch.delenv(variable, raising=False)
+    return tmp_path
+
+
+MODULES = ("my_tasks", "ul2tune.data.mixing")
+
+
+def made(project):
+    return stamp.make(MODULES, [f"{project}/text/*.txt", f"{project}/folder", "train"])
+
+
+def test_the_modules_are_the_projects_own(project):
+    assert list(made(project)["modules"]) == [
+        *("helpers", "helpers.clean", "helpers.deeper", "my_tasks", "tools.words"),
+    ]
+    assert "helpers" not in sys.modules  # read, not imported
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("my_tasks.py", "x = 1\n", "module my_tasks"),
+        ("helpers/deeper.py", "x = 1\n", "module helpers.deeper"),
+        ("tools/words.py", "x = 1\n", "module tools.words"),
+        ("text/a.txt", "longer", "file {project}/text/*.txt"),
+        ("text/new.txt", "", "file {project}/text/*.txt"),
+        ("folder/deep/new.txt", "", "file {project}/folder"),
+        ("helpers/unused.py", "x = 1\n", None),
+        ("text/new.md", "", None),
+    ],
+)
+def test_changed_files(project, name, text, message):
+    before = made(project)
+    assert stamp.differences(before, MODULES) == []
+    (project / name).write_text(text)
+    expected = [] if message is None else [message.format(project=project)]
+    assert stamp.differences(before, MODULES) == expected
+
+
+def test_what_is_not_here_says_nothing(project):
+    before = made(project)
+    for name in ("text/a.txt", "folder/deep/b.txt", "my_tasks.py"):
+        (project / name).unlink()
+    assert stamp.differences(before, MODULES) == []
+
+
+def test_environment_variables(project, monkeypatch):
+    before = made(project)
+    monkeypatch.setenv("NOT_NAMED", "x")
+    monkeypatch.setenv(stamp.VOCABULARY, "stdlib")  # the default
+    assert stamp.differences(before, MODULES) == []
+    monkeypatch.setenv("MY_TEXT", str(project / "text"))
+    monkeypatch.setenv(stamp.VOCABULARY, "bytes")
+    named = ["environment variable MY_TEXT", f"environment variable {stamp.VOCABULARY}"]
+    assert stamp.differences(before, MODULES) == named
+    after = made(project)
+    assert stamp.differences(after, MODULES) == []
+    # A collection's folder need not be named again; another one is a change.
+    monkeypatch.delenv("MY_TEXT")
+    monkeypatch.delenv(stamp.VOCABULARY)
+    assert stamp.differences(after, MODULES) == named[1:]
+    monkeypatch.setenv("MY_TEXT", str(project / "folder"))
+    assert stamp.differences(after, MODULES) == named

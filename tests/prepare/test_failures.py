@@ -1,0 +1,101 @@
+"""What `prepare` refuses, how it says so, and what is left afterwards."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from tests.prepare import reading
+from ul2tune.data import manifest
+from ul2tune.data.vocab import ByteVocabulary
+from ul2tune.prepare import shards as shard_files
+from ul2tune.prepare.tasks import register_text_task
+
+VOCABULARY = ByteVocabulary()
+
+
+def test_malformed_records(name, tmp_path, capfd):
+    lines = [f'{{"text": "good {i}"}}' for i in range(50)]
+    lines[7], lines[31] = '{"text": "cut', '{"text": ["list"]}'
+    path = tmp_path / "x.jsonl"
+    path.write_text("\n".join(lines))
+    register_text_task(name, str(path), format="jsonl", vocabulary=VOCABULARY)
+    with pytest.raises(ValueError, match=r"2 of 50 records are malformed \(4\.00%\)") as caught:
+        reading.run(name, tmp_path / "data", num_shards=2)
+    assert "PREPARE_MAX_REJECTED=0.04 " in str(caught.value)
+    places = capfd.readouterr().err + str(caught.value)
+    assert places.count(f"{path}:8: bad JSON") == 1
+    with pytest.raises(FileNotFoundError):
+        manifest.read_task(tmp_path / "data", name, "train")
+    reading.run(name, tmp_path / "data", num_shards=2, max_rejected_fraction=0.05)
+    entry = manifest.read_task(tmp_path / "data", name, "train")
+    assert entry.rejected == {"bad JSON": 1, "wrong type": 1}
+    assert entry.num_records == 50
+    assert f"{path}:8: bad JSON" in "".join(entry.rejected_examples)
+    assert f"{path}:32: wrong type ('text' is list, not a string)" in capfd.readouterr().err
+    assert len(reading.texts(tmp_path / "data", name)) <= 48
+    # What is there is measured by the limit of today.
+    before = reading.contents(tmp_path / "data")
+    with pytest.raises(ValueError, match="2 of 50 records are malformed"):
+        reading.run(name, tmp_path / "data", num_shards=2)
+    assert reading.contents(tmp_path / "data") == before
+
+
+def test_more_than_half_may_be_malformed_where_it_is_allowed(name, tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"text": "good"}\n{"txt": "bad"}\n{"txt": "bad"}\n' * 4_000)
+    register_text_task(
+        name, str(path), format="jsonl", vocabulary=VOCABULARY, validation_fraction=0.0
+    )
+    with pytest.raises(ValueError, match=r"Reading ended early at .*x\.jsonl:10001"):
+        reading.run(name, tmp_path / "data", max_rejected_fraction=0.6)
+    reading.run(name, tmp_path / "data", max_rejected_fraction=0.7)
+    assert manifest.read_task(tmp_path / "data", name, "train").num_examples == 4_000
+
+
+@pytest.mark.parametrize("damage", ["malformed", "cut"])
+def test_a_failure_leaves_what_was_prepared_before(name, tmp_path, damage):
+    lines = [f'{{"text": "good {i}"}}\n' for i in range(300)]
+    path = tmp_path / "x.jsonl.gz"
+    whole = gzip.compress("".join(lines).encode())
+    path.write_bytes(whole)
+    register_text_task(name, str(path), format="jsonl", vocabulary=VOCABULARY)
+    reading.run(name, tmp_path / "data", num_shards=2)
+    before = reading.contents(tmp_path / "data" / name)
+    if damage == "malformed":
+        path.write_bytes(gzip.compress("".join([*lines, "{\n" * 100]).encode()))
+    else:
+        path.write_bytes(whole[:-8])
+    with pytest.raises(ValueError, match=r"records are malformed|is damaged"):
+        reading.run(name, tmp_path / "data", num_shards=2)
+    after = reading.contents(tmp_path / "data" / name)
+    assert before.items() <= after.items()
+    assert not any(found.endswith(".tmp") for found in after)
+    # Undone: what the failure left is cleared away.
+    path.write_bytes(whole)
+    reading.run(name, tmp_path / "data", num_shards=2)
+    assert reading.contents(tmp_path / "data" / name) == before
+
+
+def test_a_missing_file_is_a_readable_error(name, tmp_path):
+    register_text_task(name, str(tmp_path / "none*.txt"), vocabulary=VOCABULARY)
+    with pytest.raises(ValueError, match="No file matches"):
+        reading.run(name, tmp_path / "data")
+
+
+def test_a_damaged_archive_is_a_readable_error(name, tmp_path):
+    (tmp_path / "x.txt.gz").write_bytes(b"no archive")
+    register_text_task(name, str(tmp_path / "x.txt.gz"), vocabulary=VOCABULARY)
+    with pytest.raises(ValueError, match="is damaged or not what its name says"):
+        reading.run(name, tmp_path / "data")
+
+
+def test_an_unwritable_disk_is_an_os_error(task, name, tmp_path, monkeypatch):
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full on this system")
+    replace = shard_files.ArrayRecordWriter
+    monkeypatch.setattr(
+        shard_files, "ArrayRecordWriter", lambda path, options: replace("/dev/full", options)
+    )
+    with pytest.raises(OSError, match="Is the disk full"):
+        reading.run(name, tmp_path / "data")

@@ -1,0 +1,162 @@
+"""What prepared data was made from, in a form that is compared in milliseconds and without
+TensorFlow: so that a run notices that its task, vocabulary or text is not what was prepared.
+
+    modules     the files of TASK_MODULES and of the project's own modules that they import
+    variables   the environment variables that those files name
+    sources     the files that tasks and vocabularies read, by size and time
+
+A stamp only says where to look closer: `prepare` decides by fingerprints whether anything is to be
+done. What is not there (a copied data folder on a machine without the text) says nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any
+
+from ul2tune.data import files
+
+# The vocabulary of the shipped tasks; it has a default, so that not being set means something too.
+VOCABULARY, DEFAULT_VOCABULARY = "UL2TUNE_VOCABULARY", "stdlib"
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]+")
+_FOLDER = "folder "
+
+Stamp = Mapping[str, Any]
+
+
+def make(modules: Sequence[str], sources: Iterable[str]) -> Stamp:
+    """The stamp of today, as JSON.
+
+    Args:
+      modules: names, as in TASK_MODULES.
+      sources: paths of files and folders, and globs.
+    """
+    found = _module_files(modules)
+    digests = {source: _source_digest(source) for source in sorted(set(sources))}
+    return {
+        "modules": {name: _sha256(data) for name, data in found.items()},
+        "variables": _variables(found.values()),
+        "sources": {source: digest for source, digest in digests.items() if digest},
+    }
+
+
+def differences(stamp: Stamp, modules: Sequence[str]) -> list[str]:
+    """What is not as it was when data was prepared, for people; empty if nothing is known to be.
+
+    Args:
+      stamp: of the prepared data.
+      modules: TASK_MODULES of today.
+    """
+    now = make(modules, stamp["sources"])
+    changed = [
+        *(f"module {name}" for name in _changed(stamp["modules"], now["modules"])),
+        *(f"file {source}" for source in _changed(stamp["sources"], now["sources"])),
+    ]
+    was, is_now = stamp["variables"], now["variables"]
+    for name in sorted(was.keys() | is_now.keys()):
+        # The folder of a collection is given when it is prepared, and need not be later.
+        optional = name not in is_now and was[name].startswith(_FOLDER)
+        if was.get(name) != is_now.get(name) and not optional:
+            changed.append(f"environment variable {name}")
+    return changed
+
+
+def _changed(was: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    return [name for name in was if name in now and was[name] != now[name]]
+
+
+def _module_files(modules: Sequence[str]) -> dict[str, bytes]:
+    """Source code of modules and of what they import, by name. Nothing is imported.
+
+    Installed packages, this one among them, are left out.
+    """
+    found: dict[str, bytes] = {}
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        if name in found or name.split(".")[0] in {*sys.stdlib_module_names, "ul2tune"}:
+            continue
+        path = _find(name)
+        if path is not None:
+            found[name] = path.read_bytes()
+            waiting += _imports(found[name], name, is_package=path.name == "__init__.py")
+    return dict(sorted(found.items()))
+
+
+def _find(module: str) -> Path | None:
+    """Where Python would find a module of the project; as `prepare` does, from the working
+    directory first."""
+    path = sys.path if os.getcwd() in sys.path else [os.getcwd(), *sys.path]
+    spec, parts = None, module.split(".")
+    for i in range(len(parts)):
+        spec = PathFinder.find_spec(".".join(parts[: i + 1]), path)
+        if spec is None:
+            return None
+        path = spec.submodule_search_locations or []
+    if spec is None or not (spec.origin or "").endswith(".py"):
+        return None
+    installed = {"site-packages", "dist-packages"} & set(Path(spec.origin or "").parts)
+    return None if installed else Path(spec.origin or "")
+
+
+def _imports(code: bytes, module: str, is_package: bool) -> Iterator[str]:
+    """Names that may be modules, in the order of the import statements."""
+    for node in ast.walk(_parse(code)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            up = node.level - is_package
+            outer = module.split(".")[: -up or None] if node.level else []
+            base = ".".join([*outer, *filter(None, [node.module])])
+            yield from (base, *(f"{base}.{alias.name}" for alias in node.names))
+
+
+def _variables(sources: Iterable[bytes]) -> dict[str, str]:
+    """Digests of the environment variables whose names are string constants of the code."""
+    names = {
+        node.value
+        for code in sources
+        for node in ast.walk(_parse(code))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and _VARIABLE.fullmatch(node.value)
+    }
+    values = {name: os.environ[name] for name in sorted(names) if os.environ.get(name)}
+    values[VOCABULARY] = os.environ.get(VOCABULARY) or DEFAULT_VOCABULARY
+    return {
+        name: (_FOLDER if os.path.isdir(value) else "") + _sha256(value.encode())
+        for name, value in values.items()
+    }
+
+
+def _parse(code: bytes) -> ast.AST:
+    try:
+        return ast.parse(code)
+    except (SyntaxError, ValueError):
+        return ast.Module(body=[], type_ignores=[])  # importing it will say more
+
+
+def _source_digest(source: str) -> str | None:
+    """Of names, sizes and times of a source's files; None if there are none, or none can be seen
+    from here."""
+    folder = os.path.expanduser(source)
+    try:
+        if "://" not in source and os.path.isdir(folder):
+            found = sorted(str(path) for path in Path(folder).rglob("*") if path.is_file())
+        else:
+            found = files.expand(source)
+        stamps = [(file, *files.stamp(file)) for file in found]
+    except (OSError, ValueError, ImportError):
+        return None
+    return _sha256(repr(stamps).encode()) if stamps else None
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]

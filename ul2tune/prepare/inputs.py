@@ -1,0 +1,58 @@
+"""The files that a task reads, for the stamp of what is prepared (`ul2tune.data.stamp`)."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import seqio
+
+from ul2tune.prepare.seqio_vocab import from_seqio
+
+# Attributes that hold paths: `files`, `path`, `folder`, SeqIO's `_split_to_filepattern`.
+_PATHS = re.compile(r"file|path|folder|dir(_|$)|directory")
+_MAX_DEPTH = 8
+
+
+def paths(task: seqio.Task) -> Iterator[str]:
+    """Paths and globs of a task's source and vocabularies, as far as their attributes name them.
+
+    Not all need exist: names of splits are among them.
+    """
+    yield from _named(task.source, "", _MAX_DEPTH)
+    for feature in task.output_features.values():
+        yield from _vocabulary_files(from_seqio(feature.vocabulary).to_json())
+
+
+def _vocabulary_files(description: Mapping[str, Any]) -> Iterator[str]:
+    if "file" in description:
+        yield os.path.abspath(description["file"])
+    if "base" in description:
+        yield from _vocabulary_files(description["base"])
+
+
+def _named(value: Any, name: str, depth: int) -> Iterator[str]:
+    if not depth:
+        return
+    if isinstance(value, str | Path):
+        if _PATHS.search(name):
+            text = str(value)
+            # The run that compares may work in another folder.
+            yield text if "://" in text else os.path.abspath(os.path.expanduser(text))
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _named(item, name, depth - 1)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _named(item, name, depth - 1)
+    elif isinstance(value, functools.partial):
+        for part in (value.args, value.keywords):
+            yield from _named(part, name, depth - 1)
+    elif isinstance(value, seqio.DataSource) or dataclasses.is_dataclass(value):
+        for attribute, item in vars(value).items():
+            yield from _named(item, attribute, depth - 1)
