@@ -210,6 +210,11 @@ MISTAKES = {
         "import needy_toy",
         r"extra.gin:1: .*'apache_beam'.*Install it with pip install 'ul2tune\[beam\]'",
     ),
+    "text for a model": (
+        ["MODEL=5"],
+        "",
+        r"--gin.MODEL=5: MODEL = 5, but train.model must be Model",
+    ),
     "cycle": ([], "include 'extra.gin'", r"extra.gin:1: extra.gin includes itself"),
 }
 
@@ -247,6 +252,7 @@ WRONG_TYPES = {
     "text for a function": ("init = 'foo'", r"init must be Callable\[\[int\], int\] | None"),
     "number for a hook": ("hooks = (1,)", r"hooks = \(1,\).* must be Sequence\[Hook\]"),
     "number for a hook in a macro": ("hooks = [%W]", r"must be Sequence\[Hook\]"),
+    "function that lacks a member": ("hooks = (@toy.lacking,)", r"must be Sequence\[Hook\]"),
     "class for a hook": ("hooks = (@toy.Show,)", r"must be Sequence\[Hook\]"),
     "text for sequence": ("names = 'abc'", "must be tuple"),
     "item of a tuple": ("names = ('a', 1)", "must be tuple"),
@@ -271,7 +277,7 @@ def test_values_of_the_declared_types_pass(toy, folder):
     (folder / "typed.gin").write_text(
         "import toy\nW = 4\ntoy.Model.width = %W\ntoy.optimizer.rate = 2\n"
         "toy.typed:\n  model = @toy.Model()\n  init = @toy.optimizer\n"
-        "  hooks = (@toy.Show(), @toy.optimizer)\n  pair = ('a', %W)\n  names = ['a', 'b']\n"
+        "  hooks = (@toy.Show(), @toy.with_period)\n  pair = ('a', %W)\n  names = ['a', 'b']\n"
         "  rates = {'a': 1, 'b': 2.5}\n"
     )
     found = gin_config.load(["typed.gin"], roots=[toy.typed]).call(toy.typed)

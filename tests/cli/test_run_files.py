@@ -35,6 +35,9 @@ def resolve(extra: str, *flags: str, command: str = "train"):
 def test_a_value_of_another_run_file_of_the_command_is_refused(line, remedy):
     with pytest.raises(ValueError, match=rf"mine.gin:1: {line.split()[0]} is set.*{remedy}"):
         resolve(line)
+    flag = f"--gin.{line.replace(' = ', '=')}"
+    with pytest.raises(ValueError, match=rf"{flag}: {line.split()[0]} is set.*{remedy}"):
+        resolve("", flag)
 
 
 def test_a_value_of_another_commands_run_file_is_a_note():

@@ -39,6 +39,8 @@ def other(model: Model) -> Model:
 
 
 class Hook(Protocol):
+    period: int
+
     def __call__(self, step: int) -> None: ...
 
 
@@ -50,6 +52,17 @@ class Show:
 
     def __call__(self, step: int) -> None:
         print(step)
+
+
+def lacking(step: int) -> None:
+    """No hook: it has no period."""
+
+
+def with_period(step: int) -> None:
+    """A hook that is a function."""
+
+
+with_period.period = 1  # type: ignore[attr-defined]
 
 
 def typed(

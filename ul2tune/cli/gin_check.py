@@ -47,12 +47,14 @@ class Reachable:
     used: set[tuple[Scope, int, str]] = field(default_factory=set)
     path: list[str] = field(default_factory=list)
 
-    def visit(self, symbol: Symbol, scope: Scope, wanted_by: Location | None) -> None:
-        """Follows a call of `symbol` in `scope`; gin lets inner scopes override outer ones."""
-        scopes = self.symbols.setdefault(id(symbol.value), {})
-        if scope in scopes:
-            return
-        scopes[scope] = None
+    def visit(
+        self, symbol: Symbol, scope: Scope, wanted_by: Location | None, called: bool = True
+    ) -> None:
+        """Follows `symbol` in `scope`; gin lets inner scopes override outer ones.
+
+        Args:
+          called: what is passed on and called later gets its other arguments then.
+        """
         effective: dict[str, Binding] = {}
         for end in range(len(scope) + 1):
             for (at, key, parameter), binding in self.bindings.items():
@@ -60,11 +62,15 @@ class Reachable:
                     effective[parameter] = binding
                     self.used.add((at, key, parameter))
         missing = [name for name in required_parameters(symbol.value) if name not in effective]
-        if missing:
+        if missing and called:
             raise ValueError(
                 f"{wanted_by or symbol.path}: {symbol.name} needs a value for "
                 f"{', '.join(missing)}. Bind {symbol.name}.{missing[0]} in a gin file."
             )
+        scopes = self.symbols.setdefault(id(symbol.value), {})
+        if scope in scopes:
+            return
+        scopes[scope] = None
         for binding in effective.values():
             self.follow(binding.value, scope, binding)
 
@@ -78,7 +84,7 @@ class Reachable:
                 at = leaf.scopes or scope
                 call = f"@{'/'.join((*at, leaf.target.path))}()"
                 with self._within(call, wanted_by, later=not leaf.evaluate):
-                    self.visit(leaf.target, at, wanted_by.location)
+                    self.visit(leaf.target, at, wanted_by.location, leaf.evaluate)
 
     @contextmanager
     def _within(self, name: str, wanted_by: Binding, later: bool = False) -> Iterator[None]:
@@ -317,7 +323,11 @@ def _reference_fits(value: Reference, kind: type) -> bool:
     assert value.target is not None, value
     target = value.target.value
     if not value.evaluate:
-        return kind in (Callable, type) or (_is_protocol(kind) and not inspect.isclass(target))
+        if not _is_protocol(kind):
+            return kind in (Callable, type)
+        members = [name for name in dir(kind) if not name.startswith("_")]
+        members += kind.__annotations__
+        return not inspect.isclass(target) and all(hasattr(target, name) for name in members)
     if kind is Callable or _is_protocol(kind) or not inspect.isclass(target):
         return True  # what a function returns is known only after the call
     return issubclass(target, kind)

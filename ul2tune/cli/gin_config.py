@@ -108,9 +108,10 @@ def load(
     ]
     reachable = gin_check.reach(program, own)
     everything = gin_check.reach(_complete(program), [*own, *others])
-    idle = gin_check.check_unused(program, everything, run_files.well_known_macros())
-    _check_run_file(idle, roots[-1])
+    # A wrong value for MODEL leaves bindings unused: what is said first should be the reason.
     gin_check.check_types(everything, program.symbols)
+    _check_run_file(everything, roots[-1])
+    idle = gin_check.check_unused(program, everything, run_files.well_known_macros())
     literal = {
         name: binding.value
         for name, binding in reachable.definitions.items()
@@ -119,13 +120,13 @@ def load(
     return Config(_flatten(program, reachable), _notes(program, idle, roots), literal, tuple(roots))
 
 
-def _check_run_file(idle: Sequence[Binding], root: Callable[..., Any]) -> None:
+def _check_run_file(used: gin_check.Reachable, root: Callable[..., Any]) -> None:
     """Raises ValueError for a value that only other run files of the same command read."""
-    for binding in idle:
-        if readers := run_files.readers(binding.name, root):
+    for name, binding in used.definitions.items():
+        if name not in used.macros and (readers := run_files.readers(name, root)):
             raise ValueError(
-                f"{binding.location}: {binding.name} is set, but no gin file in use reads it: "
-                f"{' and '.join(readers)} would. Add the one you mean, or take {binding.name} out."
+                f"{binding.location}: {name} is set, but no gin file in use reads it: "
+                f"{' and '.join(readers)} would. Add the one you mean, or take {name} out."
             )
 
 
