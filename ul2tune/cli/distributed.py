@@ -1,10 +1,15 @@
-"""Joining the other processes of a multi-host run."""
+"""Joining the other processes of a multi-host run, and leaving them."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 
-import jax
+# A process that says nothing for so long is gone, and the others end. JAX's threads say it in time
+# whatever Python does.
+HEARTBEAT_TIMEOUT_SECS = 30
+_joined = False
 
 
 def initialize(options: argparse.Namespace) -> int:
@@ -14,22 +19,19 @@ def initialize(options: argparse.Namespace) -> int:
       The index of this process: 0 where there is only one.
 
     Raises:
-      ValueError: if only some of the three flags are given, or JAX finds no cluster.
+      ValueError: if only some of the three flags are given.
     """
+    import jax  # commands that do not need it answer faster
+
+    global _joined
     flags = {
         "--coordinator_address": options.coordinator_address,
         "--process_count": options.process_count,
         "--process_index": options.process_index,
     }
     given = [name for name, value in flags.items() if value is not None]
-    if options.multiprocess:
-        try:
-            jax.distributed.initialize()
-        except ValueError as error:
-            raise ValueError(
-                f"--multiprocess: JAX finds no cluster here ({str(error).rstrip('.')}). Give "
-                f"{', '.join(flags)} instead."
-            ) from error
+    if options.multiprocess and not given:
+        jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_SECS)
     elif given:
         missing = [name for name in flags if name not in given]
         if missing:
@@ -38,5 +40,25 @@ def initialize(options: argparse.Namespace) -> int:
             coordinator_address=options.coordinator_address,
             num_processes=options.process_count,
             process_id=options.process_index,
+            heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_SECS,
         )
+    _joined = jax.process_count() > 1
     return jax.process_index()
+
+
+def is_joined() -> bool:
+    """Whether other processes may be waiting for this one."""
+    return _joined
+
+
+def leave(status: int) -> int:
+    """Ends a process that failed at once, if it has joined others; else returns `status`.
+
+    An orderly end would wait for the others, minutes, and they for what this one does not compute
+    any more. They notice when it is gone, and end too.
+    """
+    if not _joined:
+        return status
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from ul2tune.cli import extras, project
+from ul2tune.cli import distributed, extras, project
 from ul2tune.cli import options as options_lib
 
 # Errors whose message is written for the user. Everything else is a bug and keeps its traceback.
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         importlib.import_module(module).run(options)
     except KeyboardInterrupt:
         print(f"\nul2tune {options.command}: interrupted.", file=sys.stderr)
-        return 130
+        return distributed.leave(130)
     except BrokenPipeError:  # the reader of our output (`| head`) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -41,7 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, ModuleNotFoundError):
             message = f"{message}.{extras.remedy(error.name)}"
         print(f"ul2tune {options.command}: {message}", file=sys.stderr)
-        return 1
+        return distributed.leave(1)
+    except Exception:
+        if not distributed.is_joined():
+            raise
+        traceback.print_exc()
+        return distributed.leave(1)
     return 0
 
 

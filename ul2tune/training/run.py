@@ -14,7 +14,7 @@ import jax
 from jax.sharding import Mesh
 
 from ul2tune import sharding
-from ul2tune.checkpoints import initialize, layout, streams
+from ul2tune.checkpoints import agreement, initialize, layout, streams
 from ul2tune.checkpoints.initialize import InitialCheckpoint, warn_of_other_model
 from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.checkpoints.restore import restore_latest
@@ -87,9 +87,10 @@ def train(
     rows = _local_rows(settings, device_mesh)
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(device_mesh))
-        if jax.process_index() == 0:
-            stack.enter_context(lock.exclusive(run.model_dir))
-        feed = stack.enter_context(contextlib.closing(Feed(data, rows)))
+        with agreement.together():
+            if jax.process_index() == 0:
+                stack.enter_context(lock.exclusive(run.model_dir))
+            feed = stack.enter_context(contextlib.closing(Feed(data, rows)))
         parts, start = _build(settings, device_mesh, feed, init, hooks, stack)
         state = loop(parts, start.state, start.frozen, start.at)
         return state_lib.join(state, start.frozen)["params"]
@@ -194,7 +195,6 @@ def _build(
         num_microbatches=run.num_microbatches,
         seed=run.seed,
         num_sources=len(feed.source_names),
-        first_step=start.at.first_step,
         ema_decay=run.ema_decay,
     )
     checkpoints = CheckpointManager(
@@ -235,11 +235,13 @@ def _build(
 def _outputs(
     run: RunConfig, at: Position, stack: contextlib.ExitStack
 ) -> tuple[MetricsWriter | None, LiveLine | None]:
-    """The metrics files and the live line, of process 0 alone."""
+    """The metrics files and the live line, of process 0 alone. Collective."""
+    with agreement.together():
+        if jax.process_index() == 0:
+            writer = MetricsWriter(run.model_dir, step=at.step, tensorboard=run.tensorboard)
+            stack.enter_context(contextlib.closing(writer))
     if jax.process_index() != 0:
         return None, None
-    writer = MetricsWriter(run.model_dir, step=at.step, tensorboard=run.tensorboard)
-    stack.enter_context(contextlib.closing(writer))
     line = LiveLine(at.last_step)
     stack.callback(line.end)
     return writer, line

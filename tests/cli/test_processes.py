@@ -1,0 +1,65 @@
+"""`ul2tune train` in two processes: when one fails, the other does not wait for it."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.cli import test_resume as resume
+from tests.training import processes, tiny
+from ul2tune.training import lock
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data")
+    tiny.write_data(path)
+    return path
+
+
+def train(folder, data_dir, *flags):
+    """Starts two processes; returns them."""
+    macros = resume.MACROS | {"DATA_DIR": str(data_dir), "MODEL_DIR": str(folder / "run")}
+    macros["TRAIN_STEPS"] = 3
+    arguments = [f"--gin_file={file}" for file in resume.FILES]
+    arguments += [f"--gin.{name}={value!r}" for name, value in macros.items()]
+    arguments += [f"--coordinator_address=127.0.0.1:{processes.free_port()}", "--process_count=2"]
+    return [
+        processes.launch(
+            "ul2tune", "train", *arguments, *flags, f"--process_index={i}", JAX_NUM_CPU_DEVICES="2"
+        )
+        for i in range(2)
+    ]
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_an_error_of_one_process_ends_the_other_soon(tmp_path, data_dir, failing):
+    hook = tmp_path / "hook.gin"
+    hook.write_text(
+        "from __gin__ import dynamic_registration\n"
+        "from tests.cli import failing\n"
+        "HOOKS = (@failing.FailingHook(),)\n"
+        f"failing.FailingHook.process = {failing}\n"
+    )
+    both = train(tmp_path, data_dir, f"--gin_file={hook}")
+    try:
+        text = processes.finish(both[failing], expect=1)
+        gone = time.monotonic()
+        status = both[1 - failing].wait(timeout=45)
+    finally:
+        for process in both:
+            process.kill()
+            process.stdout.close()
+    assert f"ul2tune train: process {failing} fails after step 1" in text
+    assert status != 0
+    assert time.monotonic() - gone < 45
+
+
+def test_what_process_0_finds_at_the_start_all_say(tmp_path, data_dir):
+    with lock.exclusive(tmp_path / "run"):
+        written = processes.finish_all(train(tmp_path, data_dir), expect=1)
+    for text in written:
+        assert "ul2tune train: Another process is training in" in text
