@@ -42,5 +42,5 @@ def test_preset_builds_the_optimiser_its_header_promises(preset):
     name, rates = EXPECTED[preset]
     assert config.name == name
     optimizer = make(config, {"w": jnp.ones((2, 2))}, {"w": ("embed", "mlp")})
-    actual = [float(optimizer.learning_rate(step)) for step in (0, 10_000, 20_000)]
+    actual = [float(optimizer.schedule(step)) for step in (0, 10_000, 20_000)]
     assert actual == pytest.approx(rates, rel=1e-4, abs=1e-9)

@@ -1,6 +1,7 @@
 """The step: the same on every mesh, exact under accumulation, compiled once."""
 
 import dataclasses
+import functools
 import inspect
 from contextlib import contextmanager
 
@@ -8,8 +9,13 @@ import jax
 import numpy as np
 import pytest
 
+from tests.models import examples
 from tests.training import tiny
 from ul2tune import tree
+from ul2tune.models import base
+from ul2tune.optim import optimizer as optimizer_lib
+from ul2tune.optim.optimizer import OptimizerConfig
+from ul2tune.optim.schedules import ScheduleConfig
 from ul2tune.sharding import MeshConfig
 from ul2tune.training import step
 from ul2tune.training.loss import LossConfig
@@ -204,3 +210,22 @@ def test_golden_one_step_metrics(whole_batch):
 
 def test_train_step_is_short():
     assert len(inspect.getsource(step.train_step).splitlines()) <= 45
+
+
+def test_the_rate_logged_is_that_of_the_update():
+    """Steps and updates of an optimiser that was taken over from another run need not agree."""
+    schedule = ScheduleConfig(name="linear", learning_rate=1.0, total_steps=10)
+    optimizer = optimizer_lib.make(
+        OptimizerConfig(name="lion", schedule=schedule),
+        base.abstract_params(tiny.MODEL),
+        base.param_axes(tiny.MODEL),
+    )
+    recipe = tiny.recipe(optimizer=optimizer)
+    update = jax.jit(
+        functools.partial(step.train_step, recipe=recipe), compiler_options=examples.QUICK
+    )
+    params = examples.params(tiny.MODEL)
+    state = {"step": np.int32(7), "params": params, "opt_state": optimizer.tx.init(params)}
+    for rate in (1.0, 0.9):
+        state, metrics = update(state, {}, tiny.batch())
+        assert float(metrics["learning_rate"][0]) == pytest.approx(rate)

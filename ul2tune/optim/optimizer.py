@@ -137,13 +137,13 @@ class Optimizer:
     trainable: Mapping[str, Any]
     rows: tuple[GroupRow, ...]
 
-    def learning_rate(self, step: jax.typing.ArrayLike) -> jax.Array:
-        """The rate of the update after `step` updates of this optimiser state.
+    def learning_rate(self, opt_state: Any) -> jax.Array:
+        """The rate of the next update of this optimiser state.
 
-        A run that starts at step s (that of its initial checkpoint) with a new state is at `step`
-        0 then.
+        The state counts its updates itself, and a run's steps need not agree: a run may start at
+        its initial checkpoint's step with a new state, or at 0 with the checkpoint's.
         """
-        return self.schedule(step)
+        return self.schedule(opt_state[-1].count)
 
     def describe(self) -> tuple[GroupRow, ...]:
         """The groups, in the order of `OptimizerConfig.groups`."""
@@ -187,6 +187,7 @@ def make(
     if config.max_grad_norm is not None:
         stages.insert(0, optax.clip_by_global_norm(config.max_grad_norm))
     sizes = {path: (int(shape.size), bool(decays[path])) for path, shape in shapes.items()}
+    assert len(stages) > 1  # `learning_rate` finds the last one's state
     return Optimizer(
         tx=optax.chain(*stages),
         schedule=config.schedule,

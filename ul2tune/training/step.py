@@ -34,7 +34,6 @@ class Recipe:
       num_microbatches: parts of the batch that are run one after the other.
       seed: of dropout.
       num_sources: how many sources `decoder_source_ids` may name.
-      first_step: the step the optimiser state was made at.
       ema_decay: of the average of the parameters; None keeps none.
     """
 
@@ -44,7 +43,6 @@ class Recipe:
     num_microbatches: int = 1
     seed: int = 0
     num_sources: int = 0
-    first_step: int = 0
     ema_decay: float | None = None
 
 
@@ -81,7 +79,7 @@ def train_step(
         "grad_norm": (tree.global_norm(grads), one),
         "update_norm": (tree.global_norm(updates), one),
         "param_norm": (tree.global_norm(params), one),
-        "learning_rate": (recipe.optimizer.learning_rate(state["step"] - recipe.first_step), one),
+        "learning_rate": (recipe.optimizer.learning_rate(state["opt_state"]), one),
     }
     after = {"step": state["step"] + 1, "params": params, "opt_state": opt_state}
     if recipe.ema_decay is not None:
