@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import pytest
 
 from ul2tune.cli import distributed, init, main, options, prepared
@@ -64,6 +65,8 @@ def test_every_command_has_help_without_loading_anything(command, capsys):
         (["inspect", "--gin_file=x", "--all"], "--all is about a checkpoint"),
         (["inspect", "--gin_file=x", "--report=y"], "give --against"),
         (["evaluate", "--gin_file=x", "--report=y"], "--report is about outputs"),
+        (["evaluate", "runs/a/eval", "--print_config"], "leave out --print_config"),
+        (["evaluate", "--multiprocess", "--process_index=0"], "leave out --process_index"),
         (["train", "--multiprocess", "--process_count=2"], "leave out --process_count"),
     ],
 )
@@ -118,10 +121,10 @@ def test_text_only_is_of_transformers(format, capsys, tmp_path):
 
 
 def test_a_cluster_that_is_not_there_is_said_to_be_so(monkeypatch):
-    def initialize():
+    def initialize(**_):
         raise ValueError("coordinator_address should be defined.")
 
-    monkeypatch.setattr(distributed.jax.distributed, "initialize", initialize)
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
     with pytest.raises(ValueError, match=r"--multiprocess: JAX finds no cluster here .*Give --c"):
         distributed.initialize(options.parse(["train", "--multiprocess"]))
 
@@ -165,5 +168,5 @@ def test_inspect_prepares_the_split_that_it_shows(monkeypatch, tmp_path, capsys)
     monkeypatch.setattr(prepared.subprocess, "run", prepare)
     arguments = ["--gin_file=recipes/ul2_base.gin", "--gin.MODEL_DIR=x"]
     assert main.main(["inspect", *arguments, f"--gin.DATA_DIR={tmp_path}", "--split=test"]) == 1
-    assert "preparing it failed with exit status 3" in capsys.readouterr().err
+    assert "Preparing it failed with exit status 3" in capsys.readouterr().err
     assert "--gin.PREPARE_SPLITS=('test',)" in commands[0]

@@ -19,7 +19,7 @@ def initialize(options: argparse.Namespace) -> int:
       The index of this process: 0 where there is only one.
 
     Raises:
-      ValueError: if only some of the three flags are given.
+      ValueError: if only some of the three flags are given, or JAX finds no cluster.
     """
     import jax  # commands that do not need it answer faster
 
@@ -30,8 +30,14 @@ def initialize(options: argparse.Namespace) -> int:
         "--process_index": options.process_index,
     }
     given = [name for name, value in flags.items() if value is not None]
-    if options.multiprocess and not given:
-        jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_SECS)
+    if options.multiprocess:
+        try:
+            jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_SECS)
+        except ValueError as error:
+            raise ValueError(
+                f"--multiprocess: JAX finds no cluster here ({str(error).rstrip('.')}). Give "
+                f"{', '.join(flags)} instead."
+            ) from error
     elif given:
         missing = [name for name in flags if name not in given]
         if missing:

@@ -29,6 +29,7 @@ CONVERSIONS = ("hf", "t5x")
 GIN_COMMANDS = ("prepare", "train", "evaluate", "infer", "inspect")
 
 
+_PROCESS_FLAGS = ("--coordinator_address", "--process_count", "--process_index")
 # Of `inspect`, when it is about a mixture.
 _MIXTURE_FLAGS = (
     "--task", "--split", "--rows", "--batches", "--width", "--steps", "--against", "--report",
@@ -108,10 +109,14 @@ def _check_all_count(options: argparse.Namespace, given: Collection[str]) -> Non
                 raise UsageError(f"{flag} is about a checkpoint: name one.")
         if "--report" in given and "--against" not in given:
             raise UsageError("--report is about what is shared with a mixture: give --against.")
-    elif options.command == "evaluate" and not options.outputs and "--report" in given:
+    elif options.command == "evaluate" and options.outputs:
+        for flag in (*_PROCESS_FLAGS, "--multiprocess", "--print_config", "--gin_search_paths"):
+            if flag in given:
+                raise UsageError(f"{what} averages outputs as they are: leave out {flag}.")
+    elif options.command == "evaluate" and "--report" in given:
         raise UsageError("--report is about outputs to average: name their folders.")
-    elif options.command in ("train", "evaluate", "infer") and options.multiprocess:
-        for flag in ("--coordinator_address", "--process_count", "--process_index"):
+    if getattr(options, "multiprocess", False):
+        for flag in _PROCESS_FLAGS:
             if flag in given:
                 raise UsageError(f"--multiprocess finds the cluster by itself: leave out {flag}.")
 
