@@ -18,6 +18,7 @@ import jax
 from flax import nnx
 
 from ul2tune import tree
+from ul2tune.sharding import constrain
 from ul2tune.types import Tree
 
 
@@ -62,6 +63,15 @@ def param_axes(config: ModelConfig) -> Tree:
     flat = nnx.to_flat_state(_abstract(config)[1])
     axes = {tree.SEPARATOR.join(map(str, path)): variable.axes for path, variable in flat}
     return tree.unflatten(axes)
+
+
+def look_up(table_VD: jax.Array, ids_BL: jax.Array, axis: str = "vocab") -> jax.Array:
+    """Rows of an embedding, [B, L, D]; `axis` is the logical axis of its first dimension.
+
+    The table is gathered over `fsdp` first: rows split along D would have to become rows split
+    along B, and on some meshes XLA knows no better way than to replicate them.
+    """
+    return constrain(table_VD, axis, None)[ids_BL]
 
 
 def bind(config: ModelConfig, params: Tree) -> Any:

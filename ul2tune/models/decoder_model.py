@@ -19,6 +19,7 @@ from flax import nnx
 
 from ul2tune.models import decoder_features, grouped, layers
 from ul2tune.models.attention import Implementation
+from ul2tune.models.base import look_up
 from ul2tune.models.cache import AXES, PromptCache
 from ul2tune.models.decoder_block import Block, Layout
 from ul2tune.models.folding import fold
@@ -214,15 +215,15 @@ class Decoder(nnx.Module):
         config = self.config
         start_BL = (tokens_BL == 0) & (positions_BL == 0)
         tokens_BL = jnp.where(start_BL, config.start_id, tokens_BL)
-        x_BLD = self.token_embedding[...][tokens_BL].astype(config.dtype)
+        x_BLD = look_up(self.token_embedding[...], tokens_BL).astype(config.dtype)
         if config.scale_embeddings:
             # NUMERICS: the factor is rounded to the compute dtype, as Gemma was trained.
             x_BLD *= jnp.asarray(config.d_model**0.5, config.dtype)
         if config.embedding_dim is not None:
             x_BLD = linear(x_BLD, self.project_in[...], 1)
         if config.learned_positions:
-            rows_BL = positions_BL + POSITION_OFFSET
-            x_BLD += self.position_embedding[...][rows_BL].astype(config.dtype)
+            table_PD, numbers_BL = self.position_embedding[...], positions_BL + POSITION_OFFSET
+            x_BLD += look_up(table_PD, numbers_BL, "positions").astype(config.dtype)
         return constrain(x_BLD, "batch", "length", None)
 
     def _finish(self, x_BLD: jax.Array) -> jax.Array:

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ul2tune.models import attention, layers, relative_bias
+from ul2tune.models.base import look_up
 from ul2tune.models.cache import DecodeCache
 from ul2tune.models.folding import REMAT, fold
 from ul2tune.models.layers import Dropout, drop_channels, param, rms_norm
@@ -306,7 +307,7 @@ class T5(nnx.Module):
 
     def _embed(self, tokens_BL: Any) -> jax.Array:
         # T5 does not scale its embeddings.
-        x_BLD = self.token_embedding[...][jnp.asarray(tokens_BL)].astype(self.config.dtype)
+        x_BLD = look_up(self.token_embedding[...], jnp.asarray(tokens_BL)).astype(self.config.dtype)
         return constrain(x_BLD, "batch", "length", None)
 
     def _scale(self, x_BLD: jax.Array) -> jax.Array:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ul2tune.models import decoder_features, grouped, layers
+from ul2tune.models.base import look_up
 from ul2tune.models.cache import DecodeCache
 from ul2tune.models.decoder_block import Layout
 from ul2tune.models.layers import param
@@ -204,7 +205,7 @@ class T5Gemma(nnx.Module):
         config, table_VD = self.config, self._table(side)[...]
         # NUMERICS: the factor is rounded to the compute dtype, as Gemma was trained.
         scale = jnp.asarray(table_VD.shape[1] ** 0.5, config.dtype)
-        x_BLD = table_VD[tokens_BL].astype(config.dtype) * scale
+        x_BLD = look_up(table_VD, tokens_BL).astype(config.dtype) * scale
         if config.eoi_id is not None:
             apart = side == "decoder" and not config.tied_embeddings
             own_D = (self.decoder_eoi_embedding if apart else self.eoi_embedding)[...]
