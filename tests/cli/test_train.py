@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from ul2tune.cli import distributed
 from ul2tune.cli.train import saved
 
 ERRORS = [ValueError, AttributeError, KeyboardInterrupt, FloatingPointError]
@@ -68,3 +69,12 @@ def test_a_terminated_start_leaves_the_configuration_of_the_earlier(tmp_path):
         child.send_signal(signal.SIGTERM)
         assert child.wait(30) == 128 + signal.SIGTERM
     assert (tmp_path / "config.gin").read_text() == "first"
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_of_several_processes_the_handler_stays(tmp_path, monkeypatch, joined):
+    monkeypatch.setattr(distributed, "is_joined", lambda: joined)
+    before = signal.getsignal(signal.SIGTERM)
+    with saved("first", tmp_path / "config.gin"):
+        assert (signal.getsignal(signal.SIGTERM) is before) == joined
+    assert signal.getsignal(signal.SIGTERM) is before

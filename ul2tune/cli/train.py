@@ -61,7 +61,11 @@ def saved(text: str, path: Path) -> Iterator[None]:
 
 @contextmanager
 def _terminated_by_exception() -> Iterator[None]:
-    """Here SIGTERM ends the process as an exit does. The loop's own handler saves instead."""
+    """Here SIGTERM ends the process as an exit does. The loop's own handler saves instead, and of
+    several processes JAX's, which must stay."""
+    if distributed.is_joined():
+        yield
+        return
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield
