@@ -294,7 +294,7 @@ def test_tasks_without_examples_in_a_split_are_left_out(tmp_path):
         assert {s.source for s in found} == {"pairs"}
         assert len(found) >= count
     prepared.write(tmp_path, "empty", tasks[::2])
-    with pytest.raises(ValueError, match="'empty' has no examples in split 'train'"):
+    with pytest.raises(ValueError, match="'empty' has no examples in split 'train': prepare other"):
         Feed(config_of(tmp_path, "empty"))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.feed import prepared
-from ul2tune.data import vocab
+from ul2tune.data import manifest, vocab
 from ul2tune.data.ul2 import Denoiser, UL2Config, preset
 from ul2tune.feed.feed import Feed, FeedConfig
 
@@ -91,3 +91,39 @@ def test_sentinels_of_a_rolled_mask_are_counted_before_the_first_batch(tmp_path)
     prepared.write(tmp_path, "few", [task])
     with pytest.raises(ValueError, match=r"'rolled' needs 17 sentinels for a segment of 96 tokens"):
         Feed(config_of(tmp_path, "few"))
+
+
+def test_a_position_belongs_to_what_is_done_to_the_data_online(tmp_path):
+    """The same shards with another noise, or another end, are other examples."""
+    tasks = [
+        prepared.Task(name="texts", examples=TEXTS, noise=preset("ul2")),
+        prepared.Task(name="pairs", examples=prepared.pairs(9), add_eos=True),
+    ]
+    prepared.write(tmp_path, "both", tasks)
+    config = config_of(tmp_path, "both", feature_lengths={"inputs": 512, "targets": 512})
+    with Feed(config) as feed:
+        next(feed)
+        state = feed.get_state()
+    for name in ("texts", "pairs"):
+        path = manifest.task_dir(tmp_path, name, "train") / "manifest.json"
+        before = manifest.read_task(tmp_path, name, "train")
+        if name == "texts":
+            noise = {**before.online, "config": replace(preset("ul2"), inputs_eos=False).to_json()}
+            manifest.write(replace(before, online=noise), path)
+        else:
+            facts = {side: {**f, "eos_after_trim": False} for side, f in before.features.items()}
+            manifest.write(replace(before, features=facts), path)
+        with Feed(config) as feed, pytest.raises(ValueError, match="belongs to other prepared"):
+            feed.set_state(state)
+        manifest.write(before, path)
+    with Feed(config) as feed:
+        feed.set_state(state)
+        next(feed)
+
+
+def test_a_split_without_examples_says_what_to_do(tmp_path):
+    prepared.write(tmp_path, "t", [prepared.Task(name="t", examples=TEXTS, noise=preset("ul2"))])
+    prepared.write(tmp_path, "t", [prepared.Task(name="t", examples=[])], split="validation")
+    message = r"no examples in split 'validation': hold some out .* --gin\.EVAL_PERIOD=None"
+    with pytest.raises(ValueError, match=message):
+        Feed(config_of(tmp_path, "t", split="validation"))

@@ -38,14 +38,15 @@ def make_task(name, steps, **features):
 @pytest.mark.parametrize(
     ("steps", "offline", "online", "append"),
     [
-        ([], [], False, False),
-        ([clean], [clean], False, False),
-        ([clean, append_eos], [clean], False, True),
-        ([clean, append_eos_after_trim], [clean], False, True),
-        ([append_eos, clean], [append_eos, clean], False, False),
-        ([clean, PLACEHOLDER, append_eos], [clean], False, True),
-        ([clean, append_eos, PLACEHOLDER], [clean, append_eos], False, False),
-        ([clean, PLACEHOLDER, NOISE], [clean], True, False),
+        ([], [], False, None),
+        ([clean], [clean], False, None),
+        ([clean, append_eos], [clean], False, "before_trim"),
+        ([clean, append_eos_after_trim], [clean], False, "after_trim"),
+        ([append_eos, clean], [append_eos, clean], False, None),
+        ([append_eos, append_eos], [append_eos], False, "before_trim"),
+        ([clean, PLACEHOLDER, append_eos], [clean], False, "before_trim"),
+        ([clean, append_eos, PLACEHOLDER], [clean, append_eos], False, None),
+        ([clean, PLACEHOLDER, NOISE], [clean], True, None),
     ],
 )
 def test_pipelines_that_work(steps, offline, online, append):
@@ -67,6 +68,7 @@ def trims(dataset, sequence_length):
         ([PLACEHOLDER, clean], "runs clean after its CacheDatasetPlaceholder"),
         ([PLACEHOLDER, NOISE, append_eos], "runs append_eos after"),
         ([PLACEHOLDER, append_eos, NOISE], "runs UL2Preprocessor after"),
+        ([PLACEHOLDER, append_eos, append_eos], "runs append_eos after"),
         ([PLACEHOLDER, NOISE, NOISE], "only one UL2Preprocessor"),
         ([trims], "needs the run's sequence lengths"),
     ],

@@ -41,6 +41,7 @@ def test_shards_hold_the_corpus_and_manifests_describe_them(task, name, words, t
     assert entry.features == {
         "targets": {
             "add_eos": False,  # the noise ends both sides itself
+            "eos_after_trim": False,
             "max_tokens": max(map(len, train)),
             "tokens": sum(map(len, train)),
         }

@@ -13,11 +13,13 @@ import jax
 import numpy as np
 import pytest
 
+from tests.feed import prepared
 from tests.training import tiny
 from tests.training.processes import lines, newest
 from ul2tune import tree
 from ul2tune.checkpoints import initialize, layout
 from ul2tune.checkpoints.restore import CorruptCheckpointError
+from ul2tune.data import vocab
 from ul2tune.training import run as run_lib
 from ul2tune.training.config import RunConfig
 from ul2tune.training.metrics import NonFiniteLossError
@@ -135,6 +137,22 @@ def test_priority_1_the_run_itself_2_init_3_fresh(finished, copy, data_dir, tmp_
     assert _saved_params(copy, 0) != _saved_params(tmp_path / "second", 0)
 
 
+def test_initial_parameters_of_another_vocabulary_are_refused(copy, tmp_path):
+    """From the data's manifests into the checkpoint, and back."""
+    task = prepared.Task(
+        name="pairs", examples=prepared.pairs(60), vocabulary=vocab.load("bytes"), num_shards=1
+    )
+    for split in ("train", "validation"):
+        prepared.write(tmp_path / "bytes", "mix", [task], split=split)
+    init = initialize.from_checkpoint(str(copy), keep_step=False)
+    with pytest.raises(ValueError, match=r"6 was trained with another vocabulary .*pass_through"):
+        run_lib.train(**tiny.arguments(tmp_path / "second", tmp_path / "bytes"), init=init)
+    assert not layout.steps(tmp_path / "second/checkpoints")
+    allowed = {"allow_other_vocabulary": True, "train_steps": 1}
+    run_lib.train(**tiny.arguments(tmp_path / "second", tmp_path / "bytes", **allowed), init=init)
+    assert layout.steps(tmp_path / "second/checkpoints") == [0, 1]
+
+
 def _saved_params(path: Path, step: int) -> dict[str, Any]:
     """Fingerprints of the parameters of one checkpoint."""
     return _saved(path, step, "params/")
@@ -183,7 +201,7 @@ def test_another_configuration_is_refused_with_the_difference(copy, data_dir, ca
         manifest = json.loads(path.read_text())
         path.write_text(json.dumps({**manifest, "fingerprint": "changed"}))
     harmless = tiny.arguments(copy, other, train_steps=7, checkpoint_period_steps=100)
-    with pytest.raises(ValueError, match=r"prepared/pairs: \w+ -> changed"):
+    with pytest.raises(ValueError, match=r"prepared/pairs/fingerprint: \w+ -> changed"):
         run_lib.train(**harmless)
     allowed = dataclasses.replace(changed["run"], allow_config_change=True)
     with caplog.at_level(logging.WARNING, "ul2tune"):
@@ -293,6 +311,7 @@ LIVE = {
     "train_steps": None,  # test_priority…
     "train_steps_relative": None,  # test_priority…
     "allow_config_change": None,  # test_another_configuration…
+    "allow_other_vocabulary": None,  # test_initial_parameters_of_another_vocabulary…
     "seed": (1, lambda path: lines(path / "metrics.jsonl")[0]["loss"]),
     "num_microbatches": None,  # test_batches_that_do_not_divide…
     "ema_decay": None,  # test_ema.py

@@ -126,8 +126,8 @@ def concatenate(first: Ragged, second: Ragged) -> Ragged:
 
 
 def truncate(tokens: np.ndarray, length: int, eos_id: int) -> np.ndarray:
-    """The first `length` tokens; a sequence that ended with EOS still does (SeqIO's
-    `append_eos_after_trim`).
+    """The first `length` tokens; a sequence that ended with EOS still does, as after SeqIO's
+    `append_eos_after_trim`.
 
     >>> truncate(np.array([5, 6, 7, 1]), 3, eos_id=1)
     array([5, 6, 1])

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -75,8 +76,8 @@ class Feed(Iterator[dict[str, np.ndarray]]):
         return self._sources.vocabulary
 
     @property
-    def fingerprints(self) -> dict[str, str]:
-        """Fingerprint of the prepared data by task."""
+    def fingerprints(self) -> dict[str, Any]:
+        """By task, all that its examples depend on, as JSON."""
         return self._sources.fingerprints
 
     def __iter__(self) -> Feed:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -92,17 +93,30 @@ class Sources:
             rate if task.size else 0.0 for rate, task in zip(mixture.rates, self.tasks, strict=True)
         )
         if not any(self.rates):
+            advice = "prepare other sources."
+            if config.split != "train":
+                advice = (
+                    "hold some out (validation_fraction of its tasks), name another split, or "
+                    "train without validation: --gin.EVAL_PERIOD=None."
+                )
             raise ValueError(
-                f"Mixture {config.mixture!r} has no examples in split {config.split!r}: prepare "
-                "other sources or another split."
+                f"Mixture {config.mixture!r} has no examples in split {config.split!r}: {advice}"
             )
         # Denoisers of all tasks with the same configuration are applied in one call.
         self.noises = tuple(noises.values())
 
     @property
-    def fingerprints(self) -> dict[str, str]:
-        """The prepared data's identity by task."""
-        return {task.task: task.fingerprint for task in self.manifests}
+    def fingerprints(self) -> dict[str, Any]:
+        """By task, all that its examples depend on: the prepared data, and what is done to it
+        online. JSON."""
+        return {
+            task.task: {
+                "fingerprint": task.fingerprint,
+                "online": task.online,
+                "eos": {name: _eos(facts) for name, facts in sorted(task.features.items())},
+            }
+            for task in self.manifests
+        }
 
     @cached_property
     def noise_of(self) -> np.ndarray:
@@ -150,8 +164,8 @@ class Sources:
         sides, cut = {}, False
         for name in ("inputs", "targets"):
             tokens = arrays.get(name, np.empty(0, np.int32))
-            facts = source.manifest.features.get(name, {})
-            if facts.get("add_eos"):
+            eos = _eos(source.manifest.features.get(name, {}))
+            if eos is not None:
                 tokens = np.append(tokens, np.int32(self.info.eos_id))
             # A feature the layout has no length for cannot occur: `_open` refuses it.
             length = self.config.feature_lengths.get(name, 0)
@@ -159,7 +173,9 @@ class Sources:
                 # With nothing of its own to see, a decoder segment would attend to all others.
                 tokens = np.array([self.info.eos_id], np.int32)
             cut |= tokens.size > length
-            sides[name] = convert.truncate(tokens, length, self.info.eos_id)
+            keeps = eos == "after_trim"
+            trimmed = convert.truncate(tokens, length, self.info.eos_id) if keeps else tokens
+            sides[name] = trimmed[:length]
         raw = sides["inputs"].size + sides["targets"].size
         return Example(**sides, raw_tokens=raw, truncated=cut)
 
@@ -202,6 +218,13 @@ class Sources:
             noises[key] = UL2Noise(config, self.info)
             _check_room(task.task, noises[key], self.config)
         return noises[key], online["feature"]
+
+
+def _eos(facts: Mapping[str, Any]) -> str | None:
+    """When the feed appends EOS to a feature; older manifests do not say."""
+    if not facts.get("add_eos"):
+        return None
+    return "after_trim" if facts.get("eos_after_trim", True) else "before_trim"
 
 
 def _check_vocabularies(manifests: tuple[manifest.TaskManifest, ...]) -> None:

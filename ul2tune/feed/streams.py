@@ -93,9 +93,9 @@ class RowStreams:
         if np.any(state["fingerprint"] != self._fingerprint):
             raise ValueError(
                 "The saved data position belongs to other prepared data or another feed "
-                f"configuration (mixture {self.sources.config.mixture!r}, its rates, BATCH_SIZE, "
-                "seed, packing, window and epochs must stay). Restore them, or start the data from "
-                "the beginning in a new MODEL_DIR."
+                f"configuration (mixture {self.sources.config.mixture!r}, its rates and noise, "
+                "BATCH_SIZE, seed, packing, window and epochs must stay). Restore them, or start "
+                "the data from the beginning in a new MODEL_DIR."
             )
         self._batch = np.array(state["batch"], np.int64)
         self._counter = np.array(state["counter"], np.int64)

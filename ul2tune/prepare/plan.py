@@ -10,7 +10,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import seqio
 
@@ -27,7 +27,10 @@ BYTES_PER_SHARD = 32 * 2**20
 MAX_SHARDS = 256
 # Each shard of a file reads it from its start, which takes some hundredths of tokenizing its text.
 SHARDS_PER_FILE = 16
-_APPEND_EOS = (seqio.preprocessors.append_eos, seqio.preprocessors.append_eos_after_trim)
+_APPEND_EOS = {
+    seqio.preprocessors.append_eos: "before_trim",
+    seqio.preprocessors.append_eos_after_trim: "after_trim",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +40,13 @@ class Pipeline:
     Attributes:
       offline: run by `prepare`.
       online: JSON configuration of the transform that the feed runs (the UL2 noise), or None.
-      append_eos: whether the feed appends EOS to features that want it, after trimming.
+      append_eos: when the feed appends EOS to features that want it, ``"before_trim"`` (what is too
+        long loses it) or ``"after_trim"``; None: never.
     """
 
     offline: tuple[Callable, ...]
     online: Mapping[str, Any] | None
-    append_eos: bool
+    append_eos: Literal["before_trim", "after_trim"] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +82,8 @@ class Plan:
     def add_eos(self) -> dict[str, bool]:
         """Whether the feed ends each feature with EOS."""
         features = self.task.output_features
-        return {name: self.pipeline.append_eos and features[name].add_eos for name in self.features}
+        appends = self.pipeline.append_eos is not None
+        return {name: appends and features[name].add_eos for name in self.features}
 
 
 def make_plan(
@@ -138,24 +143,22 @@ def split_pipeline(task: seqio.Task) -> Pipeline:
     if placeholders:
         offline, rest = steps[: placeholders[0]], steps[placeholders[0] + 1 :]
     else:
-        cut = len(steps)
-        while cut and _is_append_eos(steps[cut - 1]):
-            cut -= 1
+        cut = len(steps) - bool(steps and _append_eos(steps[-1]))
         offline, rest = steps[:cut], steps[cut:]
     for step in offline:
         _check_offline(task.name, step)
     online: Mapping[str, Any] | None = None
-    append_eos = False
+    append_eos = None
     for step in rest:
-        if _is_append_eos(step) and online is None:
-            append_eos = True
-        elif hasattr(step, "online_config") and online is None and not append_eos:
+        if online is None and append_eos is None and _append_eos(step):
+            append_eos = _append_eos(step)
+        elif online is None and append_eos is None and hasattr(step, "online_config"):
             online = step.online_config(task.output_features)
         else:
             raise ValueError(
                 f"Task {task.name!r} runs {_name(step)} after its CacheDatasetPlaceholder. "
                 "While training only one UL2Preprocessor (which ends both sides with EOS itself) "
-                "or append_eos can run: move other steps before the placeholder."
+                "or one append_eos can run: move other steps before the placeholder."
             )
     return Pipeline(offline=tuple(offline), online=online, append_eos=append_eos)
 
@@ -209,8 +212,9 @@ def _metric_names(task: seqio.Task) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _is_append_eos(step: Callable) -> bool:
-    return (step.func if isinstance(step, functools.partial) else step) in _APPEND_EOS
+def _append_eos(step: Callable) -> Any:
+    function = step.func if isinstance(step, functools.partial) else step
+    return next((when for known, when in _APPEND_EOS.items() if function is known), None)
 
 
 def _name(step: Callable) -> str:

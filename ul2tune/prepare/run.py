@@ -234,6 +234,7 @@ def _manifest(plan: Plan, receipts: Sequence[Receipt], data_dir: str) -> TaskMan
     features = {
         name: {
             "add_eos": plan.add_eos[name],
+            "eos_after_trim": plan.add_eos[name] and plan.pipeline.append_eos == "after_trim",
             "max_tokens": max((r.max_tokens.get(name, 0) for r in receipts), default=0),
             "tokens": sum(r.shard.tokens.get(name, 0) for r in receipts),
         }
