@@ -17,6 +17,7 @@ import functools
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -101,6 +102,12 @@ class FromDecoderOnly:
             params |= self._draw(drawn)
         return tree.unflatten({path: params[path] for path in wanted})
 
+    @functools.cached_property
+    def step_dirs(self) -> tuple[Path, Path]:
+        """What it reads, found once: the encoder's checkpoint and the decoder's."""
+        other = self.encoder_path if self.decoder_path is None else self.decoder_path
+        return initialize.resolve(self.encoder_path), initialize.resolve(other)
+
     def _origin(self, path: str, side: str) -> str | None:
         """Which parameter of a side's decoder-only model becomes `path`; None = none does."""
         if path == _EMBEDDINGS[side]:
@@ -128,12 +135,9 @@ class FromDecoderOnly:
             path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=shardings.get(path, other))
             for path, leaf in shapes.items()
         }
-        path = self.encoder_path
-        if side == "decoder" and self.decoder_path is not None:
-            path = self.decoder_path
+        step_dir = self.step_dirs[SIDES.index(side)]
         # Encoders see as far to the right as to the left, or half as far: windows are not the same.
         ignored = ("sliding_window", "max_length") if side == "encoder" else ("max_length",)
-        step_dir = initialize.resolve(path)
         initialize.warn_of_other_model(step_dir, gemma, ignored)
         return tree.flatten(initialize.load_params(step_dir, tree.unflatten(structs)))
 

@@ -59,6 +59,11 @@ class SmallerVocabulary:
         """The step the new run starts counting from."""
         return layout.read_meta(self.step_dir)["step"] if self.keep_step else 0
 
+    @property
+    def step_dirs(self) -> tuple[Path, ...]:
+        """What it reads."""
+        return (self.step_dir,)
+
     def __call__(self, abstract: Tree) -> Tree:
         """The parameters, in the shardings of `abstract`.
 

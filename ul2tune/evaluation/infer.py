@@ -23,6 +23,7 @@ from jax.experimental import multihost_utils
 
 from ul2tune import sharding
 from ul2tune.checkpoints import initialize, layout
+from ul2tune.checkpoints.vocabulary import check as check_vocabulary
 from ul2tune.data.vocab import Vocabulary
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.evaluation import prompts
@@ -57,6 +58,7 @@ class InferConfig:
       layout: for models that read several (decoder-only ones), the one they were trained with, as
         `FeedConfig.layout`: "prefix_lm" or "causal_lm".
       ema: use the average of the parameters that the run kept (`RunConfig.ema_decay`).
+      allow_other_vocabulary: use a checkpoint that was trained with another vocabulary.
       input_format: "jsonl", "text", or None to see for itself, see `prompts.read`.
     """
 
@@ -67,6 +69,7 @@ class InferConfig:
     special_tokens: bool = False
     layout: str | None = None
     ema: bool = False
+    allow_other_vocabulary: bool = False
     input_format: str | None = None
 
     def __post_init__(self) -> None:
@@ -115,6 +118,12 @@ def infer(
         raise ValueError("Standard input reaches one process only; use a file of prompts.")
     device_mesh = sharding.make_mesh(mesh)
     step_dir = initialize.resolve(checkpoint_path)
+    check_vocabulary(
+        step_dir,
+        vocabulary,
+        allow=infer.allow_other_vocabulary,
+        setting="InferConfig.allow_other_vocabulary",
+    )
     settings = _settings(model, vocabulary, step_dir, infer)
     asked = prompts.read(input_path, infer.input_format)
     num_done = _agreed_start(Path(output_path), settings, asked, digest.digest())
@@ -180,7 +189,8 @@ def _settings(
     `parameters`, a copy elsewhere the same.
     """
     values = dataclasses.asdict(infer)
-    del values["batch_size"], values["input_format"]  # the prompts themselves are compared
+    for name in ("batch_size", "input_format", "allow_other_vocabulary"):
+        del values[name]  # the prompts themselves are compared
     kinds = ("params/", "ema/") if infer.ema else ("params/",)
     leaves = layout.read_meta(step_dir)["leaves"]
     parameters = {path: leaf for path, leaf in leaves.items() if path.startswith(kinds)}
@@ -218,11 +228,13 @@ def _agreed_start(
     mine = np.frombuffer(digest[:16], np.int32)
     if jax.process_count() > 1:
         said = np.array([num_done, refused is not None, *mine], np.int32)
-        num_done, stop, *theirs = np.asarray(multihost_utils.broadcast_one_to_all(said)).tolist()
+        everyone = np.asarray(multihost_utils.process_allgather(said)).tolist()
+        num_done, stop, *_ = everyone[0]
         if stop and not first:
             raise ValueError("The first process refuses to go on; its message says why.")
-        if theirs != mine.tolist():
-            raise ValueError("The first process has other prompts: give all the same file.")
+        # All of them see it: none waits for one that has gone.
+        if any(theirs[2:] != everyone[0][2:] for theirs in everyone):
+            raise ValueError("The processes have different prompts: give all the same file.")
     if refused is not None:
         raise refused
     if not first:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from ul2tune import sharding
-from ul2tune.checkpoints import initialize
+from ul2tune.checkpoints import initialize, vocabulary
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.evaluation import examples, report
 from ul2tune.evaluation.answer import Answer, judge
@@ -46,6 +46,8 @@ class EvalConfig:
       layout: for models that read several (decoder-only ones), the one they were trained with, as
         `FeedConfig.layout`: "prefix_lm" or "causal_lm".
       ema: use the average of the parameters that the run kept (`RunConfig.ema_decay`).
+      allow_other_vocabulary: evaluate a checkpoint that was trained with another vocabulary than
+        the data's.
 
     Raises:
       ValueError: on an unknown metric or on buckets that do not reach `inputs_length`.
@@ -62,6 +64,7 @@ class EvalConfig:
     length_buckets: tuple[int, ...] = ()
     layout: str | None = None
     ema: bool = False
+    allow_other_vocabulary: bool = False
 
     def __post_init__(self) -> None:
         for name in self.metrics:
@@ -118,6 +121,12 @@ def evaluate(
     eval_set = load_set(mixture, data_dir, eval)
     step_dir = initialize.resolve(checkpoint_path)
     initialize.warn_of_other_model(step_dir, model)
+    vocabulary.check(
+        step_dir,
+        eval_set.vocabulary,
+        allow=eval.allow_other_vocabulary,
+        setting="EvalConfig.allow_other_vocabulary",
+    )
     abstract = abstract_sharded_params(model, device_mesh)
     params = initialize.load_params(step_dir, abstract, ema=eval.ema)
     predictor = make_predictor(model, params, device_mesh, eval_set, eval)

@@ -32,6 +32,8 @@ class RunConfig:
       eval_steps: validation batches per evaluation at most; None takes the whole split.
       allow_config_change: resume although model, data, loss or optimiser differ from the
         checkpoint's.
+      allow_other_vocabulary: start from an initial checkpoint that was trained with another
+        vocabulary than the data's.
       tensorboard: also write TensorBoard event files.
       compilation_cache_dir: folder of JAX's persistent compilation cache; None leaves what JAX or
         JAX_COMPILATION_CACHE_DIR say (the command line sets a folder of the user's cache).
@@ -52,6 +54,7 @@ class RunConfig:
     eval_split: str = "validation"
     eval_steps: int | None = 20
     allow_config_change: bool = False
+    allow_other_vocabulary: bool = False
     tensorboard: bool = True
     compilation_cache_dir: str | None = None
 

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ul2tune import sharding
-from ul2tune.checkpoints import streams
+from ul2tune.checkpoints import streams, vocabulary
 from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.training.compiled import CompiledStep
 from ul2tune.training.config import RunConfig
@@ -218,6 +218,7 @@ def save(parts: Parts, state: Tree, frozen: Tree, at: Position) -> None:
         "window": at.window.to_json(),
         "clock": {"train_secs": at.watch.now(), "first_step": at.first_step},
         "config": parts.description,
+        vocabulary.KEY: vocabulary.identity(parts.feed.vocabulary),
     }
     parts.checkpoints.save(at.step, join(state, frozen), meta)
     at.saved_step = at.step

@@ -14,7 +14,7 @@ import jax
 from jax.sharding import Mesh
 
 from ul2tune import sharding
-from ul2tune.checkpoints import agreement, initialize, layout, streams
+from ul2tune.checkpoints import agreement, initialize, layout, streams, vocabulary
 from ul2tune.checkpoints.initialize import InitialCheckpoint, warn_of_other_model
 from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.checkpoints.restore import restore_latest
@@ -286,6 +286,7 @@ def _start(
         # 2. The initial checkpoint, else 3. fresh parameters. Not every InitFn knows a step.
         step = getattr(init, "first_step", 0)
         run.check_ahead(step)
+        _check_vocabulary(init, feed, run)
         if isinstance(init, InitialCheckpoint):
             warn_of_other_model(init.step_dir, settings.model)
         state, frozen = state_lib.create(spec, settings.model, optimizer, run.seed, init, step)
@@ -307,6 +308,17 @@ def _start(
         rate=_rate(settings),
     )
     return Start(state=state, frozen=frozen, at=at, origin=origin)
+
+
+def _check_vocabulary(init: InitFn | None, feed: Feed, run: RunConfig) -> None:
+    """Refuses initial parameters whose embedding is another vocabulary's."""
+    for step_dir in getattr(init, "step_dirs", ()):
+        vocabulary.check(
+            step_dir,
+            feed.vocabulary,
+            allow=run.allow_other_vocabulary,
+            setting="RunConfig.allow_other_vocabulary",
+        )
 
 
 def _rate(settings: Settings) -> Rate:

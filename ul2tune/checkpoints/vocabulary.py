@@ -1,0 +1,74 @@
+"""Which vocabulary a checkpoint's embedding was trained with: another one's ids mean other words.
+
+Shapes do not tell: models round their rows up, and T5's fit many a vocabulary.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from ul2tune.checkpoints import layout
+from ul2tune.data import tokenizer_files, vocab
+from ul2tune.data.vocab_base import Vocabulary
+from ul2tune.data.vocab_extended import ExtendedVocabulary
+
+log = logging.getLogger(__name__)
+# In the JSON of a checkpoint.
+KEY = "vocabulary"
+
+
+def identity(vocabulary: Vocabulary) -> dict[str, Any]:
+    """What decides the ids of text, as JSON.
+
+    Sentinels, modes and added tokens lie above those ids. They may come and go: that is how a T5
+    gets mode tokens and an extended vocabulary its new rows.
+    """
+    while isinstance(vocabulary, ExtendedVocabulary):
+        vocabulary = vocabulary.base
+    described = vocabulary.to_json()
+    names = ("kind", "sha256") if "sha256" in described else ("kind", "base_size")
+    return {name: described[name] for name in names}
+
+
+def recorded(step_dir: Path) -> dict[str, Any] | None:
+    """The :func:`identity` that a checkpoint was saved with, or that came along when its model was
+    imported; None if neither is there."""
+    meta = layout.read_meta(step_dir)
+    if KEY in meta:
+        return meta[KEY]
+    came_along = step_dir.parents[1] / tokenizer_files.DESCRIPTION
+    return identity(vocab.load(str(came_along))) if came_along.is_file() else None
+
+
+def check(step_dir: Path, vocabulary: Vocabulary, *, allow: bool, setting: str) -> None:
+    """Compares the vocabulary of data or prompts with the checkpoint's.
+
+    Args:
+      step_dir: one step's folder.
+      vocabulary: the one in use.
+      allow: warn only.
+      setting: what switches `allow` on, for the message.
+
+    Raises:
+      ValueError: if they differ, unless allowed.
+    """
+    then, now = recorded(step_dir), identity(vocabulary)
+    if then is None:
+        log.info("%s does not say which vocabulary it was trained with.", step_dir)
+    elif then != now:
+        words = (
+            f"{step_dir} was trained with another vocabulary ({_words(then)}) than the one in use "
+            f"({_words(now)}): its embedding would be read as other words."
+        )
+        if not allow:
+            raise ValueError(
+                f"{words} Prepare the data with the checkpoint's vocabulary; or, if the ids do "
+                f"mean the same or are to be learned anew, set {setting} = True."
+            )
+        log.warning("%s", words)
+
+
+def _words(facts: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {str(value)[:12]}" for name, value in facts.items())
