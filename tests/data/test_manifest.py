@@ -1,5 +1,8 @@
 """Manifests as files."""
 
+import dataclasses
+import json
+
 import pytest
 
 from ul2tune.data import manifest
@@ -48,3 +51,48 @@ def test_damaged_or_foreign_manifests(tmp_path, text):
     (folder / "manifest.json").write_text(text)
     with pytest.raises(ValueError, match="not a readable manifest"):
         manifest.read_task(tmp_path, "t", "train")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task": "../t"}, r"'../t' is not a bare name"),
+        ({"split": ".."}, r"'\.\.' is not a bare name"),
+        ({"shards": ({"file": "../../a"},)}, r"'../../a' is not a bare name"),
+        ({"shards": ({"file": "/etc/a"},)}, r"'/etc/a' is not a bare name"),
+        ({"shards": ({"file": 3},)}, r"3 is not a bare name"),
+        ({"num_examples": 3}, r"shards of \[2\] examples, 3 in all"),
+        ({"shards": ({"num_examples": -2},), "num_examples": -2}, r"shards of \[-2\]"),
+        ({"vocabulary": {"file": "/etc/a"}}, r"'/etc/a' is not in the data folder"),
+        ({"vocabulary": {"file": "a/../../b"}}, r"'a/../../b' is not in the data folder"),
+        ({"vocabulary": {"file": "~/b"}}, r"'~/b' is not in the data folder"),
+        ({"vocabulary": {"file": "gs://b/c"}}, r"'gs://b/c' is not in the data folder"),
+        ({"vocabulary": {"base": {"file": "../b"}}}, r"'../b' is not in the data folder"),
+    ],
+)
+def test_a_tasks_manifest_stays_in_its_folder(tmp_path, change, message):
+    data = dataclasses.asdict(TASK)
+    shards = [{**data["shards"][0], **shard} for shard in change.get("shards", ({},))]
+    path = manifest.task_dir(tmp_path, "t", "train") / "manifest.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({**data, **change, "shards": shards}))
+    with pytest.raises(ValueError, match=message):
+        manifest.read_task(tmp_path, "t", "train")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tasks": ("a", "../b")}, r"'../b' is not a bare name"),
+        ({"rates": (1.0,)}, r"rates \(1.0,\) of 2 tasks"),
+        ({"rates": (1.0, -1.0)}, r"rates \(1.0, -1.0\) of 2 tasks"),
+        ({"rates": (1.0, float("nan"))}, r"rates \(1.0, nan\)"),
+        ({"rates": (1.0, float("inf"))}, r"rates \(1.0, inf\)"),
+        ({"rates": (1.0, "x")}, r"not a readable manifest"),
+    ],
+)
+def test_a_mixtures_manifest_is_one(tmp_path, change, message):
+    data = dataclasses.asdict(MixtureManifest(name="m", tasks=("a", "b"), rates=(1.0, 0.0)))
+    manifest.mixture_path(tmp_path, "m").write_text(json.dumps({**data, **change}))
+    with pytest.raises(ValueError, match=message):
+        manifest.read_mixture(tmp_path, "m")

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 FORMAT_VERSION = 1
@@ -76,7 +77,14 @@ class TaskManifest:
         values["shards"] = tuple(Shard(**shard) for shard in values["shards"])
         for name in ("metrics", "rejected_examples"):
             values[name] = tuple(values.get(name, ()))
-        return TaskManifest(**values)
+        manifest = TaskManifest(**values)
+        for name in (manifest.task, manifest.split, *(shard.file for shard in manifest.shards)):
+            _check_name(name)
+        _check_inside(manifest.vocabulary)
+        counts = [shard.num_examples for shard in manifest.shards]
+        if min(counts, default=0) < 0 or sum(counts) != manifest.num_examples:
+            raise ValueError(f"shards of {counts} examples, {manifest.num_examples} in all")
+        return manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +110,28 @@ class MixtureManifest:
         values = dict(data)
         for name in ("tasks", "rates", "modules"):
             values[name] = tuple(values[name])
-        return MixtureManifest(**values)
+        manifest = MixtureManifest(**values)
+        for name in (manifest.name, *manifest.tasks):
+            _check_name(name)
+        rates = manifest.rates
+        if len(rates) != len(manifest.tasks) or not all(0 <= r < math.inf for r in rates):
+            raise ValueError(f"rates {rates} of {len(manifest.tasks)} tasks")
+        return manifest
+
+
+def _check_name(name: str) -> None:
+    """A manifest may come from elsewhere: nothing in it leads out of its folder."""
+    if not isinstance(name, str) or name in ("", ".", "..") or {"/", "\\", "\0"} & set(name):
+        raise ValueError(f"{name!r} is not a bare name")
+
+
+def _check_inside(vocabulary: Mapping[str, Any]) -> None:
+    """The vocabulary's file, or that of the vocabulary it extends, is in the data folder."""
+    file = str(vocabulary.get("file", ""))
+    if file.startswith(("/", "~")) or ".." in PurePath(file).parts or "://" in file:
+        raise ValueError(f"the vocabulary's file {file!r} is not in the data folder")
+    if "base" in vocabulary:
+        _check_inside(vocabulary["base"])
 
 
 def task_dir(data_dir: str | Path, task: str, split: str) -> Path:
