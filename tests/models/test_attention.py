@@ -207,6 +207,25 @@ def gpu(monkeypatch):
 
 
 @pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(
+    ("dtype", "length", "softcap", "fused"),
+    [("bfloat16", 8, None, True), ("float32", 8, None, False), ("bfloat16", 7, None, False),
+     ("bfloat16", 8, 2.0, False)],
+)  # fmt: skip
+def test_auto_is_cudnn_where_it_can_be_had(dtype, length, softcap, fused):
+    segments = jnp.ones((2, length), jnp.int32)
+    seen = Visibility(query_BL=segments, key_BS=segments, causal=True, packed=False)
+    how = Implementation(name="auto", chunk_tokens=1)
+    x_BLHA = jnp.ones((2, length, 4, 64), dtype)
+
+    def attended(x_BLHA):
+        return attention.attend(x_BLHA, x_BLHA, x_BLHA, None, seen, how, softcap=softcap)
+
+    lowered = jax.jit(attended).trace(x_BLHA).lower(lowering_platforms=("cuda",))
+    assert ("__cudnn$fmha" in lowered.as_text()) == fused
+
+
+@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("window", [None, 3])
 def test_cudnn_lowers_shared_heads_and_refuses_caps(window):
     segments = jnp.ones((2, 8), jnp.int32)

@@ -27,6 +27,5 @@ def test_a_kernels_gradient_is_not_rounded_to_the_dtype_of_the_activations(dtype
     np.testing.assert_allclose(kernel_grad, expected, rtol=1e-5, atol=1e-5)
     rounded_DHA = np.asarray(kernel_DHA.astype(dtype), np.float64)
     expected = np.einsum("blha,dha->bld", weight, rounded_DHA)
-    np.testing.assert_allclose(
-        np.asarray(x_grad, np.float64), expected, rtol=1e-2 if dtype == "bfloat16" else 1e-5, atol=1e-5
-    )  # fmt: skip
+    rtol = 1e-2 if dtype == "bfloat16" else 1e-5
+    np.testing.assert_allclose(np.asarray(x_grad, np.float64), expected, rtol=rtol, atol=1e-5)

@@ -54,7 +54,8 @@ class T5Config:
         attention above all) or "full" (whole layers).
       scan_layers: one compiled block looped over the layers (compile time independent of depth), or
         all blocks inline (XLA schedules across them; about a tenth faster on CPU).
-      attention: "xla", "chunked" (memory linear in length) or "cudnn" (NVIDIA GPUs, bfloat16).
+      attention: "xla", "chunked" (memory linear in length), "cudnn" (NVIDIA GPUs, bfloat16), or
+        "auto": "cudnn" where it can be had (it takes half the time or less), else "xla".
       attention_chunk_tokens: keys per step of "chunked".
     """
 
@@ -79,7 +80,7 @@ class T5Config:
     dtype: str = "bfloat16"
     remat: str = "none"
     scan_layers: bool = True
-    attention: str = "xla"
+    attention: str = "auto"
     attention_chunk_tokens: int = 512
 
     def __post_init__(self):
