@@ -64,7 +64,6 @@ def test_mistakes_write_nothing(model_dir: Path, tmp_path: Path, capsys):
     for arguments, reason in (
         ((model_dir, out, "--last=4"), "holds 3 checkpoints (of steps [10, 20, 30])"),
         ((model_dir, model_dir, out, "--last=2"), "--last=2 takes one MODEL_DIR"),
-        ((model_dir, out, "--last=-1"), "must be at least 1"),
         ((model_dir, model_dir, out, "--weights=1,x"), "should be numbers"),
         ((model_dir, model_dir, out, "--weights=1,1"), "sum to 2, not 1"),
         ((model_dir, tmp_path / "bad", out), "holds a NaN"),
@@ -77,3 +76,5 @@ def test_mistakes_write_nothing(model_dir: Path, tmp_path: Path, capsys):
         assert reason in capsys.readouterr().err
         assert sorted(tmp_path.iterdir()) == before
     assert run("merge", model_dir) == 2
+    assert run("merge", model_dir, out, "--last=0") == 2
+    assert "--last: 0 must be at least 1" in capsys.readouterr().err

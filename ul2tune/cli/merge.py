@@ -64,8 +64,6 @@ def _last(sources: Sequence[Path], last: int) -> list[Path]:
     """The newest checkpoints of one run."""
     if len(sources) != 1:
         raise ValueError(f"--last={last} takes one MODEL_DIR, got {len(sources)} checkpoints.")
-    if last < 1:
-        raise ValueError(f"--last={last} must be at least 1.")
     newest = _resolve(sources[0])
     steps = layout.steps(newest.parent)
     if len(steps) < last:
