@@ -7,7 +7,7 @@ import dataclasses
 from tests.training import tiny
 from tests.training.processes import lines
 from ul2tune.cli import main
-from ul2tune.data import manifest, stamp
+from ul2tune.data import manifest
 
 FILES = ("models/t5_1_1_tiny.gin", "optim/adafactor_pretrain.gin", "runs/pretrain.gin")
 MACROS = {
@@ -33,13 +33,13 @@ def test_a_run_with_a_relative_model_dir_resumes(tmp_path, monkeypatch, capsys, 
     tiny.write_data(tmp_path / "data")
     monkeypatch.chdir(tmp_path)
     assert train(FILES, **MACROS, TRAIN_STEPS=1) == 0
-    # The vocabulary that the data was made with is another by now: the run keeps its data.
+    # The data was made with a variable that is not set by now: the run keeps its data.
     path = manifest.mixture_path("data", "mix")
-    stale = {"modules": {}, "sources": {}, "variables": {stamp.VOCABULARY: "another"}}
+    stale = {"modules": {}, "sources": {}, "variables": {"MY_RULE": "x"}}
     stamps = {"train": stale, "validation": stale}
     manifest.write(dataclasses.replace(manifest.read_mixture("data", "mix"), stamps=stamps), path)
     capsys.readouterr()
     assert train(["run/config.gin"], TRAIN_STEPS=2) == 0
     assert "checkpoint 1 of this run" in capsys.readouterr().err
-    assert "UL2TUNE_VOCABULARY. It is used as it is: this run began with it" in caplog.text
+    assert "MY_RULE. It is used as it is: this run began with it" in caplog.text
     assert [line["step"] for line in lines(tmp_path / "run/metrics.jsonl")] == [1, 2]

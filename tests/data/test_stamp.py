@@ -13,8 +13,8 @@ from ul2tune.data import stamp
 def project(tmp_path, monkeypatch):
     """A project of its own: task module, helpers, text; the working directory."""
     written = {
-        "my_tasks.py": "import json, os, numpy\nfrom helpers import clean\nimport tools.words\n"
-        "os.environ.get('MY_TEXT', 'x')\n",
+        "my_tasks.py": "import json, os, numpy\nfrom ul2tune.prepare import environment\n"
+        "from helpers import clean\nimport tools.words\nos.environ.get('MY_TEXT', 'x')\n",
         "helpers/__init__.py": "from .clean import clean\n",
         "helpers/clean.py": "from . import deeper\n",
         "helpers/deeper.py": "",
@@ -74,6 +74,13 @@ def test_what_is_not_here_says_nothing(project):
     for name in ("text/a.txt", "folder/deep/b.txt", "my_tasks.py"):
         (project / name).unlink()
     assert stamp.differences(before, MODULES) == []
+
+
+def test_a_vocabulary_that_no_task_reads_is_no_change(project, monkeypatch):
+    (project / "plain.py").write_text("x = 1\n")
+    before = stamp.make(["plain"], [])
+    monkeypatch.setenv(stamp.VOCABULARY, "bytes")
+    assert stamp.differences(before, ["plain"]) == []
 
 
 def test_environment_variables(project, monkeypatch):

@@ -16,7 +16,7 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -61,8 +61,9 @@ def differences(stamp: Stamp, modules: Sequence[str]) -> list[str]:
     ]
     was, is_now = stamp["variables"], now["variables"]
     for name in sorted(was.keys() | is_now.keys()):
-        # The folder of a collection is given when it is prepared, and need not be later.
-        optional = name not in is_now and was[name].startswith(_FOLDER)
+        # The folder of a collection is given when it is prepared, and need not be later. Where the
+        # vocabulary is none of today's variables, today's modules do not read it.
+        optional = name not in is_now and (name == VOCABULARY or was[name].startswith(_FOLDER))
         if was.get(name) != is_now.get(name) and not optional:
             changed.append(f"environment variable {name}")
     return changed
@@ -118,7 +119,7 @@ def _imports(code: bytes, module: str, is_package: bool) -> Iterator[str]:
             yield from (base, *(f"{base}.{alias.name}" for alias in node.names))
 
 
-def _variables(sources: Iterable[bytes]) -> dict[str, str]:
+def _variables(sources: Collection[bytes]) -> dict[str, str]:
     """Digests of the environment variables whose names are string constants of the code."""
     names = {
         node.value
@@ -129,7 +130,9 @@ def _variables(sources: Iterable[bytes]) -> dict[str, str]:
         and _VARIABLE.fullmatch(node.value)
     }
     values = {name: os.environ[name] for name in sorted(names) if os.environ.get(name)}
-    values[VOCABULARY] = os.environ.get(VOCABULARY) or DEFAULT_VOCABULARY
+    # Also read by `ul2tune.prepare.environment.vocabulary()`.
+    if any(VOCABULARY.encode() in code or b"environment" in code for code in sources):
+        values[VOCABULARY] = os.environ.get(VOCABULARY) or DEFAULT_VOCABULARY
     return {
         name: (_FOLDER if os.path.isdir(value) else "") + _sha256(value.encode())
         for name, value in values.items()
