@@ -90,6 +90,17 @@ def test_files_are_cut_back_to_the_restored_step(tmp_path):
     assert len((tmp_path / writers.TIMING).read_text().splitlines()) == 3
 
 
+def test_a_full_disk_is_one_sentence(tmp_path):
+    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+    writer = writers.MetricsWriter(tmp_path, step=0, tensorboard=False)
+    writer._files[writers.METRICS].close()
+    writer._files[writers.METRICS] = open("/dev/full", "ab", buffering=0)  # noqa: SIM115
+    words = r"metrics.jsonl: No space left on device. Newest complete checkpoint: step 4. Free"
+    with pytest.raises(writers.MetricsWriteError, match=words):
+        writer.metrics(5, {"loss": 0.1})
+    writer.close()  # does not fail once more
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

@@ -54,13 +54,14 @@ def orders(path: Path, data_dir: Path, **kwargs: Any) -> dict[str, Any]:
 
 
 def test_interruptions_leave_no_trace(tmp_path, data_dir, straight):
-    """kill -9 twice, in the middle of whatever it does, then SIGTERM: all bits agree."""
+    """kill -9 twice, in the middle of whatever it does, then SIGTERM twice: all bits agree."""
     rng = random.Random(0)
     first, second, third = sorted(rng.sample(range(2, STEPS - 1), 3))
     for step in (first, second):
         kill = {"signal_step": step, "signal_delay_secs": rng.uniform(0, 0.1)}
         run(expect=-signal.SIGKILL, **orders(tmp_path, data_dir, **kill))
-    stopped = run(**orders(tmp_path, data_dir, signal_step=third, signal="SIGTERM"))
+    term = {"signal_step": third, "signal": "SIGTERM", "signal_again": True}
+    stopped = run(**orders(tmp_path, data_dir, **term))
     assert f"Stopped by SIGTERM after step {third}" in stopped
     assert newest(tmp_path / "run")[0] == third
     run(**orders(tmp_path, data_dir))

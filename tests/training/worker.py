@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from tests.training import tiny
+from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.feed import feed as feed_lib
 from ul2tune.training import run as run_lib
 from ul2tune.types import HookContext
@@ -37,6 +38,7 @@ class Orders:
       signal_step: after this step the process sends itself `signal`…
       signal_delay_secs: … this much later, in the middle of whatever it is doing.
       signal: "SIGKILL" or "SIGTERM".
+      signal_again: the last save meets the same signal once more.
       process: index of this process of `processes`, which meet at `coordinator`.
     """
 
@@ -49,6 +51,7 @@ class Orders:
     signal_step: int | None = None
     signal_delay_secs: float = 0.0
     signal: str = "SIGKILL"
+    signal_again: bool = False
     coordinator: str = ""
     process: int = 0
     processes: int = 1
@@ -91,6 +94,18 @@ class RecordingFeed(feed_lib.Feed):
         return batch
 
 
+def signalled_wait(number: int) -> Callable[[CheckpointManager], None]:
+    """`CheckpointManager.wait` of a process that gets a signal while it waits."""
+    wait = CheckpointManager.wait
+
+    def signalled(manager: CheckpointManager) -> None:
+        CheckpointManager.wait = wait
+        os.kill(os.getpid(), number)
+        wait(manager)
+
+    return signalled
+
+
 def main(orders: Orders) -> None:
     jax.config.update("jax_num_cpu_devices", orders.devices)
     if orders.processes > 1:
@@ -102,6 +117,8 @@ def main(orders: Orders) -> None:
     arguments: dict[str, Any] = tiny.arguments(
         orders.model_dir, orders.data_dir, train_steps=orders.train_steps, mesh=orders.mesh
     )
+    if orders.signal_again:
+        CheckpointManager.wait = signalled_wait(getattr(signal, orders.signal))
     hooks = [SignalHook(orders)] if orders.signal_step is not None else []
     run_lib.train(**arguments, hooks=hooks)
 

@@ -157,7 +157,8 @@ def loop(parts: Parts, state: Tree, frozen: Tree, at: Position) -> Tree:
 
             # 4. HOOKS
             observe(parts, state, frozen, at)
-    parts.checkpoints.wait()
+        # Still under the signal's eyes: one that is sent again must not cut off the last save.
+        parts.checkpoints.wait()
     if parts.line is not None:
         parts.line.end()
     if stopping and not done:
@@ -243,7 +244,7 @@ def _settle(parts: Parts, at: Position, *, keep: int) -> None:
     bad = at.window.settle(keep)
     if bad is None:
         return
-    path = _dump(parts, bad)
+    where = _dump(parts, bad)
     if parts.line is not None:
         parts.line.end()
     parts.checkpoints.wait()
@@ -251,13 +252,13 @@ def _settle(parts: Parts, at: Position, *, keep: int) -> None:
     intact = f"step {at.saved_step}" if at.saved_step is not None else "none"
     raise NonFiniteLossError(
         f"Step {bad.step} is not finite: {values}. Newest checkpoint: {intact}, untouched. "
-        f"The batch's origin (rows, sources and stream states) is in {path}. Lower the learning "
+        f"The batch's origin (rows, sources and stream states) {where}. Lower the learning "
         f"rate, clip gradients or look at the data, then run again to resume from the checkpoint."
     )
 
 
-def _dump(parts: Parts, bad: StepRecord) -> Path:
-    """Writes what it takes to draw the offending batch again. Collective."""
+def _dump(parts: Parts, bad: StepRecord) -> str:
+    """Writes what it takes to draw the offending batch again; says where. Collective."""
     state = streams.gather(bad.streams)
     path = Path(parts.config.model_dir) / f"nonfinite-step-{bad.step}.json"
     sources = None
@@ -272,5 +273,8 @@ def _dump(parts: Parts, bad: StepRecord) -> Path:
             "rows": state[streams.ROW],
             "streams_before_the_batch": state,
         }
-        path.write_text(json.dumps(dump, indent=1) + "\n", encoding="utf-8")
-    return path
+        try:
+            path.write_text(json.dumps(dump, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:  # what went wrong first is the news
+            return f"could not be written to {path} ({error.strerror})"
+    return f"is in {path}"

@@ -7,16 +7,23 @@ MODEL_DIR/tensorboard     both, for looking at
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from io import FileIO
 from pathlib import Path
-from typing import IO
 
 from tensorboardX import SummaryWriter
 
+from ul2tune.checkpoints import layout
+
 METRICS, TIMING, TENSORBOARD = "metrics.jsonl", "timing.jsonl", "tensorboard"
+
+
+class MetricsWriteError(OSError):
+    """A file of metrics could not be written (full disk, lost permission)."""
 
 
 class MetricsWriter:
@@ -24,13 +31,19 @@ class MetricsWriter:
 
     def __init__(self, model_dir: str | Path, *, step: int, tensorboard: bool):
         """Opens the files and drops what was written after `step`, which is going to be computed
-        again."""
+        again.
+
+        Raises:
+          MetricsWriteError: if a file cannot be written; so does every other method.
+        """
         self._dir = Path(model_dir)
-        self._dir.mkdir(parents=True, exist_ok=True)
-        self._files: dict[str, IO[str]] = {}
+        self._files: dict[str, FileIO] = {}
         for name in (METRICS, TIMING):
-            truncate(self._dir / name, step)
-            self._files[name] = open(self._dir / name, "a", encoding="utf-8")  # noqa: SIM115
+            with self._errors(name):
+                self._dir.mkdir(parents=True, exist_ok=True)
+                truncate(self._dir / name, step)
+                # Unbuffered: closing has nothing left to write, that could fail once more.
+                self._files[name] = open(self._dir / name, "ab", buffering=0)  # noqa: SIM115
         # Events of steps after `step` stay in their files; purge_step hides them.
         self._board = (
             SummaryWriter(str(self._dir / TENSORBOARD), purge_step=step + 1)
@@ -48,11 +61,26 @@ class MetricsWriter:
 
     def _write(self, name: str, step: int, values: Mapping[str, float]) -> None:
         line = {"step": step, **{key: float(value) for key, value in sorted(values.items())}}
-        self._files[name].write(json.dumps(line) + "\n")
-        self._files[name].flush()
+        rest = (json.dumps(line) + "\n").encode()
+        with self._errors(name):
+            while rest:
+                rest = rest[self._files[name].write(rest) :]
         if self._board is not None:
             for key, value in values.items():
                 self._board.add_scalar(key, value, step)
+
+    @contextlib.contextmanager
+    def _errors(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            steps = layout.steps(self._dir / layout.SUBDIRECTORY)
+            intact = f"step {steps[-1]}" if steps else "none"
+            raise MetricsWriteError(
+                f"Could not write {self._dir / name}: {error.strerror}. Newest complete "
+                f"checkpoint: {intact}. Free disk space or fix permissions, then run the same "
+                f"command again to resume."
+            ) from error
 
     def close(self) -> None:
         for file in self._files.values():
