@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from ul2tune import tree
-from ul2tune.checkpoints import layout
+from ul2tune.checkpoints import layout, quiet
 from ul2tune.checkpoints.fingerprint import fingerprints
 from ul2tune.types import Tree
 
@@ -54,6 +54,7 @@ class CheckpointManager:
         if keep_period_steps is not None:
             keep.append(policies.EveryNSteps(keep_period_steps))
         self._directory = Path(directory).absolute()
+        quiet.failed_saves()
         with self._write_errors("open"):
             self._manager = ocp.CheckpointManager(
                 self._directory,
