@@ -13,12 +13,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ul2tune import tree
-from ul2tune.checkpoints import initialize, layout
+from ul2tune.checkpoints import initialize, layout, streams
 from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.checkpoints.restore import restore_latest
 
@@ -62,6 +63,24 @@ def restored(directory: Path, accept: Any = None) -> int:
     return found.step
 
 
+def gathered() -> dict[str, Any]:
+    """Streams of both processes, and how often these talked to each other for them."""
+    calls, gather = [], multihost_utils.process_allgather
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        return gather(*args, **kwargs)
+
+    row = 1 - jax.process_index()
+    local = {"row": np.array([row]), "pending": np.array([[[row, 2**62], [-1, 5]]])}
+    multihost_utils.process_allgather = counted
+    try:
+        state = streams.gather(local)
+    finally:
+        multihost_utils.process_allgather = gather
+    return {"state": state, "calls": len(calls)}
+
+
 def spoil(file: Path) -> None:
     """Process 0 does; both go on afterwards."""
     if jax.process_index() == 0:
@@ -95,6 +114,7 @@ def main(index: int, port: str, folder: Path) -> None:
             raise ValueError(f"{where} is refused")
 
     report("refused by process 1", lambda: restored(folder / "sound", accept))
+    report("streams", gathered)
     report("resolved", lambda: str(initialize.resolve(elsewhere)))
     report("nothing to resolve", lambda: str(initialize.resolve(folder / "absent")))
 

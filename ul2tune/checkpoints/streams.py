@@ -21,21 +21,25 @@ def gather(local: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
     NUMERICS: JAX has no int64 (x64 is off), so values travel between hosts as pairs of uint32.
     """
-    state = {name: np.ascontiguousarray(value, np.int64) for name, value in sorted(local.items())}
+    state = {name: np.asarray(value, np.int64) for name, value in sorted(local.items())}
+    # All of them side by side, for one exchange.
+    flat = [value.reshape(len(value), -1) for value in state.values()]
+    table = np.ascontiguousarray(np.concatenate(flat, axis=1))
     if jax.process_count() > 1:
         # Nothing orders the gathering behind a training step that still runs, and two programs that
         # communicate at once can wait for each other's threads for ever (seen on CPU).
         jax.block_until_ready(jax.live_arrays())
-        state = {name: _allgather(value) for name, value in state.items()}
+        words = multihost_utils.process_allgather(table.view(np.uint32), tiled=True)
+        table = np.ascontiguousarray(words).view(np.int64)
+    ends = np.cumsum([columns.shape[1] for columns in flat])
+    parts = np.split(table, ends[:-1], axis=1)
+    gathered = {
+        name: part.reshape(len(table), *value.shape[1:])
+        for (name, value), part in zip(state.items(), parts)
+    }
     # Rows are held twice where a tensor axis spans hosts; both copies are equal.
-    _, first = np.unique(state[ROW], return_index=True)
-    return {name: value[first].tolist() for name, value in state.items()}
-
-
-def _allgather(value: np.ndarray) -> np.ndarray:
-    words = value.view(np.uint32).reshape(value.shape[0], -1)
-    gathered = np.asarray(multihost_utils.process_allgather(words, tiled=True))
-    return np.ascontiguousarray(gathered).view(np.int64).reshape(-1, *value.shape[1:])
+    _, first = np.unique(gathered[ROW], return_index=True)
+    return {name: value[first].tolist() for name, value in gathered.items()}
 
 
 def restore(saved: Mapping[str, Any]) -> dict[str, np.ndarray]:
