@@ -198,8 +198,9 @@ def elements(plan: Plan, shard: int = 0) -> Iterator[dict[str, Any]]:
             )
             dataset = bound(dataset)
     _check_features(plan, dataset)
+    found: Any = dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
     try:
-        yield from dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+        yield from found
     except tf.errors.OpError as error:
         failure = getattr(source, "failure", None)
         if failure is None:
