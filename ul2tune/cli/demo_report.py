@@ -1,47 +1,59 @@
-"""The demo's one-page report: HTML, with curves as PNG files beside it."""
+"""The demo's one-page report: HTML that holds its curves; they are PNG files beside it too."""
 
 from __future__ import annotations
 
+import base64
+import datetime
 import html
+import importlib.metadata
+import os
+import platform
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
+import jax
 
-matplotlib.use("Agg")  # no display needed; must come before pyplot
-import matplotlib.pyplot as plt
+from ul2tune.cli import demo_plots, demo_stages, report_data
+from ul2tune.cli.report_data import GROUPS, METRIC_NAMES, DemoData
 
-from ul2tune.cli import report_data
-from ul2tune.cli.report_data import GROUPS, DemoData, TrainingStage
-
-SAMPLES_PER_GROUP = 8
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 66rem; margin: 2rem auto; padding: 0 1rem;
+  color: #222; }
+h1 { margin-bottom: 0; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
+.facts { color: #666; } .key { font-size: 1.15rem; background: #f3f6fa; padding: .7rem 1rem;
+  border-left: 4px solid #3b6ea5; }
 img { max-width: 100%; } table { border-collapse: collapse; margin: 1rem 0; }
-td, th { border: 1px solid #ccc; padding: .25rem .6rem; text-align: left; vertical-align: top; }
+td, th { border: 1px solid #ddd; padding: .25rem .6rem; text-align: left; vertical-align: top; }
+th { background: #f7f7f7; } tr.total td { font-weight: 600; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
-pre { white-space: pre-wrap; margin: 0; font-size: 13px; }
+td.right { background: #e8f5e6; } pre { white-space: pre-wrap; margin: 0; font-size: 13px; }
 """
 
 
 def write(data: DemoData, folder: Path) -> Path:
     """Writes report.html and its images into `folder`; returns the page's path."""
-    images = [plot_losses(data.training, folder / "loss.png")]
-    for name, stage in data.training.items():
-        if len(stage.sources()) > 1:
-            images.append(plot_sources(stage, folder / f"loss_{name}_by_source.png"))
-    images.append(plot_metrics(data, folder / "metrics.png"))
+    metrics = demo_plots.plot_tasks(data, folder / "metrics.png")
+    losses = demo_plots.plot_losses(data.training, folder / "loss.png")
+    by_source = [
+        demo_plots.plot_sources(stage, folder / f"loss_{name}_by_source.png")
+        for name, stage in data.training.items()
+        if len(stage.sources()) > 1
+    ]
     sections = [
         "<h1>ul2tune demo</h1>",
-        "<p>From raw text to a tuned model: one program, one checkpoint after another.</p>",
-        f"<p>{sum(data.secs.values()):.0f} seconds in all.</p>",
+        f'<p class="facts">{html.escape(facts(data))}</p>',
+        f'<p class="key">{html.escape(in_short(data))}</p>',
         "<h2>Before and after instruction tuning</h2>",
+        f"<p>{html.escape(CONSTANT)}</p>",
         *(section for group in GROUPS for section in metric_tables(data, group)),
+        inline(metrics),
         "<h2>Training</h2>",
         training_table(data),
-        *(f'<p><img src="{image.name}" alt="{image.stem}"></p>' for image in images),
-        "<h2>Samples</h2>",
+        *(inline(image) for image in (losses, *by_source)),
+        "<h2>One example of every task type</h2>",
         *(section for group in GROUPS for section in samples(data, group)),
+        "<h2>The commands</h2>",
+        f"<pre>{html.escape(commands(folder))}</pre>",
     ]
     path = folder / "report.html"
     path.write_text(
@@ -52,48 +64,66 @@ def write(data: DemoData, folder: Path) -> Path:
     return path
 
 
-def plot_losses(training: Mapping[str, TrainingStage], path: Path) -> Path:
-    """Training loss (line) and validation loss (dots) of every stage."""
-    figure, axes = plt.subplots(1, len(training), figsize=(4.2 * len(training), 3.4), squeeze=False)
-    for axis, stage in zip(axes[0], training.values()):
-        axis.plot(*stage.curve("loss"), label="training")
-        steps, values = stage.curve("validation/loss")
-        if steps:
-            axis.plot(steps, values, "o", label="validation")
-        axis.set(title=stage.title, xlabel="step", ylabel="loss (nats per token)")
-        axis.legend()
-    return _save(figure, path)
+CONSTANT = (
+    "“Most frequent answer” is no model: it always gives the answer most frequent among the "
+    "evaluated examples of the task. What a model scores beyond it, it has read in the input. "
+    "“n” is the number of examples; rank accuracy is of those with answer choices."
+)
 
 
-def plot_sources(stage: TrainingStage, path: Path) -> Path:
-    """Training loss by denoiser or task."""
-    figure, axis = plt.subplots(figsize=(7.5, 3.8))
-    for name in stage.sources():
-        axis.plot(*stage.curve(f"loss/{name}"), label=name.rpartition("/")[2], linewidth=1)
-    axis.set(title=f"{stage.title}, by source", xlabel="step", ylabel="loss (nats per token)")
-    axis.legend(fontsize=8, ncols=2)
-    return _save(figure, path)
+def facts(data: DemoData) -> str:
+    """Model, device, versions, date."""
+    size = f"T5 of {data.num_parameters / 1e6:.1f} M parameters" if data.num_parameters else "T5"
+    devices = jax.devices()
+    device = f"{len(devices)} x {devices[0].device_kind}"
+    if devices[0].platform == "cpu":
+        device = f"{os.cpu_count()} CPU cores ({platform.machine()})"
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("jax", "flax")]
+    versions.append(f"Python {platform.python_version()}")
+    today = datetime.date.today().isoformat()
+    secs = f"{sum(data.secs.values()):.0f} seconds in all"
+    return " · ".join([size, device, *versions, today, secs])
 
 
-def plot_metrics(data: DemoData, path: Path) -> Path:
-    """Metrics before and after tuning as paired bars."""
-    figure, axes = plt.subplots(1, len(GROUPS), figsize=(10, 3.4), sharey=True)
-    for axis, (group, title) in zip(axes, GROUPS.items()):
-        rows = report_data.comparison(data, group)
-        for offset, column, label in ((-0.2, 1, "before"), (0.2, 2, "after")):
-            places = [i + offset for i in range(len(rows))]
-            axis.bar(places, [row[column] for row in rows], width=0.4, label=f"{label} tuning")
-        axis.set_xticks(range(len(rows)), [row[0].replace("_", "\n") for row in rows], fontsize=8)
-        axis.set(title=title, ylabel="percent")
-        axis.legend()
-    return _save(figure, path)
+def in_short(data: DemoData) -> str:
+    """The result in words."""
+    parts = []
+    for group, title in GROUPS.items():
+        for row in report_data.comparison(data, group):
+            if row.metric == "exact_match":
+                parts.append(
+                    f"{title}: exact match {row.before:.1f} → {row.after:.1f} % of "
+                    f"{row.num_examples} (most frequent answer: {row.constant:.1f} %)"
+                )
+    return "; ".join(parts) + "."
 
 
-def _save(figure, path: Path) -> Path:
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-    return path
+def metric_tables(data: DemoData, group: str) -> Iterable[str]:
+    """Overall, then task by task."""
+    yield f"<h3>{html.escape(GROUPS[group][:1].upper() + GROUPS[group][1:])}</h3>"
+    head = ("percent", "n", "before tuning", "after tuning", "most frequent answer")
+    rows = [
+        (METRIC_NAMES[row.metric], f"{row.num_examples}", f"{row.before:.1f}", f"{row.after:.1f}")
+        + (f"{row.constant:.1f}",)
+        for row in report_data.comparison(data, group)
+    ]
+    yield table(head, rows)
+    names = ("exact_match", "rouge_l", "rank_accuracy_sum")
+    head = ("by task", "n")
+    for name in names:
+        head += (f"{METRIC_NAMES[name]}: before", "after", "most frequent")
+    rows = []
+    for task in sorted(
+        set(data.before[group].table["tasks"]) & set(data.after[group].table["tasks"])
+    ):
+        found = {row.metric: row for row in report_data.comparison(data, group, task)}
+        cells = (task, f"{max((row.num_examples for row in found.values()), default=0)}")
+        for name in names:
+            row = found.get(name)
+            values = (row.before, row.after, row.constant) if row else (None,) * 3
+            cells += tuple(_number(value, "{:.1f}") for value in values)
+        rows.append(cells)
+    yield table(head, rows)
 
 
 def training_table(data: DemoData) -> str:
@@ -119,38 +149,35 @@ def training_table(data: DemoData) -> str:
     return table(head, rows)
 
 
-def metric_tables(data: DemoData, group: str) -> Iterable[str]:
-    """Overall, then task by task."""
-    yield f"<h3>{html.escape(GROUPS[group][:1].upper() + GROUPS[group][1:])}</h3>"
-    head = ("percent", "before", "after")
-    overall = [(n, f"{b:.1f}", f"{a:.1f}") for n, b, a in report_data.comparison(data, group)]
-    yield table(head, overall)
-    before, after = data.before[group].table["tasks"], data.after[group].table["tasks"]
-    rows = [
-        (task, f"{before[task]['rouge_l']:.1f}", f"{after[task]['rouge_l']:.1f}")
-        for task in sorted(before)
-        if task in after and "rouge_l" in after[task]
-    ]
-    if rows:
-        yield table(("ROUGE-L by task", "before", "after"), rows)
-
-
 def samples(data: DemoData, group: str) -> Iterable[str]:
-    """The first examples of every task in turn, with both models' answers."""
-    tuned = {(line["task"], line["id"]): line for line in data.after[group].predictions}
-    by_task: dict[str, list] = {}
-    for line in data.before[group].predictions:
-        by_task.setdefault(line["task"], []).append(line)
-    rows = []
-    for number in range(SAMPLES_PER_GROUP):
-        for lines in by_task.values():
-            if number < len(lines) and len(rows) < SAMPLES_PER_GROUP:
-                line = lines[number]
-                answer = tuned.get((line["task"], line["id"]), {}).get("prediction", "")
-                wanted = " | ".join(line["references"])
-                rows.append((line["prompt"], wanted, line["prediction"], answer))
-    yield f"<h3>{html.escape(GROUPS[group])}</h3>"
+    """The first example of every task, with both models' answers."""
+    untuned = {(line["task"], line["id"]): line for line in data.before[group].predictions}
+    first: dict[str, Mapping] = {}
+    for line in data.after[group].predictions:
+        first.setdefault(line["task"], line)
+    rows = [
+        (
+            line["prompt"],
+            " | ".join(line["references"]),
+            untuned.get((line["task"], line["id"]), {}).get("prediction", ""),
+            line["prediction"],
+        )
+        for line in first.values()
+    ]
+    yield f"<h3>{html.escape(GROUPS[group][:1].upper() + GROUPS[group][1:])}</h3>"
     yield table(("prompt", "reference", "before tuning", "after tuning"), rows, preformatted=True)
+
+
+def commands(folder: Path) -> str:
+    """The stages as one can type them."""
+    stages = demo_stages.stages(folder)
+    return "\n".join(f"ul2tune {demo_stages.shell(stage.arguments)}" for stage in stages)
+
+
+def inline(image: Path) -> str:
+    """An image that is part of the page."""
+    data = base64.b64encode(image.read_bytes()).decode("ascii")
+    return f'<p><img src="data:image/png;base64,{data}" alt="{image.stem}"></p>'
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, preformatted: bool = False) -> str:
