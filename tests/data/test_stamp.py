@@ -19,6 +19,7 @@ def project(tmp_path, monkeypatch):
         "helpers/clean.py": "from . import deeper\n",
         "helpers/deeper.py": "",
         "helpers/unused.py": "",
+        "tools/__init__.py": "",
         "tools/words.py": "import no_such_module\n",
         "text/a.txt": "a",
         "folder/deep/b.txt": "b",
@@ -43,7 +44,8 @@ def made(project):
 
 def test_the_modules_are_the_projects_own(project):
     assert list(made(project)["modules"]) == [
-        *("helpers", "helpers.clean", "helpers.deeper", "my_tasks", "tools.words"),
+        *("helpers", "helpers.clean", "helpers.deeper"),
+        *("my_tasks", "tools", "tools.words"),
     ]
     assert "helpers" not in sys.modules  # read, not imported
 

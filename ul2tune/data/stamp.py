@@ -84,6 +84,7 @@ def _module_files(modules: Sequence[str]) -> dict[str, bytes]:
         name = waiting.pop()
         if name in found or name.split(".")[0] in {*sys.stdlib_module_names, "ul2tune"}:
             continue
+        waiting += [name.rpartition(".")[0]] if "." in name else []
         path = _find(name)
         if path is not None:
             found[name] = path.read_bytes()
