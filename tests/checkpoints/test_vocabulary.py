@@ -69,3 +69,15 @@ def test_an_imported_model_has_what_came_along(tmp_path):
     vocabulary.check(step_dir, sentencepiece("a", modes=("S",)), allow=False, setting=SETTING)
     with pytest.raises(ValueError, match=SETTING):
         vocabulary.check(step_dir, sentencepiece("b"), allow=False, setting=SETTING)
+
+
+def test_what_is_made_of_checkpoints_keeps_the_vocabulary_they_share(tmp_path):
+    identities = [vocabulary.identity(sentencepiece(sha256)) for sha256 in ("a", "a", "b")]
+    first, second, other = (
+        saved(tmp_path / str(i), {vocabulary.KEY: facts}) for i, facts in enumerate(identities)
+    )
+    silent = saved(tmp_path / "silent", {})
+    assert vocabulary.carried([silent, first, second]) == {vocabulary.KEY: identities[0]}
+    assert vocabulary.carried([silent]) == {}
+    with pytest.raises(ValueError, match=r"different vocabularies \(.*sha256 a and .*sha256 b\)"):
+        vocabulary.carried([first, second, other])

@@ -10,8 +10,9 @@ import pytest
 from tests.checkpoints.test_merge import MODEL, params, write
 from tests.convert import models
 from ul2tune import sharding
-from ul2tune.checkpoints import initialize, layout
+from ul2tune.checkpoints import initialize, layout, vocabulary
 from ul2tune.cli import main
+from ul2tune.data import vocab
 from ul2tune.evaluation.predictor import abstract_sharded_params
 
 
@@ -45,9 +46,12 @@ def test_last_checkpoints_of_a_run(model_dir: Path, tmp_path: Path, capsys):
 def test_of_imported_models_exports_like_them(tmp_path: Path):
     for name in ("a", "b"):
         assert run("import", "hf", models.FLAN_T5, tmp_path / name) == 0
+        (tmp_path / name / "vocabulary.json").write_text('{"kind": "bytes"}')
     both = (tmp_path / "a", tmp_path / "b", tmp_path / "out")
     assert run("merge", *both, "--weights=0.25,0.75", "--step=7") == 0
     assert layout.steps(tmp_path / "out" / "checkpoints") == [7]
+    came_along = vocabulary.identity(vocab.load("bytes"))
+    assert vocabulary.recorded(initialize.resolve(tmp_path / "out")) == came_along
     assert run("export", "hf", tmp_path / "out", tmp_path / "hf") == 0
     first, second = models.tensors(models.FLAN_T5), models.tensors(tmp_path / "hf")
     assert first.keys() == second.keys()

@@ -6,6 +6,7 @@ Shapes do not tell: models round their rows up, and T5's fit many a vocabulary.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,24 @@ def recorded(step_dir: Path) -> dict[str, Any] | None:
         return meta[KEY]
     came_along = step_dir.parents[1] / tokenizer_files.DESCRIPTION
     return identity(vocab.load(str(came_along))) if came_along.is_file() else None
+
+
+def carried(step_dirs: Iterable[Path]) -> dict[str, Any]:
+    """For the JSON of a checkpoint that is made of others: their vocabulary, if they share one.
+
+    Raises:
+      ValueError: if two were trained with different ones.
+    """
+    said = {step_dir: recorded(step_dir) for step_dir in step_dirs}
+    known = {step_dir: facts for step_dir, facts in said.items() if facts is not None}
+    for step_dir, facts in known.items():
+        first, expected = next(iter(known.items()))
+        if facts != expected:
+            raise ValueError(
+                f"{first} and {step_dir} were trained with different vocabularies "
+                f"({_words(expected)} and {_words(facts)}): their embeddings do not add up."
+            )
+    return {KEY: next(iter(known.values()))} if known else {}
 
 
 def check(step_dir: Path, vocabulary: Vocabulary, *, allow: bool, setting: str) -> None:

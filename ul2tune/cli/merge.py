@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ul2tune.checkpoints import initialize, layout
+from ul2tune.checkpoints import initialize, layout, vocabulary
 from ul2tune.checkpoints.merge import Merge, Term, combination
 from ul2tune.cli import convert_hf, convert_t5x, exported, imported
 from ul2tune.cli.imported import ByteProgress
@@ -39,7 +39,8 @@ def run(options: argparse.Namespace) -> None:
     origins = [
         {"checkpoint": str(t.step_dir), "coefficient": t.coefficient, "ema": t.ema} for t in terms
     ]
-    target = imported.new_model_dir(options.model_dir, step, config, facts={"merged": origins})
+    facts = {"merged": origins, **vocabulary.carried(term.step_dir for term in terms)}
+    target = imported.new_model_dir(options.model_dir, step, config, facts=facts)
     with target as (folder, writer):
         for path, value in merge.arrays():
             writer.array(f"{initialize.PARAMS}/{path}", value.shape).append(value)
