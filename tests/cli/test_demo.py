@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import shlex
 import shutil
 import signal
 import sys
@@ -95,6 +96,8 @@ def test_stages_follow_one_checkpoint(tmp_path):
     assert f"CHECKPOINT_PATH='{tmp_path / 'ul2r'}'" in by_name["before_held_out"]
     assert f"CHECKPOINT_PATH='{tmp_path / 'tune'}'" in by_name["after_held_out"]
     assert "'" not in demo_stages.shell(demo_stages.stages(tmp_path)[0].arguments)
+    words = shlex.split(demo_stages.shell(demo_stages.stages(Path("my demo"))[0].arguments))
+    assert "--gin.MODEL_DIR=my demo/pretrain" in words
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -107,7 +108,7 @@ def enter(folder: Path, *, fresh: bool) -> None:
         )
     if fresh and record.is_file():
         for name in (*(stage.name for stage in stages(folder)), PREPARED):
-            shutil.rmtree(folder / name, ignore_errors=not (folder / name).exists())
+            _delete(folder / name)
         for path in (record, *(folder / name for name in REPORT_FILES)):
             path.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -132,7 +133,7 @@ def run_stage(stage: Stage, position: str, folder: Path) -> None:
         return
     if known and (not is_same or "secs" in known):
         print(f"{position} {stage.name}: what there is of it is out of date; deleted", flush=True)
-        shutil.rmtree(folder / stage.name, ignore_errors=not (folder / stage.name).exists())
+        _delete(folder / stage.name)
         known = {}
     known = {"started": known.get("started", time.time()), **key}
     _write_record(record, done | {stage.name: known})
@@ -155,6 +156,11 @@ def configuration(arguments: Sequence[str]) -> str:
     module = importlib.import_module(options_lib.COMMANDS[options.command][0])
     config = gin_config.load(options.gin_file, options.gin, roots=module.ROOTS)
     return hashlib.sha256(config.text.encode()).hexdigest()[:16]
+
+
+def _delete(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def _write_record(path: Path, done: Mapping[str, Any]) -> None:
@@ -190,4 +196,4 @@ def run_child(command: Sequence[str]) -> int:
 def shell(arguments: Sequence[str]) -> str:
     """The arguments as one can type them."""
     plain = [argument.replace("='", "=").removesuffix("'") for argument in arguments]
-    return " ".join(plain)
+    return shlex.join(plain)
