@@ -40,8 +40,7 @@ def run(options: argparse.Namespace) -> None:
         {"checkpoint": str(t.step_dir), "coefficient": t.coefficient, "ema": t.ema} for t in terms
     ]
     facts = {"merged": origins, **vocabulary.carried(term.step_dir for term in terms)}
-    target = imported.new_model_dir(options.model_dir, step, config, facts=facts)
-    with target as (folder, writer):
+    with imported.new_model_dir(options.model_dir, step, config, facts=facts) as (folder, writer):
         for path, value in merge.arrays():
             writer.array(f"{initialize.PARAMS}/{path}", value.shape).append(value)
             progress.add(sizes[path])
