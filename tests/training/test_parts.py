@@ -101,6 +101,37 @@ def test_a_full_disk_is_one_sentence(tmp_path):
     writer.close()  # does not fail once more
 
 
+def test_a_full_disk_does_not_stop_at_tensorboard(tmp_path):
+    """Neither for ever nor in silence."""
+    writer = writers.MetricsWriter(tmp_path, step=0, tensorboard=True)
+    records = writer._board._events._py_recordio_writer
+    records._writer.close()
+    records._writer = open("/dev/full", "wb")  # noqa: SIM115
+    many = {f"loss/{i}": 0.1 for i in range(1000)}  # more than its buffer holds
+    with pytest.raises(writers.MetricsWriteError, match=r"tensorboard: No space left on device"):
+        writer.metrics(1, many)
+    with pytest.raises(writers.MetricsWriteError, match="tensorboard: No space"):
+        writer.close()
+    with pytest.raises(OSError, match="No space"):
+        records._writer.close()  # for the strict test process
+
+
+def test_events_can_be_read_back(tmp_path):
+    writer = writers.MetricsWriter(tmp_path, step=4, tensorboard=True)
+    writer.metrics(5, {"loss": 0.5})
+    writer.close()
+    (path,) = (tmp_path / writers.TENSORBOARD).iterdir()
+    data, events = path.read_bytes(), []
+    while data:  # length, its checksum, an event, its checksum
+        size = int.from_bytes(data[:8], "little")
+        events.append(writers.Event.FromString(data[12 : 12 + size]))
+        data = data[16 + size :]
+    assert events[1].session_log.status == writers.SessionLog.START
+    assert (events[1].step, events[2].step) == (5, 5)
+    (value,) = events[2].summary.value
+    assert (value.tag, value.simple_value) == ("loss", 0.5)
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

@@ -15,11 +15,15 @@ from collections.abc import Iterator, Mapping
 from io import FileIO
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # type: ignore
+from tensorboardX.summary import scalar
 
 from ul2tune.checkpoints import layout
 
 METRICS, TIMING, TENSORBOARD = "metrics.jsonl", "timing.jsonl", "tensorboard"
+# How long events may wait in memory.
+FLUSH_SECS = 30.0
 
 
 class MetricsWriteError(OSError):
@@ -44,12 +48,10 @@ class MetricsWriter:
                 truncate(self._dir / name, step)
                 # Unbuffered: closing has nothing left to write, that could fail once more.
                 self._files[name] = open(self._dir / name, "ab", buffering=0)  # noqa: SIM115
-        # Events of steps after `step` stay in their files; purge_step hides them.
-        self._board = (
-            SummaryWriter(str(self._dir / TENSORBOARD), purge_step=step + 1)
-            if tensorboard
-            else None
-        )
+        self._board = None
+        if tensorboard:
+            with self._errors(TENSORBOARD):
+                self._board = _Board(self._dir / TENSORBOARD, step)
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Values that depend on the computation alone."""
@@ -66,8 +68,8 @@ class MetricsWriter:
             while rest:
                 rest = rest[self._files[name].write(rest) :]
         if self._board is not None:
-            for key, value in values.items():
-                self._board.add_scalar(key, value, step)
+            with self._errors(TENSORBOARD):
+                self._board.write(step, values)
 
     @contextlib.contextmanager
     def _errors(self, name: str) -> Iterator[None]:
@@ -86,7 +88,32 @@ class MetricsWriter:
         for file in self._files.values():
             file.close()
         if self._board is not None:
-            self._board.close()
+            with self._errors(TENSORBOARD):
+                self._board.close()
+
+
+class _Board:
+    """Event files. tensorboardX's `SummaryWriter` hands events to a thread, which a full disk ends:
+    after ten more events the run would wait for it for ever."""
+
+    def __init__(self, folder: Path, step: int):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._events = EventsWriter(str(folder / "events"))
+        self._flushed = time.monotonic()
+        # Events of steps after `step` stay in their files; this hides them.
+        started = SessionLog(status=SessionLog.START)
+        self._events.write_event(Event(step=step + 1, session_log=started))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        for key, value in values.items():
+            summary = scalar(key, value)
+            self._events.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+        if time.monotonic() - self._flushed > FLUSH_SECS:
+            self._events.flush()
+            self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        self._events.close()
 
 
 def truncate(path: Path, step: int) -> None:
