@@ -20,6 +20,16 @@ os.environ.setdefault("UL2TUNE_CACHE_DIR", str(ROOT / ".cache" / "ul2tune"))
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
+# Thousands of small programs are compiled here to run once or twice: a fourth of all the time. What
+# runs in a process of its own (kills, restarts, commands) is compiled as a user's is.
+if os.environ["JAX_PLATFORMS"] == "cpu":
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: none is left to one worker at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")

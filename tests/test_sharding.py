@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import gin
 import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
 from ul2tune import sharding
+from ul2tune.cli import gin_config
+from ul2tune.cli.prepared import prepare_missing
 from ul2tune.sharding import MeshConfig
+from ul2tune.training.run import train
 
 # What each preset makes of eight devices.
 PRESETS = {
@@ -22,12 +24,9 @@ PRESETS = {
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_presets(preset, request):
-    gin.clear_config()
-    path = request.config.rootpath / "gin" / "mesh" / f"{preset}.gin"
-    gin.parse_config_file(str(path))
-    config = gin.query_parameter("%MESH").scoped_configurable_fn()
-    gin.clear_config()
+def test_presets(preset):
+    files = ["recipes/demo_pretrain.gin", f"mesh/{preset}.gin"]
+    config = gin_config.load(files, [], roots=(prepare_missing, train)).arguments(train)["mesh"]
     assert isinstance(config, MeshConfig)
     devices = jax.devices()[: np.prod(list(PRESETS[preset].values()))]
     assert dict(sharding.make_mesh(config, devices).shape) == PRESETS[preset]

@@ -62,7 +62,9 @@ def travelled(tmp_path_factory, data_dir) -> Path:
     """The folders of all families, each down its road."""
     out = tmp_path_factory.mktemp("roads")
     command = [sys.executable, "-m", "tests.cli.family_roads", str(data_dir), str(out), *FAMILIES]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    # Forty programs of a few steps each: nearly all of the time is compilation.
+    fast = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    environment = {**os.environ, **fast}
     done = subprocess.run(
         command, cwd=golden_configs.ROOT, env=environment, capture_output=True, text=True
     )
