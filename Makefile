@@ -12,7 +12,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 BIN := $(VENV)/bin
 # The interpreter itself: behind a pyenv shim of a version that is installed but not active, it is found too.
 INTERPRETER = $(shell $(PYTHON) -c 'import sys; print(sys.executable)' 2>/dev/null \
-  || ls "$$(pyenv root 2>/dev/null)"/versions/*/bin/$(PYTHON) 2>/dev/null | tail -n 1)
+  || ls "$$(dirname "$$(command -v $(PYTHON))")"/../versions/*/bin/$(PYTHON) 2>/dev/null | tail -n 1)
 STAMP := $(VENV)/.installed
 # TensorFlow only helps to prepare data: keep it off accelerators and quiet.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
