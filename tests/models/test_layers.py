@@ -29,3 +29,15 @@ def test_a_kernels_gradient_is_not_rounded_to_the_dtype_of_the_activations(dtype
     expected = np.einsum("blha,dha->bld", weight, rounded_DHA)
     rtol = 1e-2 if dtype == "bfloat16" else 1e-5
     np.testing.assert_allclose(np.asarray(x_grad, np.float64), expected, rtol=rtol, atol=1e-5)
+
+
+@pytest.mark.parametrize(("platform", "barriers"), [("cpu", 1), ("tpu", 0), ("cuda", 0)])
+def test_what_helps_xla_for_cpu_is_of_no_other_platforms_program(platform, barriers):
+    """Also where a CPU compiles for the other, as `tools/tpu_aot.py` does."""
+
+    def summed(x_BLD, kernel_DF):
+        return jnp.sum(layers.linear(x_BLD, kernel_DF, 1))
+
+    traced = jax.jit(jax.grad(summed, argnums=1)).trace(jnp.ones((2, 4, 6)), jnp.ones((6, 3)))
+    lowered = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert lowered.count("optimization_barrier") == barriers

@@ -106,10 +106,11 @@ def _product_forward(x_MD: jax.Array, kernel_DF: jax.Array) -> tuple[jax.Array, 
 def _product_backward(residuals: Any, grad_MF: jax.Array) -> tuple[jax.Array, jax.Array]:
     x_MD, kernel_DF = residuals
     grad_MD = jnp.einsum("MF,DF->MD", grad_MF, kernel_DF.astype(x_MD.dtype))
-    x_DM = x_MD.T
-    if jax.default_backend() == "cpu":
-        # XLA multiplies a sixth faster by a transposed copy than it does transposing as it goes.
-        x_DM = jax.lax.optimization_barrier(x_DM)
+    # XLA for CPU multiplies a sixth faster by a transposed copy than it does transposing as it
+    # goes. The platform is the one compiled for, which need not be this process's.
+    x_DM = jax.lax.platform_dependent(
+        x_MD.T, cpu=jax.lax.optimization_barrier, default=lambda x_DM: x_DM
+    )
     grad_DF = jnp.matmul(x_DM, grad_MF, preferred_element_type=kernel_DF.dtype)
     return grad_MD, grad_DF
 
