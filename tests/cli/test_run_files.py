@@ -45,6 +45,21 @@ def test_a_value_of_another_commands_run_file_is_a_note():
     assert config.notes == ("mine.gin:1: EVAL_BATCH_SIZE is not used by this command.",)
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["MODEL_DIR = 'runs/a'", "TRAIN_STEPS_RELATIVE = 3", "INITIAL_CHECKPOINT_PATH = 'runs/a'"],
+)
+def test_inspect_takes_the_file_and_flags_of_a_run(line):
+    Path("mine.gin").write_text(line)
+    files = ["data/ul2_stdlib.gin", "mine.gin", "runs/inspect.gin"]
+    arguments = [*(f"--gin_file={name}" for name in files), "--gin.TRAIN_STEPS=100"]
+    name = line.split()[0]
+    assert golden_configs.resolve(["inspect", *arguments]).notes == (
+        f"mine.gin:1: {name} is not used by this command.",
+        "--gin.TRAIN_STEPS=100: TRAIN_STEPS is not used by this command.",
+    )
+
+
 def test_what_is_for_prepare_alone_is_a_note():
     extra = (
         "from ul2tune.prepare import run as prepare\ninclude 'runs/prepare.gin'\n"

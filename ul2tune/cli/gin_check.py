@@ -165,12 +165,15 @@ def check_bindings(program: Program) -> None:
             )
 
 
-def check_unused(program: Program, used: Reachable, well_known: Collection[str]) -> list[Binding]:
+def check_unused(
+    program: Program, used: Reachable, well_known: Collection[str], *, in_flags: bool = False
+) -> list[Binding]:
     """Nothing in the program may be without effect.
 
     Args:
       well_known: macros of the shipped run files. In a *file* they may go unused (a file may
-        serve several commands) and are returned. On the command line they may not.
+        serve several commands) and are returned. On the command line they may not, unless:
+      in_flags: flags may serve several commands too.
 
     Returns:
       The well-known macros that this command does not use.
@@ -185,7 +188,7 @@ def check_unused(program: Program, used: Reachable, well_known: Collection[str])
     for name in [name for name in used.definitions if name not in used.macros]:
         binding = used.definitions[name]
         in_file = binding.location.line is not None
-        if in_file and name in well_known:
+        if (in_file or in_flags) and name in well_known:
             idle.append(binding)
             used.follow(binding.value, (name,), binding)  # nor is what only it refers to
         elif not (in_file and name in wanted):

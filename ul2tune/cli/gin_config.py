@@ -110,8 +110,12 @@ def load(
     everything = gin_check.reach(_complete(program), [*own, *others])
     # A wrong value for MODEL leaves bindings unused: what is said first should be the reason.
     gin_check.check_types(everything, program.symbols)
-    _check_run_file(everything, roots[-1])
-    idle = gin_check.check_unused(program, everything, run_files.well_known_macros())
+    # A root that is no command's own: `inspect`, which takes the files and flags of a run.
+    borrowed = f"{roots[-1].__module__}.{roots[-1].__name__}" not in COMMAND_ROOTS
+    if not borrowed:
+        _check_run_file(everything, roots[-1])
+    well_known = run_files.well_known_macros()
+    idle = gin_check.check_unused(program, everything, well_known, in_flags=borrowed)
     literal = {
         name: binding.value
         for name, binding in reachable.definitions.items()
