@@ -16,12 +16,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ul2tune.checkpoints import layout
+from ul2tune.checkpoints import initialize, layout
 from ul2tune.checkpoints.streaming import StepWriter
 from ul2tune.convert.hf import folder as hf_folder
 from ul2tune.training import drift
 
 GIN_FILE = "model.gin"
+# How a run computes, for the run or its recipe to say.
+_OF_RUNS = initialize.FREE_FIELDS - {"dropout_rate", "attention_dropout_rate"}
 
 
 @contextmanager
@@ -64,8 +66,9 @@ def new_model_dir(
 def gin_text(config: Any, origin: str) -> str:
     """A gin file that defines MODEL as `config`, like those in gin/models.
 
-    Every field stands there, so that nothing stays of the model of a recipe read before.
-    Dropout is left to the run, as there: the macro DROPOUT_RATE.
+    Every field that is a fact of the model stands there, so that none stays of the model of a
+    recipe read before. How a run computes it (dtype, remat, …) is left to the recipe, and dropout,
+    as there, to the macro DROPOUT_RATE.
     """
     blocks = _blocks(config, "")
     modules = {type(value).__module__ for value in _all(config)}
@@ -115,6 +118,8 @@ def _blocks(config: Any, scope: str) -> list[str]:
     lines = ["", f"{scope}/{_name(config)}:" if scope else f"{_name(config)}:"]
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
+        if field.name in _OF_RUNS:
+            continue
         if field.name in nested:
             lines.append(f"  {field.name} = @{prefix}{field.name}/{_name(value)}()")
         elif field.name == "dropout_rate":
