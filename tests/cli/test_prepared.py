@@ -1,8 +1,8 @@
-"""Data that is missing or stale is prepared by a child process, and only that."""
+"""Data that is missing is prepared by a child process; what is there is never replaced."""
 
 from __future__ import annotations
 
-import importlib.util
+import subprocess
 import sys
 import threading
 
@@ -56,44 +56,63 @@ def online(split: str = "train") -> str:
     return str(manifest.read_task("data", "notes", split).online)
 
 
+def edit(project) -> None:
+    """Another task by the same name."""
+    tasks = project / "own_tasks.py"
+    tasks.write_text(tasks.read_text().replace('"ul2"', '"ul2r"'))
+
+
+def contents(project) -> dict[str, bytes]:
+    files = (path for path in (project / "data").rglob("*") if path.is_file())
+    return {str(path): path.read_bytes() for path in files}
+
+
 @pytest.mark.slow
-def test_a_child_prepares_what_is_missing_or_stale(project, capfd, caplog):
+def test_a_child_prepares_what_is_missing_and_replaces_nothing(project, capfd, caplog):
     modules_before = set(sys.modules)
     prepared.prepare_missing(mixture="notes", **ASK)
     assert "tensorflow" not in set(sys.modules) - modules_before
     assert manifest.read_task("data", "notes", "train").num_examples > 0
-    first = online()
     capfd.readouterr()
+    prepared.prepare_missing(mixture="notes", **ASK, begins=True)
+    assert capfd.readouterr().out == caplog.text == ""
+    before = contents(project)
+    edit(project)
     prepared.prepare_missing(mixture="notes", **ASK)
-    assert capfd.readouterr().out == ""
-    # Another task by the same name: of one split, then of the other, and then no more.
-    tasks = project / "own_tasks.py"
-    tasks.write_text(tasks.read_text().replace('"ul2"', '"ul2r"'))
-    prepared.prepare_missing(mixture="notes", **ASK, resumes=True)
     assert "before these changed: module own_tasks. It is used as it is" in caplog.text
-    assert online() == first
-    prepared.prepare_missing(mixture="notes", **ASK, splits=("validation",))
-    assert "before these changed: module own_tasks" in capfd.readouterr().out
-    assert first == online() != online("validation")
-    prepared.prepare_missing(mixture="notes", **ASK)
-    assert "Preparing notes (train) in data" in capfd.readouterr().out
-    assert online() == online("validation")
-    prepared.prepare_missing(mixture="notes", **ASK)
-    assert capfd.readouterr().out == ""
+    with pytest.raises(ValueError, match=r"own_tasks; run `ul2tune prepare` .* another DATA_DIR"):
+        prepared.prepare_missing(mixture="notes", **ASK, begins=True)
+    assert contents(project) == before
+    command = [sys.executable, "-m", "ul2tune", "prepare", "--gin_file=runs/prepare.gin"]
+    macros = ["MIXTURE_OR_TASK_NAME='notes'", "TASK_MODULES=('own_tasks',)", "DATA_DIR='data'"]
+    subprocess.run([*command, *(f"--gin.{macro}" for macro in macros)], check=True)
+    assert contents(project) != before
+    prepared.prepare_missing(mixture="notes", **ASK, begins=True)
+
+
+@pytest.mark.slow
+def test_a_new_mixture_does_not_replace_a_task_that_another_one_has(project, capfd):
+    prepared.prepare_missing(mixture="notes", **ASK, splits=("train",))
+    before = contents(project)
+    edit(project)
+    with (project / "own_tasks.py").open("a") as file:
+        file.write("import seqio\nseqio.MixtureRegistry.add('all', ['notes'], default_rate=1.0)\n")
+    with pytest.raises(ValueError, match="Preparing it failed with exit status 1"):
+        prepared.prepare_missing(mixture="all", **ASK, splits=("train",))
+    assert (
+        "data/notes/train was made by another version, or before its task" in capfd.readouterr().err
+    )
+    assert contents(project) == before
 
 
 @pytest.mark.slow
 def test_a_childs_failure_is_ours_and_its_limit_is_our_limit(project, capfd):
     (project / "bad.txt").write_bytes(b"\xff")
-    message = "data lacks notes. Preparing it failed with exit status 1"
+    message = r"data lacks notes \(train, validation\)\. Preparing it failed with exit status 1"
     with pytest.raises(ValueError, match=message):
         prepared.prepare_missing(mixture="notes", **ASK)
     assert "1 of 31 records are malformed" in capfd.readouterr().err
     prepared.prepare_missing(mixture="notes", **ASK, max_rejected_fraction=0.04)
-    (project / "bad.txt").write_bytes(b"\xff\n\n\xff")
-    message = r"before these changed: file .*/\*\.txt\. Preparing it failed with exit status 1"
-    with pytest.raises(ValueError, match=message):
-        prepared.prepare_missing(mixture="notes", **ASK, max_rejected_fraction=0.04)
 
 
 @pytest.fixture
@@ -110,21 +129,38 @@ def stale(project):
     return path
 
 
-def test_where_nothing_can_be_prepared_stale_data_is_used_with_a_warning(
-    stale, monkeypatch, caplog
-):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    prepared.prepare_missing(mixture="notes", **ASK, splits=("train",))
-    assert "module own_tasks. It is used as it is: seqio is not installed here" in caplog.text
+def test_changed_data_stops_a_run_that_begins_and_is_used_by_any_other(stale, caplog):
+    ask = {"mixture": "notes", **ASK, "splits": ("train",)}
+    prepared.prepare_missing(**ask)
+    assert "module own_tasks. It is used as it is; run `ul2tune prepare`" in caplog.text
+    with pytest.raises(
+        ValueError, match=r"\(train\) in data was .* changed: module own_tasks; run"
+    ):
+        prepared.prepare_missing(**ask, begins=True)
 
 
-def test_other_processes_wait_until_stale_data_is_prepared_again(stale, monkeypatch):
-    monkeypatch.setattr(prepared, "POLL_SECS", 0.01)
+@pytest.mark.parametrize("begins", [False, True])
+def test_process_0_decides_for_all(stale, monkeypatch, caplog, begins):
+    """Which may see another MODEL_DIR, and other modules."""
+    monkeypatch.setattr(prepared.jax.distributed, "is_initialized", lambda: True)
+    answer = [{"train": ["module x"]}, begins]
+    monkeypatch.setattr(prepared.agreement, "from_first", lambda find: answer)
     ask = {"mixture": "notes", **ASK, "splits": ("train",), "process_index": 1}
+    if begins:
+        with pytest.raises(ValueError, match="module x"):
+            prepared.prepare_missing(**ask, begins=False)
+    else:
+        prepared.prepare_missing(**ask, begins=True)
+        assert "module x. It is used as it is" in caplog.text
+
+
+def test_other_processes_wait_until_missing_data_is_there(stale, project, monkeypatch):
+    monkeypatch.setattr(prepared, "POLL_SECS", 0.01)
+    ask = {"mixture": "notes", **ASK, "splits": ("validation",), "process_index": 1}
     thread = threading.Thread(target=prepared.prepare_missing, kwargs=ask, daemon=True)
     thread.start()
     thread.join(timeout=0.5)
     assert thread.is_alive()
-    manifest.write(manifest.read_mixture("data", "notes"), stale)
+    make(project / "data", "notes", "validation")
     thread.join(timeout=30)
     assert not thread.is_alive()

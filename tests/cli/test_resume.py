@@ -41,5 +41,5 @@ def test_a_run_with_a_relative_model_dir_resumes(tmp_path, monkeypatch, capsys, 
     capsys.readouterr()
     assert train(["run/config.gin"], TRAIN_STEPS=2) == 0
     assert "checkpoint 1 of this run" in capsys.readouterr().err
-    assert "MY_RULE. It is used as it is: this run began with it" in caplog.text
+    assert "MY_RULE. It is used as it is; run `ul2tune prepare`" in caplog.text
     assert [line["step"] for line in lines(tmp_path / "run/metrics.jsonl")] == [1, 2]

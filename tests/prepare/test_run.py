@@ -113,6 +113,48 @@ def test_changed_noise_rewrites_the_manifest_only(name, words, tmp_path):
     assert shards == before
 
 
+@pytest.mark.parametrize("change", ["text", "noise", "rates", "version"])
+def test_where_only_what_is_missing_is_asked_for_nothing_is_replaced(
+    name, words, tmp_path, monkeypatch, change
+):
+    """What is of the task of today is completed."""
+    data, mixed = tmp_path / "data", f"{name}_mixed"
+    ask = {"vocabulary": VOCABULARY, "format": "jsonl"}
+    names = [name, f"{name}_too"]
+    for each in names:
+        register_text_task(each, words, objective="ul2", **ask)
+    seqio.MixtureRegistry.add(mixed, names, default_rate=1.0)
+    reading.run(mixed, data, splits=("train",))
+    monkeypatch.setenv(manifest.PREPARE, manifest.MISSING)
+    reading.run(mixed, data, splits=("train", "validation"))
+    (data / name / "validation" / "manifest.json").unlink()
+    reading.run(mixed, data, splits=("validation",))
+    before = reading.contents(data)
+    splits = ("train",)
+    if change == "text":
+        with open(words, "a") as file:
+            file.write('{"text": "one more document"}\n')
+    elif change == "noise":
+        seqio.TaskRegistry.remove(name)
+        register_text_task(name, words, objective="ul2r", **ask)
+        seqio.MixtureRegistry.remove(mixed)
+        seqio.MixtureRegistry.add(mixed, names, default_rate=1.0)
+    elif change == "rates":
+        seqio.MixtureRegistry.remove(mixed)
+        seqio.MixtureRegistry.add(mixed, [(names[0], 1.0), (names[1], 3.0)])
+        splits = ("validation",)
+    else:
+        path = data / name / "train" / "manifest.json"
+        path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 0'))
+        before = reading.contents(data)
+    with pytest.raises(ValueError, match="or before its task, vocabulary or text changed; run"):
+        reading.run(mixed, data, splits=splits)
+    assert reading.contents(data) == before
+    monkeypatch.delenv(manifest.PREPARE)
+    reading.run(mixed, data, splits=splits)
+    assert reading.contents(data) != before
+
+
 def test_a_damaged_shard_is_made_again(task, name, tmp_path):
     reading.run(name, tmp_path / "data", num_shards=2)
     before = reading.contents(tmp_path / "data" / name)

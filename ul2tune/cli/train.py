@@ -25,8 +25,8 @@ def run(options: argparse.Namespace) -> None:
     config = launch.load(options, roots=ROOTS)
     arguments = config.arguments(train)
     index = distributed.initialize(options)
-    resumes = bool(layout.steps(Path(arguments["run"].model_dir) / layout.SUBDIRECTORY))
-    config.call(prepare_missing, process_index=index, resumes=resumes)
+    begins = not layout.steps(Path(arguments["run"].model_dir) / layout.SUBDIRECTORY)
+    config.call(prepare_missing, process_index=index, begins=begins)
     if index:
         train(**arguments)
         return

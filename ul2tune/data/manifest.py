@@ -20,6 +20,9 @@ from typing import Any
 
 FORMAT_VERSION = 1
 
+# The environment variable by which a run asks `ul2tune prepare` to replace nothing, and its value.
+PREPARE, MISSING = "UL2TUNE_PREPARE", "missing"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:

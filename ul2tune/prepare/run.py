@@ -5,12 +5,14 @@
     DATA_DIR/vocabularies/<fingerprint>.model
 
 What is there and still true is left alone: a rerun goes on where the last one stopped, and does
-nothing where nothing changed.
+nothing where nothing changed. UL2TUNE_PREPARE=missing leaves alone what is not true any more, too:
+data of another task, vocabulary or text is then an error.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import importlib
 import os
@@ -21,7 +23,7 @@ from typing import Any
 
 from ul2tune.data import manifest, stamp
 from ul2tune.data.documents import MAX_REJECTED_FRACTION, Rejections
-from ul2tune.data.manifest import MixtureManifest, TaskManifest
+from ul2tune.data.manifest import MISSING, PREPARE, MixtureManifest, TaskManifest
 from ul2tune.data.rates import flat
 from ul2tune.data.vocab import SentencePieceVocabulary, Vocabulary
 from ul2tune.data.vocab_extended import ExtendedVocabulary
@@ -92,18 +94,16 @@ def prepare(
             raise ValueError(f"{mixture!r} has no examples in splits {tuple(splits)}.")
         share = mixture_share(mixture, _sizes(counts))
         rates = dict(sorted(flat(share).items()))
-        stamps = {**_stamps(mixture, data_dir), **dict.fromkeys(splits, made_from)}
-        manifest.write(
-            MixtureManifest(
-                name=mixture,
-                tasks=tuple(rates),
-                rates=tuple(rates.values()),
-                modules=tuple(modules),
-                tree=share.to_json(),
-                stamps=stamps,
-            ),
-            manifest.mixture_path(data_dir, mixture),
+        wanted = MixtureManifest(
+            name=mixture,
+            tasks=tuple(rates),
+            rates=tuple(rates.values()),
+            modules=tuple(modules),
+            tree=share.to_json(),
+            stamps=dict.fromkeys(splits, made_from),
         )
+        has_train = any(count for (_, split), count in counts.items() if split == "train")
+        _write_mixture(wanted, data_dir, has_train)
 
 
 def import_modules(modules: Sequence[str]) -> None:
@@ -121,12 +121,32 @@ def import_modules(modules: Sequence[str]) -> None:
             ) from error
 
 
-def _stamps(mixture: str, data_dir: str) -> Mapping[str, stamp.Stamp]:
-    """Those of splits that were prepared before."""
+def _write_mixture(wanted: MixtureManifest, data_dir: str, has_train: bool) -> None:
+    """Writes the mixture's manifest, keeping the stamps of splits that were prepared before."""
+    path = manifest.mixture_path(data_dir, wanted.name)
     try:
-        return manifest.read_mixture(data_dir, mixture).stamps
-    except (FileNotFoundError, ValueError):
-        return {}
+        found = manifest.read_mixture(data_dir, wanted.name)
+    except FileNotFoundError:
+        found = None
+    except ValueError:
+        _check_may_replace(str(path))
+        found = None
+    if found:
+        # Without examples to train on, rates are those of whichever splits were asked for.
+        is_trained_on = has_train and "train" in found.stamps and "train" not in wanted.stamps
+        if is_trained_on and (found.tasks, found.rates) != (wanted.tasks, wanted.rates):
+            _check_may_replace(str(path))
+        wanted = dataclasses.replace(wanted, stamps={**found.stamps, **wanted.stamps})
+    manifest.write(wanted, path)
+
+
+def _check_may_replace(what: str) -> None:
+    if os.environ.get(PREPARE) == MISSING:
+        raise ValueError(
+            f"{what} was made by another version, or before its task, vocabulary or text changed; "
+            "run `ul2tune prepare` to prepare it again, which replaces it for every run that reads "
+            "it, or use another DATA_DIR."
+        )
 
 
 def _sizes(counts: Mapping[tuple[str, str], int]) -> dict[str, int]:
@@ -151,17 +171,24 @@ def _up_to_date(plan: Plan, data_dir: str) -> bool:
     If they are, but training-time facts (noise, metrics) changed, the manifest is rewritten.
 
     Raises:
-      ValueError: if they are, but more records were rejected than may be by now.
+      ValueError: if they are, but more records were rejected than may be by now; or if they are
+        not, but may not be replaced.
     """
     folder = manifest.task_dir(data_dir, plan.task.name, plan.split)
     try:
         found = manifest.read_task(data_dir, plan.task.name, plan.split)
-    except (FileNotFoundError, ValueError):
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        _check_may_replace(str(folder))
+        return False
+    if found.fingerprint != plan.fingerprint:
+        _check_may_replace(str(folder))
         return False
     sizes = {shard.file: shard.num_bytes for shard in found.shards}
     paths = {name: folder / name for name in sizes}
     whole = all(p.is_file() and p.stat().st_size == sizes[name] for name, p in paths.items())
-    if found.fingerprint != plan.fingerprint or not whole:
+    if not whole:
         return False
     receipts = [
         Receipt(
@@ -177,6 +204,7 @@ def _up_to_date(plan: Plan, data_dir: str) -> bool:
     _merged(receipts).check(plan.max_rejected_fraction, _title(plan))
     wanted = _manifest(plan, receipts, data_dir)
     if wanted != found:
+        _check_may_replace(str(folder))
         manifest.write(wanted, folder / "manifest.json")
     _clear_away(folder, wanted)
     _say(f"{_title(plan)}: up to date, {found.num_examples:,} examples")
