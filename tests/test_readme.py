@@ -32,18 +32,43 @@ def blocks(text: str) -> Iterator[str]:
     yield "\n".join(line if line.startswith("    ") else "" for line in lines)
 
 
+def lines(text: str) -> Iterator[tuple[dict[str, str], list[str]]]:
+    """Lines of blocks in their order, continued ones joined, comments left out: the environment of
+    each, of its prefixes and what its block exported before, and its words."""
+    for block in blocks(text):
+        exported: dict[str, str] = {}
+        for line in re.sub(r" *\\\n *", " ", block).splitlines():
+            try:
+                words = shlex.split(line, comments=True)
+            except ValueError:  # no shell, or one that goes on
+                continue
+            exports = words[:1] == ["export"]
+            words, values = words[exports:], {}
+            while words and re.match(r"\w+=", words[0]):
+                name, _, values[name] = words.pop(0).partition("=")
+            if exports:
+                exported |= values
+            elif words:
+                yield exported | values, words
+
+
 def commands(start: str, texts: Iterable[str] | None = None) -> list[str]:
-    """Lines of blocks that begin with `start`, continued lines joined, comments left out."""
-    found = set()
-    for text in texts or [document.read_text() for document in DOCUMENTS]:
-        for block in blocks(text):
-            for line in re.sub(r" *\\\n *", " ", block).splitlines():
-                words = shlex.split(line, comments=True) if start in line else []
-                while words and re.match(r"\w+=", words[0]):
-                    words = words[1:]
-                if words and words[0] == start:
-                    found.add(shlex.join(words))
+    """Those that begin with `start`, without their environment."""
+    found = {
+        shlex.join(words)
+        for text in texts or [document.read_text() for document in DOCUMENTS]
+        for _, words in lines(text)
+        if words[0] == start
+    }
     return sorted(found)
+
+
+def goes_on_with_a_checkpoint_in_its_own_vocabulary(words: list[str]) -> bool:
+    """Whether a command reads a checkpoint, and data whose vocabulary the environment names."""
+    files = [ROOT / "gin" / word.removeprefix("--gin_file=") for word in words]
+    texts = [*words, *(path.read_text() for path in files if path.is_file())]
+    reads = any(re.search(r"(INITIAL_)?CHECKPOINT_PATH *=", text) for text in texts)
+    return reads and any(re.search(r"\bdata/\w+_own\.gin", text) for text in texts)
 
 
 def test_commands_are_found_in_fences_and_indented_blocks():
@@ -53,6 +78,35 @@ def test_commands_are_found_in_fences_and_indented_blocks():
         "```python\nrun eight\n```\n"
     )
     assert commands("run", [text]) == ["run five six", "run four", "run one '--two=a b'"]
+
+
+def test_commands_have_the_environment_of_their_prefixes_and_earlier_exports():
+    text = "```sh\nB=1 run one\nexport A='x y' B=2  # c\nC=3 run two\n```\n\n    run three\n"
+    assert list(lines(text)) == [
+        ({"B": "1"}, ["run", "one"]),
+        ({"A": "x y", "B": "2", "C": "3"}, ["run", "two"]),
+        ({}, ["run", "three"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    "document", [*DOCUMENTS, *sorted((ROOT / "gin").rglob("*.gin"))], ids=lambda path: path.name
+)
+def test_commands_that_go_on_with_a_checkpoint_name_its_vocabulary(document):
+    text = document.read_text()
+    if document.suffix == ".gin":
+        text = "\n".join(f"  {line[1:]}" for line in text.splitlines() if line.startswith("#   "))
+    for environment, words in lines(text):
+        if words[0] == "ul2tune" and goes_on_with_a_checkpoint_in_its_own_vocabulary(words):
+            assert "UL2TUNE_VOCABULARY" in environment, shlex.join(words)
+
+
+def test_which_commands_need_a_vocabulary():
+    needs = goes_on_with_a_checkpoint_in_its_own_vocabulary
+    assert needs(["--gin_file=recipes/t5_ul2r.gin"])
+    assert needs(["--gin_file=data/ul2r_own.gin", "--gin.INITIAL_CHECKPOINT_PATH=a"])
+    assert not needs(["--gin_file=data/ul2r_own.gin"])
+    assert not needs(["--gin_file=recipes/demo_tune.gin"])
 
 
 def test_the_first_screen_has_the_two_commands():

@@ -67,7 +67,8 @@ def test_an_imported_model_has_what_came_along(tmp_path):
     described = json.dumps(sentencepiece("a").to_json())
     (tmp_path / tokenizer_files.DESCRIPTION).write_text(described)
     vocabulary.check(step_dir, sentencepiece("a", modes=("S",)), allow=False, setting=SETTING)
-    with pytest.raises(ValueError, match=SETTING):
+    way = rf"UL2TUNE_VOCABULARY={tmp_path}\); or, .* set {SETTING}"
+    with pytest.raises(ValueError, match=way):
         vocabulary.check(step_dir, sentencepiece("b"), allow=False, setting=SETTING)
 
 

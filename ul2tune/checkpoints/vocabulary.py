@@ -82,9 +82,13 @@ def check(step_dir: Path, vocabulary: Vocabulary, *, allow: bool, setting: str) 
             f"({_words(now)}): its embedding would be read as other words."
         )
         if not allow:
+            model_dir = step_dir.parents[1]
+            came_along = (model_dir / tokenizer_files.DESCRIPTION).is_file()
+            its = model_dir if came_along else "<what its own was prepared with>"
             raise ValueError(
-                f"{words} Prepare the data with the checkpoint's vocabulary; or, if the ids do "
-                f"mean the same or are to be learned anew, set {setting} = True."
+                f"{words} Prepare the data with the checkpoint's vocabulary (for the shipped "
+                f"tasks: UL2TUNE_VOCABULARY={its}); or, if the ids do mean the same or are to be "
+                f"learned anew, set {setting} = True."
             )
         log.warning("%s", words)
 
