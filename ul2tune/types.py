@@ -47,7 +47,10 @@ class HookContext:
 
 
 class Hook(Protocol):
-    """Called by the training loop every `period_steps` steps and after the last one."""
+    """Called by the training loop every `period_steps` steps and after the last one.
+
+    One with a method `check_vocabulary` is shown the vocabulary of the data before the first step.
+    """
 
     period_steps: int
 

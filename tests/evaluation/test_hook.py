@@ -24,6 +24,7 @@ EVAL = EvalConfig(
     sampling=SamplingConfig(max_decode_length=4),
     metrics=("token_f1",),
     rank_choices=False,
+    allow_other_vocabulary=True,  # the ids of tiny.write_data stand for no words
 )
 
 
@@ -39,15 +40,26 @@ def test_a_run_evaluates_as_it_goes(tmp_path):
     folders = model_dir / "evaluation" / "instructions"
     assert sorted(logged) == [3, 5]
     assert sorted(path.name for path in folders.iterdir()) == ["step_3", "step_5"]
-    # What the command says of the last checkpoint. The ids trained on stand for no words.
-    mesh, config = arguments["mesh"], dataclasses.replace(EVAL, allow_other_vocabulary=True)
+    # What the command says of the last checkpoint.
+    mesh = arguments["mesh"]
     table = evaluate(
         arguments["model"], "instructions", str(tmp_path / "data"), str(model_dir), mesh,
-        str(tmp_path / "out"), config,
+        str(tmp_path / "out"), EVAL,
     )  # fmt: skip
     assert logged[5]["eval/instructions/token_f1"] == table["overall"]["token_f1"]
     written = (folders / "step_5" / "predictions.jsonl").read_bytes()
     assert written == (tmp_path / "out" / "predictions.jsonl").read_bytes()
+
+
+def test_a_mixture_in_another_vocabulary_stops_the_run_before_its_first_step(tmp_path):
+    tiny.write_data(tmp_path)
+    prepared.write(tmp_path)
+    strict = dataclasses.replace(EVAL, allow_other_vocabulary=False)
+    hook = EvaluationHook(3, ("instructions",), str(tmp_path), strict)
+    with pytest.raises(ValueError, match="'instructions' was prepared with another vocabulary"):
+        train(**tiny.arguments(tmp_path / "run", tmp_path, train_steps=5), hooks=(hook,))
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    hook.check_vocabulary(prepared.VOCABULARY)
 
 
 @pytest.mark.parametrize(

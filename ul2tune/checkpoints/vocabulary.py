@@ -56,7 +56,7 @@ def carried(step_dirs: Iterable[Path]) -> dict[str, Any]:
         if facts != expected:
             raise ValueError(
                 f"{first} and {step_dir} were trained with different vocabularies "
-                f"({_words(expected)} and {_words(facts)}): their embeddings do not add up."
+                f"({words(expected)} and {words(facts)}): their embeddings do not add up."
             )
     return {KEY: next(iter(known.values()))} if known else {}
 
@@ -77,21 +77,22 @@ def check(step_dir: Path, vocabulary: Vocabulary, *, allow: bool, setting: str) 
     if then is None:
         log.info("%s does not say which vocabulary it was trained with.", step_dir)
     elif then != now:
-        words = (
-            f"{step_dir} was trained with another vocabulary ({_words(then)}) than the one in use "
-            f"({_words(now)}): its embedding would be read as other words."
+        differs = (
+            f"{step_dir} was trained with another vocabulary ({words(then)}) than the one in use "
+            f"({words(now)}): its embedding would be read as other words."
         )
         if not allow:
             model_dir = step_dir.parents[1]
             came_along = (model_dir / tokenizer_files.DESCRIPTION).is_file()
             its = model_dir if came_along else "<what its own was prepared with>"
             raise ValueError(
-                f"{words} Prepare the data with the checkpoint's vocabulary (for the shipped "
+                f"{differs} Prepare the data with the checkpoint's vocabulary (for the shipped "
                 f"tasks: UL2TUNE_VOCABULARY={its}); or, if the ids do mean the same or are to be "
                 f"learned anew, set {setting} = True."
             )
-        log.warning("%s", words)
+        log.warning("%s", differs)
 
 
-def _words(facts: dict[str, Any]) -> str:
+def words(facts: dict[str, Any]) -> str:
+    """An :func:`identity`, for people."""
     return ", ".join(f"{name} {str(value)[:12]}" for name, value in facts.items())

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ul2tune.checkpoints import vocabulary
+from ul2tune.data.vocab_base import Vocabulary
 from ul2tune.evaluation.examples import EvalSet
 from ul2tune.evaluation.predictor import Predictor
 from ul2tune.evaluation.run import EvalConfig, evaluate_set, load_set, make_predictor
@@ -47,6 +49,24 @@ class EvaluationHook:
         # By vocabulary: mixtures that share one share the compiled programs.
         self._predictors: dict[str, Predictor] = {}
 
+    def check_vocabulary(self, trained: Vocabulary) -> None:
+        """Called with the vocabulary of a run's data before its first step.
+
+        Raises:
+          ValueError: if a mixture has another one, unless `EvalConfig.allow_other_vocabulary`.
+        """
+        then = vocabulary.identity(trained)
+        for mixture, eval_set in self._sets.items():
+            now = vocabulary.identity(eval_set.vocabulary)
+            if then != now and not self._eval.allow_other_vocabulary:
+                raise ValueError(
+                    f"EvaluationHook.mixtures: {mixture!r} was prepared with another vocabulary "
+                    f"({vocabulary.words(now)}) than the run's data ({vocabulary.words(then)}): "
+                    f"the model would read its prompts as other words. Prepare it with the run's "
+                    f"(UL2TUNE_VOCABULARY); or, if the ids do mean the same, set "
+                    f"EvalConfig.allow_other_vocabulary = True."
+                )
+
     def __call__(self, context: HookContext) -> Mapping[str, float]:
         """Evaluates the parameters of this step."""
         scalars: dict[str, float] = {}
@@ -65,9 +85,9 @@ class EvaluationHook:
         return scalars
 
     def _predictor(self, eval_set: EvalSet, context: HookContext) -> Predictor:
-        vocabulary = eval_set.vocabulary.fingerprint
-        if vocabulary not in self._predictors:
-            self._predictors[vocabulary] = make_predictor(
+        fingerprint = eval_set.vocabulary.fingerprint
+        if fingerprint not in self._predictors:
+            self._predictors[fingerprint] = make_predictor(
                 context.model, context.params, context.mesh, eval_set, self._eval
             )
-        return self._predictors[vocabulary]
+        return self._predictors[fingerprint]

@@ -187,6 +187,10 @@ def _build(
         settings.optimizer, base.abstract_params(model), base.param_axes(model)
     )
     spec = state_lib.specify(model, optimizer, mesh, ema=run.ema_decay is not None)
+    for hook in hooks:
+        hook_check = getattr(hook, "check_vocabulary", None)  # not every Hook asks in words
+        if hook_check is not None:
+            hook_check(feed.vocabulary)
     start = _start(settings, spec, optimizer, feed, init)
     recipe = Recipe(
         model=model,
