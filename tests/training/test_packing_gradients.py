@@ -111,8 +111,11 @@ def test_packed_and_unpacked_gradients_agree(name):
     alone = objective(model, params, batch(layout, list(range(6)), 6, packed=False))
     np.testing.assert_allclose(packed[0], alone[0], rtol=2e-6)
     leaves = jax.tree_util.tree_leaves_with_path(packed[1])
+    # A bias of keys has no gradient (the softmax does not see it): what is there is the rounding of
+    # much larger terms that cancel.
+    rounding = 2.0**-24 * max(float(jnp.abs(b).max()) for b in jax.tree.leaves(alone[1]))
     for (path, a), b in zip(leaves, jax.tree.leaves(alone[1]), strict=True):
-        tolerance = 2e-5 * float(jnp.abs(b).max()) + 1e-8
+        tolerance = 2e-5 * float(jnp.abs(b).max()) + rounding
         np.testing.assert_allclose(a, b, atol=tolerance, err_msg=jax.tree_util.keystr(path))
 
 
