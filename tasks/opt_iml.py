@@ -47,12 +47,12 @@ for entry in COLLECTIONS.split(","):
 reasoning = os.environ.get("UL2TUNE_OPT_IML_REASONING")
 files = os.environ.get("UL2TUNE_TEXT")
 corpus = FileCorpus(files=files, format="jsonl") if files else StdlibCorpus()
-vocabulary = os.environ.get(environment.VOCABULARY)
-text = register_pretraining("opt_iml_text", corpus, vocabulary=environment.vocabulary())
+vocabulary = environment.vocabulary()
+text = register_pretraining("opt_iml_text", corpus, vocabulary=vocabulary)
 register_opt_iml(
     "opt_iml",
     benchmarks,
     reasoning=list(mixtures(reasoning)) if reasoning else (),
     pretraining=[text.name],
-    vocabulary=vocabulary,
+    vocabulary=vocabulary if os.environ.get(environment.VOCABULARY) else None,
 )

@@ -4,8 +4,8 @@
 
 UL2TUNE_VOCABULARY is a SentencePiece model, ``bytes`` (ByT5), or a file ``….json`` that describes a
 vocabulary with sentinels and modes (`ul2tune.data.vocab.load`; the recipes' headers show theirs).
-UL2TUNE_TEXT names your text (JSON lines with "text"); ``trained`` is the vocabulary trained on it,
-the same that `register_text_task` with the same files trains.
+UL2TUNE_TEXT names your text (JSON lines with "text"); ``trained`` is the vocabulary trained on it
+(`ul2tune.prepare.environment.vocabulary`), which the shipped collections take too.
 
 ul2r_own           denoising of the text; without UL2TUNE_TEXT, of the embedded corpus
 instructions_own   the embedded instruction set; register your collections likewise
@@ -21,14 +21,13 @@ from ul2tune.data.documents import FileCorpus
 from ul2tune.data.stdlib_corpus import StdlibCorpus
 from ul2tune.instructions import stdlib_instructions, tk_instruct
 from ul2tune.instructions.tk_instruct import TkInstruct
+from ul2tune.prepare import environment
 from ul2tune.prepare.record_tasks import register_record_task, tk_instruct_renderer
 from ul2tune.prepare.tasks import register_corpus_task, seqio_vocabulary
 
-VOCABULARY = os.environ.get("UL2TUNE_VOCABULARY", "stdlib")
-
 files = os.environ.get("UL2TUNE_TEXT")
 corpus = FileCorpus(files=files, format="jsonl") if files else StdlibCorpus()
-vocabulary = seqio_vocabulary(VOCABULARY, corpus)
+vocabulary = seqio_vocabulary(environment.vocabulary())
 register_corpus_task("ul2r_own", corpus, vocabulary=vocabulary, objective="ul2r")
 
 render = tk_instruct_renderer(

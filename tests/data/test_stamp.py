@@ -30,7 +30,7 @@ def project(tmp_path, monkeypatch):
         path.write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
-    for variable in ("MY_TEXT", stamp.VOCABULARY):
+    for variable in ("MY_TEXT", stamp.VOCABULARY, stamp.TEXT):
         monkeypatch.delenv(variable, raising=False)
     return tmp_path
 
@@ -102,3 +102,16 @@ def test_environment_variables(project, monkeypatch):
     assert stamp.differences(after, MODULES) == named[1:]
     monkeypatch.setenv("MY_TEXT", str(project / "folder"))
     assert stamp.differences(after, MODULES) == named
+
+
+def test_the_text_of_the_trained_vocabulary_is_a_variable_of_all_that_reads_it(
+    project, monkeypatch
+):
+    monkeypatch.setenv(stamp.TEXT, "a.jsonl")
+    before = made(project)
+    monkeypatch.setenv(stamp.TEXT, "b.jsonl")
+    assert stamp.differences(before, MODULES) == []
+    monkeypatch.setenv(stamp.VOCABULARY, stamp.TRAINED)
+    before = made(project)
+    monkeypatch.setenv(stamp.TEXT, "a.jsonl")
+    assert stamp.differences(before, MODULES) == [f"environment variable {stamp.TEXT}"]

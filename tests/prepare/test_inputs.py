@@ -7,13 +7,13 @@ import seqio
 from ul2tune.data.documents import FileCorpus
 from ul2tune.data.stdlib_corpus import StdlibCorpus
 from ul2tune.data.vocab import ByteVocabulary
-from ul2tune.data.vocab_training import trained_vocabulary
+from ul2tune.data.vocab_training import VocabularyConfig, trained_vocabulary
 from ul2tune.instructions.suites.gsm8k import Gsm8k
 from ul2tune.prepare import inputs
 from ul2tune.prepare.seqio_vocab import SeqioVocabulary
 from ul2tune.prepare.sources import DocumentSource
 from ul2tune.prepare.suites_tasks import register_gsm8k
-from ul2tune.prepare.tasks import register_corpus_task, register_text_task
+from ul2tune.prepare.tasks import register_corpus_task, register_text_task, seqio_vocabulary
 
 VOCABULARY = ByteVocabulary()
 
@@ -44,6 +44,13 @@ def test_a_vocabularys_file(name):
     vocabulary = trained_vocabulary(StdlibCorpus())
     task = register_corpus_task(name, StdlibCorpus(), vocabulary=vocabulary)
     assert set(inputs.paths(task)) == {vocabulary.file}
+
+
+def test_the_text_of_a_trained_vocabulary(name, words, tmp_path, monkeypatch):
+    monkeypatch.setenv("UL2TUNE_CACHE_DIR", str(tmp_path / "cache"))
+    own = seqio_vocabulary(VocabularyConfig(pieces=300), FileCorpus(files=words, format="jsonl"))
+    task = register_corpus_task(name, StdlibCorpus(), vocabulary=own)
+    assert set(inputs.paths(task)) == {own.vocabulary.to_json()["file"], words}
 
 
 def test_a_corpus_inside_of_a_source(tmp_path):

@@ -25,6 +25,8 @@ from ul2tune.data import files
 
 # The vocabulary of the shipped tasks; it has a default, so that not being set means something too.
 VOCABULARY, DEFAULT_VOCABULARY = "UL2TUNE_VOCABULARY", "stdlib"
+# This one is trained on the text that this variable names.
+TRAINED, TEXT = "trained", "UL2TUNE_TEXT"
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]+")
 _FOLDER = "folder "
 
@@ -130,9 +132,12 @@ def _variables(sources: Collection[bytes]) -> dict[str, str]:
         and isinstance(node.value, str)
         and _VARIABLE.fullmatch(node.value)
     }
-    values = {name: os.environ[name] for name in sorted(names) if os.environ.get(name)}
     # Also read by `ul2tune.prepare.environment.vocabulary()`.
-    if any(VOCABULARY.encode() in code or b"environment" in code for code in sources):
+    reads_vocabulary = any(VOCABULARY.encode() in c or b"environment" in c for c in sources)
+    if reads_vocabulary and os.environ.get(VOCABULARY) == TRAINED:
+        names.add(TEXT)
+    values = {name: os.environ[name] for name in sorted(names) if os.environ.get(name)}
+    if reads_vocabulary:
         values[VOCABULARY] = os.environ.get(VOCABULARY) or DEFAULT_VOCABULARY
     return {
         name: (_FOLDER if os.path.isdir(value) else "") + _sha256(value.encode())

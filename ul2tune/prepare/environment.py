@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import os
 
-from ul2tune.data.stamp import DEFAULT_VOCABULARY, VOCABULARY
+from ul2tune.data.documents import FileCorpus
+from ul2tune.data.stamp import DEFAULT_VOCABULARY, TEXT, TRAINED, VOCABULARY
+from ul2tune.prepare.tasks import VocabularyLike, seqio_vocabulary
 
 
 def folder(variable: str, layout: str) -> str:
@@ -43,11 +45,25 @@ def number(variable: str, default: float) -> float:
     return found
 
 
-def vocabulary() -> str:
+def vocabulary() -> VocabularyLike:
     """The model's vocabulary: ``UL2TUNE_VOCABULARY``, or that of the demo.
 
     The variable holds what `ul2tune.data.vocab.load` takes: ``"bytes"``, the path of a
     SentencePiece model or of a tokenizer.json, of an imported MODEL_DIR, or of a JSON description,
-    for example of an extended vocabulary.
+    for example of an extended vocabulary. Or it is ``"trained"``: the vocabulary trained on the
+    text that ``UL2TUNE_TEXT`` names (JSON lines with "text"), the same that
+    `prepare.tasks.register_text_task` with these files trains.
+
+    Raises:
+      ValueError: if it is ``"trained"`` and there is no text.
     """
-    return os.environ.get(VOCABULARY) or DEFAULT_VOCABULARY
+    found = os.environ.get(VOCABULARY) or DEFAULT_VOCABULARY
+    if found != TRAINED:
+        return found
+    text = os.environ.get(TEXT)
+    if not text:
+        raise ValueError(
+            f"{VOCABULARY} is {TRAINED!r}, which needs the text to train it on: set {TEXT} to the "
+            f'files (JSON lines with "text"), or {VOCABULARY} to a vocabulary that is there.'
+        )
+    return seqio_vocabulary(TRAINED, FileCorpus(files=text, format="jsonl"))

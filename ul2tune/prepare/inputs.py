@@ -27,6 +27,8 @@ def paths(task: seqio.Task) -> Iterator[str]:
     yield from _named(task.source, "", _MAX_DEPTH)
     for feature in task.output_features.values():
         yield from _vocabulary_files(from_seqio(feature.vocabulary).to_json())
+        # The text it is trained on.
+        yield from _named(vars(feature.vocabulary).get("_make"), "", _MAX_DEPTH)
 
 
 def _vocabulary_files(description: Mapping[str, Any]) -> Iterator[str]:

@@ -1,0 +1,52 @@
+"""What shipped task modules take from the environment."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import pytest
+import seqio
+
+from ul2tune.data.documents import FileCorpus
+from ul2tune.data.stamp import TEXT, VOCABULARY
+from ul2tune.prepare import environment
+from ul2tune.prepare.seqio_vocab import SeqioVocabulary, from_seqio
+from ul2tune.prepare.tasks import seqio_vocabulary
+
+
+def test_the_vocabulary_that_the_variable_names(monkeypatch):
+    monkeypatch.delenv(VOCABULARY, raising=False)
+    assert environment.vocabulary() == "stdlib"
+    monkeypatch.setenv(VOCABULARY, "bytes")
+    assert environment.vocabulary() == "bytes"
+
+
+def test_the_trained_vocabulary_needs_text(monkeypatch):
+    monkeypatch.setenv(VOCABULARY, "trained")
+    monkeypatch.delenv(TEXT, raising=False)
+    with pytest.raises(ValueError, match=r"UL2TUNE_VOCABULARY is 'trained', .* set UL2TUNE_TEXT"):
+        environment.vocabulary()
+
+
+def test_a_collection_in_the_vocabulary_trained_on_your_text(monkeypatch, tmp_path):
+    words = "".join(f"{chr(97 + i // 26)}{chr(97 + i % 26)}ord " for i in range(300))
+    lines = [f'{{"text": "{words[i:]} {i}"}}\n' for i in range(200)]
+    (tmp_path / "text.jsonl").write_text("".join(lines))
+    (tmp_path / "chats").mkdir()
+    turns = '[{"role": "user", "content": "aa"}, {"role": "assistant", "content": "b"}]'
+    (tmp_path / "chats" / "listed.jsonl").write_text(f'{{"messages": {turns}}}\n')
+    (tmp_path / "my.style").write_text('{"user": ["U:", ";"], "assistant": ["A:", ";"]}')
+    monkeypatch.setenv("UL2TUNE_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("UL2TUNE_CHAT", str(tmp_path / "chats"))
+    monkeypatch.setenv("UL2TUNE_CHAT_TEMPLATE", str(tmp_path / "my.style"))
+    monkeypatch.setenv(VOCABULARY, "trained")
+    monkeypatch.setenv(TEXT, str(tmp_path / "text.jsonl"))
+    monkeypatch.delitem(sys.modules, "tasks.chat", raising=False)
+    importlib.import_module("tasks.chat")
+    found = seqio.get_mixture_or_task("chat").output_features["targets"].vocabulary
+    assert isinstance(found, SeqioVocabulary)
+    corpus = FileCorpus(files=str(tmp_path / "text.jsonl"), format="jsonl")
+    wanted = seqio_vocabulary("trained", corpus).vocabulary
+    assert from_seqio(found).fingerprint == wanted.fingerprint
+    sys.modules.pop("tasks.chat")
