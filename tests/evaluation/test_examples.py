@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from tests.evaluation import prepared
 from ul2tune.data import manifest
 from ul2tune.data.ul2_presets import preset
 from ul2tune.evaluation import examples
+from ul2tune.feed.config import FeedConfig
+from ul2tune.feed.sources import Sources
 from ul2tune.instructions.records import Rendered
 
 EOS = 1
@@ -45,6 +48,41 @@ def test_long_prompts_are_cut_but_keep_their_end(tmp_path):
     assert all(e.inputs_S.size == 12 and e.inputs_S[-1] == EOS for e in cut)
     # The words are those the model sees.
     assert {example.inputs_text for example in cut} == {"first word ", "is_long wor"}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "end", "keeps"),
+    [
+        ({"add_eos": True}, [], True),
+        ({"add_eos": True, "eos_after_trim": True}, [], True),
+        ({"add_eos": True, "eos_after_trim": False}, [], False),
+        ({"add_eos": False}, [EOS], False),
+        ({"add_eos": False}, [], False),
+    ],
+)
+@pytest.mark.parametrize("length", [9, 10, 11, 12])
+def test_prompts_are_cut_and_ended_as_in_training(tmp_path, inputs, end, keeps, length):
+    """Of 10 tokens, end not counted."""
+    (record,) = prepared.records("first", 1)
+    rows = [(record, Rendered(inputs="a b c d e ", targets="x"))]
+    features = {name: {"tokens": 20, **inputs} for name in ("inputs", "targets")}
+    for split in ("train", "validation"):
+        prepared.write_rows(tmp_path, "first", split, rows, end=end, features=features)
+    mixture = manifest.MixtureManifest(name="instructions", tasks=("first",), rates=(1.0,))
+    manifest.write(mixture, manifest.mixture_path(tmp_path, "instructions"))
+    (found,) = load(tmp_path, inputs_length=length).examples
+    lengths = {"inputs": length, "targets": 20}
+    config = FeedConfig(
+        mixture="instructions", data_dir=str(tmp_path), feature_lengths=lengths, batch_size=1
+    )
+    sources = Sources(config)
+    (trained,) = sources.examples(0, np.arange(1))
+    sources.close()
+    assert found.inputs_S.tolist() == trained.inputs.tolist()
+    assert (found.inputs_S[-1] == EOS) == (
+        keeps or (length > 10 and bool(end or inputs["add_eos"]))
+    )
+    assert found.truncated == (length < 10 + keeps)
 
 
 def test_what_a_renderer_cut_is_marked(tmp_path):

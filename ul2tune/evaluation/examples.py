@@ -19,6 +19,7 @@ from ul2tune.data import manifest, vocab
 from ul2tune.data.codec import Example
 from ul2tune.data.ul2_config import UL2Config
 from ul2tune.data.vocab import Vocabulary
+from ul2tune.feed.sources import eos_of
 from ul2tune.feed.store import Readers, Store
 from ul2tune.instructions.records import Query
 from ul2tune.instructions.superni import split_hash
@@ -134,7 +135,8 @@ def load(
       mixture: its name.
       data_dir: where `ul2tune prepare` wrote it.
       split: SeqIO split.
-      inputs_length: longer prompts are cut from the right; the end of sequence is kept.
+      inputs_length: longer prompts are cut from the right. The end of sequence is kept where
+        training keeps it (`append_eos_after_trim`), and else lost.
       max_examples_per_task: the first so many of each task; None = all.
 
     Raises:
@@ -240,6 +242,7 @@ class _Tokenizer:
     vocabulary: Vocabulary
     inputs_length: int
     inputs_end: list[int]
+    keeps_end: bool
     targets_end: list[int]
 
     @staticmethod
@@ -257,13 +260,16 @@ class _Tokenizer:
             vocabulary=vocabulary,
             inputs_length=inputs_length,
             inputs_end=ending("inputs"),
+            keeps_end=eos_of(entry.features["inputs"]) == "after_trim",
             targets_end=ending("targets"),
         )
 
     def prompt(self, body: Sequence[int]) -> tuple[np.ndarray, bool]:
         """The prompt, and whether it was cut."""
-        kept = list(body[: self.inputs_length - len(self.inputs_end)])
-        return np.array(kept + self.inputs_end, np.int32), len(kept) < len(body)
+        room = self.inputs_length - len(self.inputs_end) * self.keeps_end
+        kept = list(body[:room])
+        ids = (kept + self.inputs_end)[: self.inputs_length]
+        return np.array(ids, np.int32), len(kept) < len(body)
 
     def prompts(self, texts: Sequence[str]) -> tuple[tuple[np.ndarray, ...], bool]:
         """Prompts, and whether any was cut."""

@@ -113,7 +113,7 @@ class Sources:
             task.task: {
                 "fingerprint": task.fingerprint,
                 "online": task.online,
-                "eos": {name: _eos(facts) for name, facts in sorted(task.features.items())},
+                "eos": {name: eos_of(facts) for name, facts in sorted(task.features.items())},
             }
             for task in self.manifests
         }
@@ -164,7 +164,7 @@ class Sources:
         sides, cut = {}, False
         for name in ("inputs", "targets"):
             tokens = arrays.get(name, np.empty(0, np.int32))
-            eos = _eos(source.manifest.features.get(name, {}))
+            eos = eos_of(source.manifest.features.get(name, {}))
             if eos is not None:
                 tokens = np.append(tokens, np.int32(self.info.eos_id))
             # A feature the layout has no length for cannot occur: `_open` refuses it.
@@ -220,8 +220,9 @@ class Sources:
         return noises[key], online["feature"]
 
 
-def _eos(facts: Mapping[str, Any]) -> str | None:
-    """When the feed appends EOS to a feature; older manifests do not say."""
+def eos_of(facts: Mapping[str, Any]) -> str | None:
+    """When the feed appends EOS to a feature: ``"after_trim"`` (too long an example keeps it) or
+    ``"before_trim"``; older manifests do not say."""
     if not facts.get("add_eos"):
         return None
     return "after_trim" if facts.get("eos_after_trim", True) else "before_trim"
