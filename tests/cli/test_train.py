@@ -8,8 +8,12 @@ import sys
 
 import pytest
 
-from ul2tune.cli import distributed
+from tests.cli import test_resume as resume
+from tests.evaluation import prepared as evaluated
+from tests.training import tiny
+from ul2tune.cli import distributed, prepared
 from ul2tune.cli.train import saved
+from ul2tune.training import lock
 
 ERRORS = [ValueError, AttributeError, KeyboardInterrupt, FloatingPointError]
 
@@ -31,7 +35,7 @@ def fail(path, text, error, step: int | None = None):
 @pytest.mark.parametrize("error", ERRORS)
 def test_a_first_start_that_fails_leaves_no_configuration(tmp_path, error):
     fail(tmp_path / "run" / "config.gin", "first", error)
-    assert list((tmp_path / "run").iterdir()) == []
+    assert [file.name for file in (tmp_path / "run").iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -52,6 +56,54 @@ def test_a_checkpoint_keeps_the_configuration_it_was_trained_under(tmp_path, err
     assert path.read_text() == "first"
     fail(path, "second", error, step=5)
     assert path.read_text() == "second"
+
+
+def test_a_checkpoint_that_is_written_again_is_of_the_later_configuration(tmp_path):
+    path, step_dir = tmp_path / "config.gin", tmp_path / "checkpoints" / "5"
+    fail(path, "first", ValueError, step=5)
+
+    def write_again():
+        with saved("second", path):
+            step_dir.rename(step_dir.with_suffix(".bad"))
+            step_dir.mkdir()
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        write_again()
+    assert path.read_text() == "second"
+
+
+def test_a_start_beside_a_run_leaves_its_configuration(tmp_path):
+    path = tmp_path / "config.gin"
+    path.write_text("first")
+    with (
+        lock.exclusive(tmp_path),
+        pytest.raises(ValueError, match="Another process is training"),
+        saved("second", path),
+    ):
+        raise AssertionError("was let in")
+    assert path.read_text() == "first"
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "message", "prepares"),
+    [(8, "'instructions' was prepared with another vocabulary", True), (0, "batch_size", False)],
+)
+def test_hooks_read_what_the_run_prepared_and_the_rest_is_checked_before(
+    tmp_path, monkeypatch, capsys, batch_size, message, prepares
+):
+    monkeypatch.chdir(tmp_path)
+
+    def prepare(values):
+        tiny.write_data(tmp_path / "data")
+        evaluated.write(tmp_path / "data")
+        return 0
+
+    monkeypatch.setattr(prepared, "_prepare", prepare)
+    macros = resume.MACROS | {"BATCH_SIZE": batch_size, "HOOK_MIXTURES": ("instructions",)}
+    assert resume.train([*resume.FILES, "hooks/evaluate.gin"], **macros, TRAIN_STEPS=1) == 1
+    assert message in capsys.readouterr().err
+    assert (tmp_path / "data").exists() == prepares
 
 
 def test_a_terminated_start_leaves_the_configuration_of_the_earlier(tmp_path):

@@ -10,11 +10,12 @@ the same run.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import pprint
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,12 +55,17 @@ class Config:
     macros: Mapping[str, Any]
     roots: tuple[Callable[..., Any], ...]
 
-    def arguments(self, root: Callable[..., Any]) -> dict[str, Any]:
-        """The evaluated arguments of `root`: configuration dataclasses are built here."""
+    def arguments(
+        self, root: Callable[..., Any], *, without: Collection[str] = ()
+    ) -> dict[str, Any]:
+        """The evaluated arguments of `root`: configuration dataclasses are built here, those of
+        the arguments `without` are not."""
         gin.clear_config()
         gin.parse_config(self.text)
+        bindings = gin.get_bindings(root, resolve_references=False)
         try:
-            return gin.get_bindings(root)
+            # A copy of one of gin's references is what it refers to, evaluated.
+            return copy.deepcopy({k: v for k, v in bindings.items() if k not in without})
         except Exception as error:
             raise _plain(error) from None
 

@@ -6,10 +6,10 @@ import argparse
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from ul2tune.checkpoints import layout
+from ul2tune.checkpoints import agreement, layout
 from ul2tune.cli import allocator, distributed, launch
 from ul2tune.cli.prepared import prepare_missing
 from ul2tune.evaluation.report import write_atomically
@@ -23,14 +23,16 @@ CONFIG_FILE = "config.gin"
 def run(options: argparse.Namespace) -> None:
     allocator.keep_freed_memory()
     config = launch.load(options, roots=ROOTS)
-    arguments = config.arguments(train)
+    # Hooks read what is prepared. Errors of the rest should not wait for that.
+    model_dir = Path(config.arguments(train, without=("hooks",))["run"].model_dir)
     index = distributed.initialize(options)
-    begins = not layout.steps(Path(arguments["run"].model_dir) / layout.SUBDIRECTORY)
+    begins = not layout.steps(model_dir / layout.SUBDIRECTORY)
     config.call(prepare_missing, process_index=index, begins=begins)
-    if index:
-        train(**arguments)
-        return
-    with saved(config.text, Path(arguments["run"].model_dir) / CONFIG_FILE):
+    arguments = config.arguments(train)
+    with ExitStack() as stack:
+        with agreement.together():
+            if index == 0:
+                stack.enter_context(saved(config.text, model_dir / CONFIG_FILE))
         train(**arguments)
 
 
@@ -40,23 +42,35 @@ def saved(text: str, path: Path) -> Iterator[None]:
 
     A start that ends in an error, by an interrupt or by SIGTERM before it has written a checkpoint
     puts back what was there, or nothing.
+
+    Raises:
+      ValueError: if another process is training there, whose configuration stays, or nothing can
+        be written.
     """
     checkpoints = path.parent / layout.SUBDIRECTORY
-    before = path.read_text(encoding="utf-8") if path.exists() else None
-    known = layout.steps(checkpoints)
-    with lock.writing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with lock.exclusive(path.parent), lock.writing(path.parent):
+        before = path.read_text(encoding="utf-8") if path.exists() else None
+        known = _written(checkpoints)
         write_atomically(path, text)
     try:
         with _terminated_by_exception():
             yield
     except BaseException:
-        if not set(layout.steps(checkpoints)) - set(known):
+        if not _written(checkpoints) - known:
             if before is not None:
                 write_atomically(path, before)
             elif not known:
                 path.unlink()
         raise
+
+
+def _written(checkpoints: Path) -> set[tuple[int, int, int]]:
+    """What tells checkpoints apart, also those of one step: a damaged one is written again."""
+    found = set()
+    for step in layout.steps(checkpoints):
+        status = (checkpoints / str(step)).stat()
+        found.add((step, status.st_ino, status.st_mtime_ns))
+    return found
 
 
 @contextmanager
