@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import threading
 
 import pytest
 
+from tests.cli import test_resume as resume
+from tests.training import processes, tiny
 from ul2tune.cli import prepared
 from ul2tune.data import manifest, stamp
 
@@ -139,19 +142,26 @@ def test_changed_data_stops_a_run_that_begins_and_is_used_by_any_other(stale, ca
         prepared.prepare_missing(**ask, begins=True)
 
 
-@pytest.mark.parametrize("begins", [False, True])
-def test_process_0_decides_for_all(stale, monkeypatch, caplog, begins):
-    """Which may see another MODEL_DIR, and other modules."""
-    monkeypatch.setattr(prepared.jax.distributed, "is_initialized", lambda: True)
-    answer = [{"train": ["module x"]}, begins]
-    monkeypatch.setattr(prepared.agreement, "from_first", lambda find: answer)
-    ask = {"mixture": "notes", **ASK, "splits": ("train",), "process_index": 1}
-    if begins:
-        with pytest.raises(ValueError, match="module x"):
-            prepared.prepare_missing(**ask, begins=False)
-    else:
-        prepared.prepare_missing(**ask, begins=True)
-        assert "module x. It is used as it is" in caplog.text
+@pytest.mark.slow
+def test_process_0_decides_for_all_whether_a_run_begins(tmp_path):
+    """Here the other one sees a MODEL_DIR with a checkpoint, and would go on alone."""
+    tiny.write_data(tmp_path)
+    stale = {"modules": {}, "sources": {}, "variables": {"MY_RULE": "x"}}
+    stamps = {"train": stale, "validation": stale}
+    mixture = manifest.read_mixture(tmp_path, "mix")
+    path = manifest.mixture_path(tmp_path, "mix")
+    manifest.write(dataclasses.replace(mixture, stamps=stamps), path)
+    (tmp_path / "run1" / "checkpoints" / "1").mkdir(parents=True)
+    address = f"--coordinator_address=127.0.0.1:{processes.free_port()}"
+    started = []
+    for i in range(2):
+        macros = resume.MACROS | {"DATA_DIR": str(tmp_path), "MODEL_DIR": f"{tmp_path}/run{i}"}
+        flags = [f"--gin_file={file}" for file in resume.FILES]
+        flags += [f"--gin.{name}={value!r}" for name, value in macros.items()]
+        flags += ["--gin.TRAIN_STEPS=1", address, "--process_count=2", f"--process_index={i}"]
+        started.append(processes.launch("ul2tune", "train", *flags, JAX_NUM_CPU_DEVICES="2"))
+    for text in processes.finish_all(started, expect=1):
+        assert "before these changed: environment variable MY_RULE; run `ul2tune prepare`" in text
 
 
 def test_other_processes_wait_until_missing_data_is_there(stale, project, monkeypatch):
