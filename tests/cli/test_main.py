@@ -161,7 +161,8 @@ def test_a_missing_module_is_named_with_its_extra(module, remedy, monkeypatch, c
 def test_inspect_prepares_the_split_that_it_shows(monkeypatch, tmp_path, capsys):
     commands = []
 
-    def prepare(command, check):
+    def prepare(command, check, env):
+        assert env["UL2TUNE_PREPARE"] == "missing"  # looking replaces nothing
         commands.append(command)
         return subprocess.CompletedProcess(command, 3)
 
