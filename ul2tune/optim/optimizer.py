@@ -26,6 +26,7 @@ from ul2tune.optim.directions import (
     matrix_dims,
     muon_direction,
 )
+from ul2tune.optim.factoring import ROLES, Role
 from ul2tune.optim.schedules import ScheduleConfig
 
 _ALGORITHMS = {
@@ -226,8 +227,13 @@ def _weight_decay(config: OptimizerConfig, axes: Mapping[str, Any]) -> dict[str,
 
 
 def _decays(axes: Sequence[str | None]) -> bool:
-    """Matrices and embeddings do; a norm's scale, stacked to rank 2, is a vector per layer."""
-    return len([a for a in axes if a != "layers"]) > 1 and "relpos_buckets" not in axes
+    """Matrices and embeddings do: one layer's part has the model's width and another axis.
+
+    A norm's scale or a bias, stacked or by head, has not, nor has a table of relative positions.
+    """
+    roles = [ROLES.get(axis) for axis in axes]
+    roles = [role for role in roles if role is not Role.BATCH]
+    return len(roles) > 1 and Role.ROW in roles
 
 
 def _rows(
