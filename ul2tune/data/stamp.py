@@ -43,7 +43,7 @@ def make(modules: Sequence[str], sources: Iterable[str]) -> Stamp:
     found = _module_files(modules)
     digests = {source: _source_digest(source) for source in sorted(set(sources))}
     return {
-        "modules": {name: _sha256(data) for name, data in found.items()},
+        "modules": {name: _code_digests(data) for name, data in found.items()},
         "variables": _variables(found.values()),
         "sources": {source: digest for source, digest in digests.items() if digest},
     }
@@ -72,7 +72,15 @@ def differences(stamp: Stamp, modules: Sequence[str]) -> list[str]:
 
 
 def _changed(was: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    return [name for name in was if name in now and was[name] != now[name]]
+    """What is in both, with no digest in common."""
+    both = [name for name in was if name in now]
+    return [name for name in both if not {*was[name].split()} & {*now[name].split()}]
+
+
+def _code_digests(code: bytes) -> str:
+    """Two digests: of the file, and of what it says without comments and layout. Another Python may
+    spell the second one differently; the first is the same for all."""
+    return f"{_sha256(code)} {_sha256(ast.dump(_parse(code)).encode())}"
 
 
 def _module_files(modules: Sequence[str]) -> dict[str, bytes]:
