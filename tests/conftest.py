@@ -1,5 +1,6 @@
 """A strict test process: warnings are errors, rank promotion raises, 8 CPU devices, no network."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -20,10 +21,12 @@ os.environ.setdefault("UL2TUNE_CACHE_DIR", str(ROOT / ".cache" / "ul2tune"))
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
-# Thousands of small programs are compiled here to run once or twice: a fourth of all the time. What
-# runs in a process of its own (kills, restarts, commands) is compiled as a user's is.
+# Thousands of small programs are compiled here to run once or twice: a fourth of all the time.
 if os.environ["JAX_PLATFORMS"] == "cpu":
     jax.config.update("jax_disable_most_optimizations", True)
+# Tracing allocates millions of small objects beside a large heap that lives as long as the process:
+# at Python's own thresholds an eighth of the time goes into looking through it.
+gc.set_threshold(100_000, 50, 100)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

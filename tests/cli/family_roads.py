@@ -10,6 +10,7 @@ a process of its own, because one device compiles several times as fast as the t
 from __future__ import annotations
 
 import dataclasses
+import gc
 import sys
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,7 @@ def travel(family: str, data_dir: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    gc.set_threshold(100_000, 50, 100)  # as in tests/conftest.py
     jax.config.update("jax_compilation_cache_dir", str(golden_configs.ROOT / ".cache" / "jax"))
     data, out, *names = sys.argv[1:]
     for name in names:

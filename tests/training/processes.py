@@ -34,6 +34,8 @@ def launch(module: str, *arguments: str, **environment: str) -> subprocess.Popen
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+        # Half of such a process' life is compiling; what LLVM makes faster is not tested.
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         **environment,
     }
     output = tempfile.TemporaryFile("w+")  # noqa: SIM115 - read and closed by `finish`

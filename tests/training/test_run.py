@@ -332,12 +332,28 @@ def test_every_field_is_in_the_table():
     assert {field.name for field in dataclasses.fields(RunConfig)} == LIVE.keys()
 
 
+# Fields whose views do not meet share a run.
+TOGETHER = (
+    ("seed",),
+    ("checkpoint_period_steps", "log_period_steps", "tensorboard"),
+    ("keep_checkpoints", "eval_period_steps"),
+    ("eval_split",),
+    ("eval_steps",),
+)
+
+
+def test_every_live_field_has_its_run():
+    assert sorted(sum(TOGETHER, ())) == sorted(n for n, case in LIVE.items() if case is not None)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name, case in LIVE.items() if case is not None])
-def test_every_field_is_live(name, finished, tmp_path, data_dir):
-    value, view = LIVE[name]
-    run_lib.train(**tiny.arguments(tmp_path, data_dir, **{name: value}), hooks=[Witness()])
-    assert view(tmp_path) != view(finished[0])
+@pytest.mark.parametrize("names", TOGETHER, ids=" ".join)
+def test_every_field_is_live(names, finished, tmp_path, data_dir):
+    values = {name: LIVE[name][0] for name in names}
+    run_lib.train(**tiny.arguments(tmp_path, data_dir, **values), hooks=[Witness()])
+    for name in names:
+        view = LIVE[name][1]
+        assert view(tmp_path) != view(finished[0]), name
 
 
 @pytest.mark.slow

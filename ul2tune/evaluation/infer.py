@@ -48,7 +48,8 @@ class InferConfig:
 
     Attributes:
       sampling: how to generate.
-      inputs_length: longer prompts are cut from the right, and marked.
+      inputs_length: longer prompts are cut from the right, and marked; they keep their end of
+        sequence, also where the tasks trained on lost it at the length (`append_eos`).
       batch_size: prompts per step; changes speed, and results only as far as rounding in the
         model's dtype does (NUMERICS in `predictor`).
       append_eos: end prompts with the end of sequence, as the tasks trained on did
