@@ -12,6 +12,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 import jax
 import pytest
 
+from tests import compiling
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 
@@ -21,9 +23,8 @@ os.environ.setdefault("UL2TUNE_CACHE_DIR", str(ROOT / ".cache" / "ul2tune"))
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
-# Thousands of small programs are compiled here to run once or twice: a fourth of all the time.
 if os.environ["JAX_PLATFORMS"] == "cpu":
-    jax.config.update("jax_disable_most_optimizations", True)
+    compiling.quickly()
 # Tracing allocates millions of small objects beside a large heap that lives as long as the process:
 # at Python's own thresholds an eighth of the time goes into looking through it.
 gc.set_threshold(100_000, 50, 100)

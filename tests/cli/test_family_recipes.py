@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests import compiling
 from tests.cli import golden_configs
 from tests.cli.family_roads import BEGUN, ROWS, STEPS
 from tests.feed import prepared
@@ -63,8 +64,7 @@ def travelled(tmp_path_factory, data_dir) -> Path:
     out = tmp_path_factory.mktemp("roads")
     command = [sys.executable, "-m", "tests.cli.family_roads", str(data_dir), str(out), *FAMILIES]
     # Forty programs of a few steps each: nearly all of the time is compilation.
-    fast = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    environment = {**os.environ, **fast}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", **compiling.ENVIRONMENT}
     done = subprocess.run(
         command, cwd=golden_configs.ROOT, env=environment, capture_output=True, text=True
     )

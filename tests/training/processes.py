@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from tests import compiling
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -34,8 +36,7 @@ def launch(module: str, *arguments: str, **environment: str) -> subprocess.Popen
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-        # Half of such a process' life is compiling; what LLVM makes faster is not tested.
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        **(compiling.ENVIRONMENT if module.startswith("tests.") else {}),
         **environment,
     }
     output = tempfile.TemporaryFile("w+")  # noqa: SIM115 - read and closed by `finish`

@@ -10,10 +10,7 @@ from tests.training import compile_meshes, processes
 @pytest.mark.slow
 def test_no_activation_is_replicated_against_our_will():
     """XLA prints it, on stderr, at a level that the tests' own processes leave out."""
-    quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    started = processes.launch(
-        "tests.training.compile_meshes", TF_CPP_MIN_LOG_LEVEL="0", XLA_FLAGS=quick
-    )
+    started = processes.launch("tests.training.compile_meshes", TF_CPP_MIN_LOG_LEVEL="0")
     written = processes.finish(started)
     named = [line for line in written.splitlines() if line.startswith("MESH")]
     assert len(named) == len(compile_meshes.CASES)

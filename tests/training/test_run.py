@@ -274,21 +274,6 @@ def test_a_folder_has_one_trainer(copy, data_dir):
         run_lib.train(**tiny.arguments(copy, data_dir))
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"train_steps": None}, "Set exactly one of TRAIN_STEPS"),
-        ({"train_steps_relative": 5}, "Set exactly one of TRAIN_STEPS"),
-        ({"model_dir": "gs://bucket/run"}, "Mount the bucket"),
-        ({"log_period_steps": 0}, "RunConfig.log_period_steps = 0"),
-        ({"num_microbatches": -1}, "RunConfig.num_microbatches = -1"),
-    ],
-)
-def test_run_config_refuses(change, message):
-    with pytest.raises(ValueError, match=message):
-        RunConfig(**{"model_dir": "x", "train_steps": 1, **change})
-
-
 def test_batches_that_do_not_divide_are_refused(tmp_path, data_dir):
     with pytest.raises(ValueError, match="BATCH_SIZE = 12 does not divide by data x fsdp = 8"):
         run_lib.train(**tiny.arguments(tmp_path, data_dir, data={"batch_size": 12}))
