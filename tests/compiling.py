@@ -3,7 +3,7 @@ would go into making them fast.
 
 Without LLVM's optimisations, and without XLA's newer emitters for CPUs, each of whose kernels has
 an MLIR pipeline of its own (a third of a training step's compilation). Commands that tests start as
-a user would are compiled as a user's.
+a user would, and restarts that must not lose a bit, are compiled as a user's.
 """
 
 from __future__ import annotations
@@ -12,17 +12,21 @@ import os
 
 import jax
 
-ENVIRONMENT = {
-    "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
-    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-}
+# A version of XLA that no longer knows it stops at once and says so: remove it then.
+FLAGS = "--xla_cpu_use_fusion_emitters=false"
+
+
+def environment() -> dict[str, str]:
+    """For a process that is to compile so, beside what this one inherited."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
+    return {"XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
 def quickly() -> None:
     """For this process; call it before anything runs. The processes it starts do not inherit it."""
     jax.config.update("jax_disable_most_optimizations", True)
     before = os.environ.get("XLA_FLAGS")
-    os.environ["XLA_FLAGS"] = f"{before or ''} {ENVIRONMENT['XLA_FLAGS']}"
+    os.environ["XLA_FLAGS"] = environment()["XLA_FLAGS"]
     jax.devices()  # reads the flags, once
     if before is None:
         del os.environ["XLA_FLAGS"]

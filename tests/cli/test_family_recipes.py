@@ -64,7 +64,7 @@ def travelled(tmp_path_factory, data_dir) -> Path:
     out = tmp_path_factory.mktemp("roads")
     command = [sys.executable, "-m", "tests.cli.family_roads", str(data_dir), str(out), *FAMILIES]
     # Forty programs of a few steps each: nearly all of the time is compilation.
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", **compiling.ENVIRONMENT}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", **compiling.environment()}
     done = subprocess.run(
         command, cwd=golden_configs.ROOT, env=environment, capture_output=True, text=True
     )

@@ -61,6 +61,7 @@ def test_the_modules_are_the_projects_own(project):
         ("folder/deep/new.txt", "", "file {project}/folder"),
         ("helpers/unused.py", "x = 1\n", None),
         ("helpers/clean.py", "# A comment.\nfrom . import (\n    deeper\n)\n", None),
+        ("helpers/clean.py", "from . import deeper(\n", "module helpers.clean"),
         ("text/new.md", "", None),
     ],
 )
@@ -70,6 +71,22 @@ def test_changed_files(project, name, text, message):
     (project / name).write_text(text)
     expected = [] if message is None else [message.format(project=project)]
     assert stamp.differences(before, MODULES) == expected
+
+
+def test_a_comment_names_no_variable(project):
+    (project / "my_tasks.py").write_text("x = 1\n")
+    before = made(project)
+    comment = f"# In any environment, {stamp.VOCABULARY} or not.\nx = 1\n"
+    (project / "my_tasks.py").write_text(comment)
+    assert stamp.differences(before, MODULES) == []
+
+
+def test_code_too_long_to_be_taken_apart_is_a_file(project):
+    (project / "my_tasks.py").write_text(f"x = {' + '.join(['1'] * 2000)}\n")
+    before = made(project)
+    assert stamp.differences(before, MODULES) == []
+    (project / "my_tasks.py").write_text(f"x = {' + '.join(['1'] * 2001)}\n")
+    assert stamp.differences(before, MODULES) == ["module my_tasks"]
 
 
 def test_another_python_is_no_change(project):

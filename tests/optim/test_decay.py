@@ -1,37 +1,36 @@
-"""Which parameters of a whole model decay by default."""
+"""Which parameters of whole models decay by default."""
 
 from __future__ import annotations
 
+import pytest
+
+from tests.models import decoder_examples, examples, t5gemma_examples
 from ul2tune import tree
 from ul2tune.models import base
-from ul2tune.models.decoder import DecoderConfig
 from ul2tune.optim.optimizer import OptimizerConfig, make
 
+MODELS = {
+    "t5": examples.config(),
+    "umt5": examples.config(per_layer_relative_bias=True),
+    # Its biases of queries, keys and values are [N, H, A], of as many axes as a matrix.
+    "opt": decoder_examples.opt(),
+    "gemma": decoder_examples.gemma(),
+    "t5gemma": t5gemma_examples.first(),
+    "t5gemma2": t5gemma_examples.second(),
+}
+SPARED = ("bias", "norm", "eoi_embedding")
 
-def test_no_bias_of_a_decoder_decays_but_its_tables_do():
-    """OPT's parts: its biases of queries, keys and values are [N, H, A], as matrices are."""
-    model = DecoderConfig(
-        vocab_size=12,
-        d_model=8,
-        num_layers=2,
-        num_heads=2,
-        num_kv_heads=2,
-        head_dim=4,
-        d_ff=16,
-        max_length=16,
-        learned_positions=True,
-        norm="layer",
-        attention_bias=True,
-        attention_out_bias=True,
-        mlp_bias=True,
-        activation="relu",
-        tied_logits=True,
-    )
+
+@pytest.mark.parametrize("name", MODELS)
+def test_matrices_and_embeddings_decay_and_nothing_else(name):
+    model = MODELS[name]
     abstract = base.abstract_params(model)
     config = OptimizerConfig(name="adamw", weight_decay=0.1)
     (row,) = make(config, abstract, base.param_axes(model)).rows
     sizes = {path: value.size for path, value in tree.flatten(abstract).items()}
-    spared = {path for path in sizes if "bias" in path or "norm" in path}
-    assert any(path.endswith("query_bias") for path in spared)
-    assert any("position" in path for path in sizes.keys() - spared)
+    spared = {path for path in sizes if any(word in path for word in SPARED)}
+    assert spared
+    if name == "opt":
+        assert any(path.endswith("query_bias") for path in spared)
+        assert any("position" in path for path in sizes.keys() - spared)
     assert row.num_decayed == sum(sizes[path] for path in sizes.keys() - spared)

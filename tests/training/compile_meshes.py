@@ -25,10 +25,7 @@ MESHES = {
     "data_fsdp_tensor": MeshConfig(data=2, tensor=2),
 }
 MODELS = {
-    "t5": (
-        examples.config(num_heads=4, num_encoder_layers=1, num_decoder_layers=1),
-        examples.packed_batch,
-    ),
+    "t5": (examples.config(num_heads=4), examples.packed_batch),
     "t5gemma": (t5gemma_examples.first(), examples.packed_batch),
     "decoder": (decoder_examples.opt(embedding_dim=None), decoder_examples.packed_batch),
 }

@@ -20,9 +20,10 @@ from tests import compiling
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def start(**orders: Any) -> subprocess.Popen[str]:
-    """Starts one `tests.training.worker`."""
-    return launch("tests.training.worker", json.dumps(orders))
+def start(*, quickly: bool = False, **orders: Any) -> subprocess.Popen[str]:
+    """Starts one `tests.training.worker`; `quickly` is how it compiles, see `compiling`."""
+    environment = compiling.environment() if quickly else {}
+    return launch("tests.training.worker", json.dumps(orders), **environment)
 
 
 def launch(module: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
@@ -36,7 +37,6 @@ def launch(module: str, *arguments: str, **environment: str) -> subprocess.Popen
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-        **(compiling.ENVIRONMENT if module.startswith("tests.") else {}),
         **environment,
     }
     output = tempfile.TemporaryFile("w+")  # noqa: SIM115 - read and closed by `finish`

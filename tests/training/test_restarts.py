@@ -84,6 +84,7 @@ def test_one_run_handed_from_topology_to_topology(tmp_path, data_dir, straight):
 
     def two_processes(signal_step: int) -> int:
         meet = {"coordinator": f"127.0.0.1:{free_port()}", "processes": 2, "devices": 4}
+        meet["quickly"] = True
         stop = [{}, {"signal_step": signal_step, "signal": "SIGTERM"}]
         both = [
             start(
@@ -100,9 +101,10 @@ def test_one_run_handed_from_topology_to_topology(tmp_path, data_dir, straight):
 
     step = two_processes(5)
     kill = {"signal_step": step + 3, "devices": 4, "mesh": {"fsdp": 2, "tensor": 2}}
+    kill["quickly"] = True
     run(expect=-signal.SIGKILL, **orders(tmp_path, data_dir, **kill))
     two_processes(step + 5)
-    run(**orders(tmp_path, data_dir, devices=1))
+    run(**orders(tmp_path, data_dir, devices=1, quickly=True))
     assert [len(lines(path)[0]["rows"]) for path in files] == [4, 4]
     drawn = batches(*files, tmp_path / "batches.jsonl")
     assert drawn == batches(straight / "batches.jsonl")

@@ -320,8 +320,9 @@ def test_every_field_is_in_the_table():
 # Fields whose views do not meet share a run.
 TOGETHER = (
     ("seed",),
-    ("checkpoint_period_steps", "log_period_steps", "tensorboard"),
+    ("checkpoint_period_steps", "tensorboard"),
     ("keep_checkpoints", "eval_period_steps"),
+    ("log_period_steps",),
     ("eval_split",),
     ("eval_steps",),
 )

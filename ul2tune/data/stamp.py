@@ -80,7 +80,10 @@ def _changed(was: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 def _code_digests(code: bytes) -> str:
     """Two digests: of the file, and of what it says without comments and layout. Another Python may
     spell the second one differently; the first is the same for all."""
-    return f"{_sha256(code)} {_sha256(ast.dump(_parse(code)).encode())}"
+    try:
+        return f"{_sha256(code)} {_sha256(ast.dump(ast.parse(code)).encode())}"
+    except (SyntaxError, ValueError, RecursionError):  # no Python, or too long an expression
+        return _sha256(code)
 
 
 def _module_files(modules: Sequence[str]) -> dict[str, bytes]:
@@ -140,8 +143,7 @@ def _variables(sources: Collection[bytes]) -> dict[str, str]:
         and isinstance(node.value, str)
         and _VARIABLE.fullmatch(node.value)
     }
-    # Also read by `ul2tune.prepare.environment.vocabulary()`.
-    reads_vocabulary = any(VOCABULARY.encode() in c or b"environment" in c for c in sources)
+    reads_vocabulary = any(_reads_vocabulary(code) for code in sources)
     if reads_vocabulary and os.environ.get(VOCABULARY) == TRAINED:
         names.add(TEXT)
     values = {name: os.environ[name] for name in sorted(names) if os.environ.get(name)}
@@ -151,6 +153,19 @@ def _variables(sources: Collection[bytes]) -> dict[str, str]:
         name: (_FOLDER if os.path.isdir(value) else "") + _sha256(value.encode())
         for name, value in values.items()
     }
+
+
+def _reads_vocabulary(code: bytes) -> bool:
+    """Itself, or by `ul2tune.prepare.environment`."""
+    for node in ast.walk(_parse(code)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            module = getattr(node, "module", None) or ""
+            names = [module, *(alias.name for alias in node.names)]
+            if any("environment" in name.split(".") for name in names):
+                return True
+        elif isinstance(node, ast.Constant) and node.value == VOCABULARY:
+            return True
+    return False
 
 
 def _parse(code: bytes) -> ast.AST:

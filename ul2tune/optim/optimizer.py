@@ -57,7 +57,7 @@ class OptimizerConfig:
         "freeze" as the multiplier freezes. Each parameter takes the first pattern matching its
         whole path; all must be covered (see `ul2tune.optim.groups`).
       decay_groups: table of (pattern, multiplier of `weight_decay`). None: matrices and
-        embeddings decay; norms, biases and relative-position tables do not.
+        embeddings decay; norms, biases, relative-position tables and single vectors do not.
     """
 
     name: str = "adafactor"
