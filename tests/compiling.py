@@ -1,9 +1,10 @@
 """Compiling quickly: thousands of small programs run once or twice here, and half of all the time
 would go into making them fast.
 
-Without LLVM's optimisations and, where XLA lets us choose, without its newer emitters for CPUs, each
-of whose kernels has an MLIR pipeline of its own (a third of a training step's compilation). Commands that tests start as
-a user would, and restarts that must not lose a bit, are compiled as a user's.
+Without LLVM's optimisations and, where XLA lets us choose, without its newer emitters for CPUs,
+each of whose kernels has an MLIR pipeline of its own (a third of a training step's compilation).
+Commands that tests start as a user would, and restarts that must not lose a bit, are compiled as a
+user's.
 """
 
 from __future__ import annotations
