@@ -15,6 +15,8 @@ import jax
 
 # JAX 0.12's XLA has no such choice, and stops at flags that it does not know.
 FLAGS = "--xla_cpu_use_fusion_emitters=false" if jax.__version_info__ < (0, 11) else ""
+# Of one program: with a user's emitters after all, where a test compares two programs bit by bit.
+USUAL = {"xla_cpu_use_fusion_emitters": True} if FLAGS else {}
 
 
 def environment() -> dict[str, str]:

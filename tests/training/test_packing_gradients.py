@@ -112,11 +112,13 @@ def test_packed_and_unpacked_gradients_agree(name):
     np.testing.assert_allclose(packed[0], alone[0], rtol=2e-6)
     leaves = jax.tree_util.tree_leaves_with_path(packed[1])
     # A bias of keys has no gradient (the softmax does not see it): what is there is the rounding of
-    # much larger terms that cancel.
+    # much larger terms that cancel, and JAX 0.12 adds them in another order.
     rounding = 2.0**-24 * max(float(jnp.abs(b).max()) for b in jax.tree.leaves(alone[1]))
     for (path, a), b in zip(leaves, jax.tree.leaves(alone[1]), strict=True):
-        tolerance = 2e-5 * float(jnp.abs(b).max()) + rounding
-        np.testing.assert_allclose(a, b, atol=tolerance, err_msg=jax.tree_util.keystr(path))
+        name = jax.tree_util.keystr(path)
+        floor = rounding if "key_bias" in name else 1e-8
+        tolerance = 2e-5 * float(jnp.abs(b).max()) + floor
+        np.testing.assert_allclose(a, b, atol=tolerance, err_msg=name)
 
 
 def test_without_the_mask_they_would_not():

@@ -321,8 +321,7 @@ def _backward(terms: _Terms, chunking: _Chunking, residuals, cotangents):
         logits_BCV = _logits(hidden_BCD, operand_VD, terms.softcap)
         soft_targets_BCV = jnp.where(_is_target(targets_BC, vocab_size), on, off)
         scale_BC1 = (1 + 2 * terms.z_loss * (log_sum_BC + max_BC))[:, :, None]
-        shifted_BCV = logits_BCV - max_BC[:, :, None]
-        probabilities_BCV = jnp.exp(shifted_BCV - log_sum_BC[:, :, None])
+        probabilities_BCV = _probabilities(logits_BCV, max_BC, log_sum_BC, terms)
         logits_grad_BCV = grad_BC[:, :, None] * (scale_BC1 * probabilities_BCV - soft_targets_BCV)
         if terms.softcap is not None:
             logits_grad_BCV *= 1 - jnp.square(logits_BCV / terms.softcap)
@@ -345,6 +344,17 @@ def _backward(terms: _Terms, chunking: _Chunking, residuals, cotangents):
     head_grad_GVD, hidden_grads = _scan(chunk, zeros_GVD, inputs)
     head_grad_VD = jnp.sum(head_grad_GVD, axis=0).astype(head_VD.dtype)
     return chunking.join(hidden_grads), head_grad_VD, None
+
+
+def _probabilities(logits_BCV, max_BC, log_sum_BC, terms: _Terms) -> jax.Array:
+    """The softmax, from the two parts of log Z that the forward pass kept.
+
+    NUMERICS: not where logits are capped. Either pass computes the cap, a compiler may round the
+    two apart, and at the size of the logits; what sums to 1 must be of one of them.
+    """
+    if terms.softcap is not None:
+        return jax.nn.softmax(logits_BCV, axis=-1)
+    return jnp.exp(logits_BCV - max_BC[:, :, None] - log_sum_BC[:, :, None])
 
 
 def _group(x_BC: jax.Array, groups: int) -> jax.Array:
