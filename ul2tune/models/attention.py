@@ -15,7 +15,8 @@ from flax import nnx
 
 from ul2tune.models import chunked_attention, grouped, relative_bias
 from ul2tune.models.layers import drop, keep_mask, linear, normal, param
-from ul2tune.models.visibility import MASKED, Visibility
+from ul2tune.models.softmax import softmax_mix
+from ul2tune.models.visibility import Visibility
 from ul2tune.sharding import constrain
 
 IMPLEMENTATIONS = ("auto", "xla", "chunked", "cudnn")
@@ -94,10 +95,7 @@ def xla(
     logits_BHLS = grouped.cap(grouped.scores(query_BLHA, key_BSKA), softcap)
     if bias_BHLS is not None:
         logits_BHLS = relative_bias.add_to_rows(logits_BHLS, bias_BHLS)
-    logits_BHLS = jnp.where(mask_BLS[:, None], logits_BHLS, MASKED)
-    # NUMERICS: softmax in float32; its result is rounded to the compute dtype for the product.
-    weights_BHLS = jax.nn.softmax(logits_BHLS, axis=-1).astype(value_BSKA.dtype)
-    return jnp.moveaxis(grouped.mix(weights_BHLS, value_BSKA), 1, 2)
+    return softmax_mix(logits_BHLS, mask_BLS, value_BSKA)
 
 
 def _cudnn_lacks(query_BLHA, key_BSKA, softcap: float | None) -> str | None:

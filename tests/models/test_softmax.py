@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ul2tune.models.softmax import softmax_mix
+from ul2tune.models.visibility import MASKED
+
+B, L, S, H, A = 2, 5, 7, 4, 8
+
+
+def plain(logits_BHLS, mask_BLS, value_BSKA):
+    """The definition, for JAX to differentiate."""
+    logits_BHLS = jnp.where(mask_BLS[:, None], logits_BHLS, MASKED)
+    value_BSHA = jnp.repeat(value_BSKA, H // value_BSKA.shape[2], axis=2)
+    weights_BHLS = jax.nn.softmax(logits_BHLS, axis=-1).astype(value_BSKA.dtype)
+    return jnp.einsum("BHLS,BSHA->BLHA", weights_BHLS, value_BSHA)
+
+
+def random_case(kv_heads: int, *, scale: float = 1.0):
+    """Logits, a mask in which query 3 of row 0 sees nothing, values, the output's gradient."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    logits = scale * jax.random.normal(keys[0], (B, H, L, S))
+    mask = jax.random.bernoulli(keys[1], 0.6, (B, L, S)).at[:, :, 2].set(True)
+    mask = mask.at[0, 3].set(False)
+    value = jax.random.normal(keys[2], (B, S, kv_heads, A))
+    return logits, mask, value, jax.random.normal(keys[3], (B, L, H, A))
+
+
+def with_gradients(function, logits, mask, value, grad):
+    out, pull_back = jax.vjp(lambda x, v: function(x, mask, v), logits, value)
+    return out, *pull_back(grad.astype(out.dtype))
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+@pytest.mark.parametrize("scale", [1.0, 8.0])
+def test_output_and_gradients_are_those_of_the_definition(kv_heads, scale):
+    case = random_case(kv_heads, scale=scale)
+    ours, theirs = (with_gradients(f, *case) for f in (softmax_mix, plain))
+    for got, expected in zip(ours, theirs, strict=True):
+        assert np.abs(expected).max() > 0.1
+        np.testing.assert_allclose(got, expected, atol=2e-6)
+
+
+def test_masked_logits_have_no_gradient_nor_has_a_query_that_sees_nothing():
+    logits, mask, value, grad = random_case(H)
+    out, logits_grad, _ = with_gradients(softmax_mix, logits, mask, value, grad)
+    np.testing.assert_allclose(out[0, 3], value[0].mean(0), atol=1e-6)
+    hidden = np.broadcast_to(~np.asarray(mask)[:, None], logits.shape)
+    np.testing.assert_array_equal(np.asarray(logits_grad)[hidden], 0)
+
+
+def test_bfloat16_is_as_exact_as_the_definition_in_bfloat16():
+    logits, mask, value, grad = random_case(H)
+    value, grad = (x.astype(jnp.bfloat16) for x in (value, grad))
+    exact = with_gradients(plain, logits, mask, *(x.astype(jnp.float32) for x in (value, grad)))
+    ours, theirs = (with_gradients(f, logits, mask, value, grad) for f in (softmax_mix, plain))
+    assert ours[0].dtype == ours[2].dtype == jnp.bfloat16
+    assert ours[1].dtype == jnp.float32
+
+    def error(got, expected):
+        return np.linalg.norm(np.asarray(got, np.float32) - expected) / np.linalg.norm(expected)
+
+    for got, plainly, expected in zip(ours, theirs, exact, strict=True):
+        assert 0 < error(got, expected) < 1.1 * error(plainly, expected)
