@@ -17,6 +17,11 @@ import jax
 FLAGS = "--xla_cpu_use_fusion_emitters=false" if jax.__version_info__ < (0, 11) else ""
 # Of one program: with a user's emitters after all, where a test compares two programs bit by bit.
 USUAL = {"xla_cpu_use_fusion_emitters": True} if FLAGS else {}
+# Of one program: as a user's altogether, where a test is about what optimisations do.
+OPTIMIZED = USUAL | {
+    "xla_backend_optimization_level": 3,
+    "xla_llvm_disable_expensive_passes": False,
+}
 
 
 def environment() -> dict[str, str]:

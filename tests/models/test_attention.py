@@ -75,9 +75,10 @@ def test_implementations_agree_with_attention_by_hand(causal, cross, chunk_token
     np.testing.assert_allclose(out, by_hand(*inputs, np.asarray(seen.mask())), atol=2e-6)
 
 
-@pytest.mark.parametrize("causal", [False, True])
-def test_chunked_gradients_are_those_of_xla(causal):
-    seen = visibility(causal=causal, cross=False)
+@pytest.mark.parametrize(("causal", "cross"), [(False, False), (True, False), (False, True)])
+def test_chunked_gradients_are_those_of_xla(causal, cross):
+    """Also, across, those of queries that see no key."""
+    seen = visibility(causal=causal, cross=cross)
     inputs = random_inputs(seen)
     weights = jax.random.normal(jax.random.key(9), inputs[0].shape)
 

@@ -12,6 +12,7 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
+from ul2tune.models import grouped
 from ul2tune.types import Batch
 
 
@@ -60,8 +61,7 @@ def score(model: ScoringModel, batch: Batch) -> Scores:
     def one_position(columns):
         hidden_BD, targets_B = columns
         logits_BV = jnp.einsum("BD,VD->BV", hidden_BD, head_VD, preferred_element_type=jnp.float32)
-        if model.logit_softcap is not None:
-            logits_BV = model.logit_softcap * jnp.tanh(logits_BV / model.logit_softcap)
+        logits_BV = grouped.cap(logits_BV, model.logit_softcap)
         chosen_B = jnp.take_along_axis(logits_BV, targets_B[:, None], axis=-1)[:, 0]
         return chosen_B - jax.nn.logsumexp(logits_BV, axis=-1)
 

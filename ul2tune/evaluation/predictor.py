@@ -146,8 +146,8 @@ class Predictor:
             }
             with jax.set_mesh(self._mesh):
                 tokens_BL = self._generate(self.params, self._place(batch), sampling=sampling)
-            for row, index in enumerate(chosen):
-                results[index] = np.asarray(tokens_BL[row])
+            for index, tokens_L in zip(chosen, np.asarray(tokens_BL)):
+                results[index] = tokens_L
             on_done(len(chosen))
         return results
 
@@ -192,18 +192,20 @@ class Predictor:
     def _generate_batch(
         self, params: Tree, batch: Mapping[str, jax.Array], sampling: SamplingConfig
     ) -> jax.Array:
-        return generate(
-            base.bind(self._model, params),
-            {name: feature for name, feature in batch.items() if name != "names"},
-            sampling,
-            batch["names"],
-            num_ids=self._num_ids,
-            eos_id=self._info.eos_id,
-            pad_id=self._info.pad_id,
-        )
+        with base.products(self._model):
+            return generate(
+                base.bind(self._model, params),
+                {name: feature for name, feature in batch.items() if name != "names"},
+                sampling,
+                batch["names"],
+                num_ids=self._num_ids,
+                eos_id=self._info.eos_id,
+                pad_id=self._info.pad_id,
+            )
 
     def _score_batch(self, params: Tree, batch: Mapping[str, jax.Array]):
-        return score(base.bind(self._model, params), batch)
+        with base.products(self._model):
+            return score(base.bind(self._model, params), batch)
 
     def _bucket(self, length: int) -> int:
         for bucket in self._buckets:

@@ -10,6 +10,7 @@ checkpoints, sharding) sees nested dicts of float32 arrays. `nnx.jit`, `nnx.grad
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Hashable
 from typing import Any, ClassVar, Protocol
@@ -27,9 +28,13 @@ class ModelConfig(Hashable, Protocol):
 
     Attributes:
       LAYOUTS: members of `feed.config.LAYOUTS`: the batches that the module reads.
+      dtype: of activations and products, "bfloat16" or "float32".
     """
 
     LAYOUTS: ClassVar[tuple[str, ...]]
+
+    @property
+    def dtype(self) -> str: ...
 
     def make(self, key: jax.Array) -> nnx.Module:
         """Returns the freshly initialised module."""
@@ -77,3 +82,15 @@ def look_up(table_VD: jax.Array, ids_BL: jax.Array, axis: str = "vocab") -> jax.
 def bind(config: ModelConfig, params: Tree) -> Any:
     """Returns the module with `params` in it; cheap, and usable inside any JAX transformation."""
     return nnx.merge(_abstract(config)[0], params)
+
+
+def products(config: ModelConfig) -> contextlib.AbstractContextManager[None]:
+    """The context in which this model's programs are traced, forward and backward.
+
+    NUMERICS: "float32" is taken at its word. TPUs by default round the operands of a float32
+    product to bfloat16, and NVIDIA GPUs to TF32. In bfloat16 operands are what they are, and the
+    default is kept.
+    """
+    if config.dtype == "float32":
+        return jax.default_matmul_precision("highest")
+    return contextlib.nullcontext()

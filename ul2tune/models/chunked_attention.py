@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from ul2tune.models import grouped, relative_bias
+from ul2tune.models import grouped, relative_bias, softmax
 from ul2tune.models.folding import ATTENTION
 from ul2tune.models.visibility import MASKED, Visibility
 
@@ -111,17 +111,15 @@ def _forward(query_BLHA, key_BSKA, value_BSKA, bias_HW, visibility, how):
     carry, _ = _scan(step, start, how.chunk_tokens, key_BSKA, value_BSKA)
     max_BHL, sum_BHL, out_BHLA = carry
     out_BHLA = out_BHLA / sum_BHL[..., None]
-    log_sum_BHL = max_BHL + jnp.log(sum_BHL)
     out_BLHA = jnp.moveaxis(out_BHLA, 1, 2).astype(value_BSKA.dtype)
-    out_BLHA, log_sum_BHL = (checkpoint_name(x, ATTENTION) for x in (out_BLHA, log_sum_BHL))
-    residuals = (query_BLHA, key_BSKA, value_BSKA, bias_HW, visibility, out_BLHA, log_sum_BHL)
-    return out_BLHA, residuals
+    # Maximum and sum apart: of a query that sees no key the maximum is MASKED, and hides the sum.
+    kept = [checkpoint_name(x, ATTENTION) for x in (out_BLHA, max_BHL, sum_BHL)]
+    return kept[0], (query_BLHA, key_BSKA, value_BSKA, bias_HW, visibility, *kept)
 
 
 def _backward(how, residuals, grad_BLHA):
-    query_BLHA, key_BSKA, value_BSKA, bias_HW, visibility, out_BLHA, log_sum_BHL = residuals
-    products = grad_BLHA.astype(jnp.float32) * out_BLHA.astype(jnp.float32)
-    delta_BHL = jnp.moveaxis(jnp.sum(products, axis=-1), 1, 2)
+    query_BLHA, key_BSKA, value_BSKA, bias_HW, visibility, out_BLHA, max_BHL, sum_BHL = residuals
+    delta_BHL = softmax.delta(out_BLHA, grad_BLHA)
 
     def step(carry, first_key, key_BCKA, value_BCKA):
         logits_BHLC, pull_back = jax.vjp(
@@ -130,11 +128,10 @@ def _backward(how, residuals, grad_BLHA):
             key_BCKA,
             bias_HW,
         )
-        weights_BHLC = jnp.exp(logits_BHLC - log_sum_BHL[..., None])
-        rounded_BHLC = weights_BHLC.astype(grad_BLHA.dtype)
-        value_grad = grouped.gather(rounded_BHLC, grad_BLHA, value_BCKA.shape[2])
-        weights_grad_BHLC = grouped.scores(grad_BLHA, value_BCKA)
-        logits_grad = weights_BHLC * (weights_grad_BHLC - delta_BHL[..., None])
+        weights_BHLC = jnp.exp(logits_BHLC - max_BHL[..., None])
+        logits_grad, value_grad = softmax.gradients(
+            weights_BHLC, sum_BHL, delta_BHL, grad_BLHA, value_BCKA
+        )
         query_grad, key_grad, bias_grad = pull_back(logits_grad)
         # NUMERICS: partial sums over chunks stay in float32 whatever the compute dtype.
         carry = jax.tree.map(

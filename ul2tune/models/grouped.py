@@ -9,12 +9,23 @@ group, A head size.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 
+@jax.custom_vjp
 def scores(query_BLHA: jax.Array, key_BSKA: jax.Array) -> jax.Array:
-    """Returns ``q k^T`` per query head, float32 [B, H, L, S]."""
+    """Returns ``q k^T`` per query head, float32 [B, H, L, S].
+
+    NUMERICS: its gradient is rounded to the operands' dtype before its two products, as
+    FlashAttention does; JAX would widen the operands to the gradient's float32 instead.
+    """
+    return _scores(query_BLHA, key_BSKA)
+
+
+def _scores(query_BLHA: jax.Array, key_BSKA: jax.Array) -> jax.Array:
     (batch, length, heads, size), kv_heads = query_BLHA.shape, key_BSKA.shape[2]
     # Groups before positions: the product then comes out in the order of the result.
     query_BKGLA = jnp.moveaxis(query_BLHA, 1, 2).reshape(batch, kv_heads, -1, length, size)
@@ -22,6 +33,21 @@ def scores(query_BLHA: jax.Array, key_BSKA: jax.Array) -> jax.Array:
         "BKGLA,BSKA->BKGLS", query_BKGLA, key_BSKA, preferred_element_type=jnp.float32
     )
     return scores_BKGLS.reshape(batch, heads, length, -1)
+
+
+def _scores_forward(query_BLHA: jax.Array, key_BSKA: jax.Array) -> tuple[jax.Array, Any]:
+    # Not `scores` itself: a remat policy has to see the product.
+    return _scores(query_BLHA, key_BSKA), (query_BLHA, key_BSKA)
+
+
+def _scores_backward(residuals: Any, grad_BHLS: jax.Array) -> tuple[jax.Array, jax.Array]:
+    query_BLHA, key_BSKA = residuals
+    grad_BHLS = grad_BHLS.astype(query_BLHA.dtype)
+    query_grad = jnp.moveaxis(mix(grad_BHLS, key_BSKA), 1, 2)
+    return query_grad, gather(grad_BHLS, query_BLHA, key_BSKA.shape[2])
+
+
+scores.defvjp(_scores_forward, _scores_backward)
 
 
 def mix(

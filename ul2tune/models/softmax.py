@@ -1,8 +1,9 @@
 """Softmax over the keys, times the values, with a gradient that passes fewer times over [L, S].
 
-Differs from autodiff of ``softmax(logits) @ values`` as FlashAttention does (arXiv:2205.14135,
-algorithm 4): the weights stay unnormalised, and what the softmax' gradient sums over the keys is
-summed over the head size instead, from the output.
+Differs from autodiff of ``softmax(logits) @ values`` in two things. The weights stay unnormalised
+and the output is divided instead (FlashAttention-2, arXiv:2307.08691, section 3.1). And what the
+softmax' gradient sums over the keys is summed over the head size, from the output (FlashAttention,
+arXiv:2205.14135, algorithm 4).
 
 Axes: B batch, L query length, S key length, H heads, K key/value heads, A head size.
 """
@@ -44,17 +45,42 @@ def _forward(logits_BHLS, mask_BLS, value_BSKA) -> tuple[jax.Array, Any]:
 
 def _backward(residuals, grad_BLHA) -> tuple[jax.Array, None, jax.Array]:
     weights_BHLS, sum_BHL, out_BLHA, mask_BLS, value_BSKA = residuals
-    sum_BLH1 = jnp.moveaxis(sum_BHL, 1, 2)[..., None]
-    scaled_BLHA = (grad_BLHA / sum_BLH1).astype(value_BSKA.dtype)
-    value_grad = grouped.gather(weights_BHLS, scaled_BLHA, value_BSKA.shape[2])
-    products_BLHA = grad_BLHA.astype(jnp.float32) * out_BLHA.astype(jnp.float32)
-    delta_BHL = jnp.moveaxis(jnp.sum(products_BLHA, axis=-1), 1, 2)
+    delta_BHL = delta(out_BLHA, grad_BLHA)
+    logits_grad, value_grad = gradients(weights_BHLS, sum_BHL, delta_BHL, grad_BLHA, value_BSKA)
     # Masked keys have no weight, and so no gradient, but of queries that see none.
-    seen_B1L = jnp.any(mask_BLS, axis=-1)[:, None]
-    scale_BHL = jnp.where(seen_B1L, 1 / sum_BHL, 0)
-    weights_grad_BHLS = grouped.scores(grad_BLHA, value_BSKA)
-    centred_BHLS = (weights_grad_BHLS - delta_BHL[..., None]) * scale_BHL[..., None]
-    return weights_BHLS * centred_BHLS, None, value_grad
+    seen_B1L1 = jnp.any(mask_BLS, axis=-1)[:, None, :, None]
+    return jnp.where(seen_B1L1, logits_grad, 0), None, value_grad
 
 
 softmax_mix.defvjp(_forward, _backward)
+
+
+def delta(out_BLHA: jax.Array, grad_BLHA: jax.Array) -> jax.Array:
+    """What the gradient of the logits subtracts, float32 [B, H, L]: the weights' gradient summed
+    over the keys by their weights."""
+    products_BLHA = grad_BLHA.astype(jnp.float32) * out_BLHA.astype(jnp.float32)
+    return jnp.moveaxis(jnp.sum(products_BLHA, axis=-1), 1, 2)
+
+
+def gradients(
+    weights_BHLS: jax.Array,
+    sum_BHL: jax.Array,
+    delta_BHL: jax.Array,
+    grad_BLHA: jax.Array,
+    value_BSKA: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Gradients of the logits (float32) and of the values, for some or all keys.
+
+    Args:
+      weights_BHLS: exp(logits), not normalised.
+      sum_BHL: their sum over all keys.
+      delta_BHL: see :func:`delta`.
+      grad_BLHA: gradient of the output.
+      value_BSKA: the keys' values.
+    """
+    sum_BLH1 = jnp.moveaxis(sum_BHL, 1, 2)[..., None]
+    scaled_BLHA = (grad_BLHA / sum_BLH1).astype(value_BSKA.dtype)
+    rounded_BHLS = weights_BHLS.astype(value_BSKA.dtype)
+    value_grad = grouped.gather(rounded_BHLS, scaled_BLHA, value_BSKA.shape[2])
+    centred_BHLS = grouped.scores(grad_BLHA, value_BSKA) - delta_BHL[..., None]
+    return weights_BHLS * centred_BHLS / sum_BHL[..., None], value_grad

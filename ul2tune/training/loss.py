@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from ul2tune import sharding
+from ul2tune.models import grouped
 from ul2tune.types import Array, Batch
 
 NORMALIZERS = (
@@ -259,10 +260,10 @@ def _operand(head_VD: jax.Array, dtype: Any) -> jax.Array:
     return sharding.constrain(head_VD.astype(dtype), "vocab", None)
 
 
-def _logits(hidden_BCD: jax.Array, head_VD: jax.Array, softcap: float | None) -> jax.Array:
+def _logits(hidden_BCD: jax.Array, head_VD: jax.Array) -> jax.Array:
+    """Before they are capped."""
     logits_BCV = jnp.einsum("bcd,vd->bcv", hidden_BCD, head_VD, preferred_element_type=jnp.float32)
-    logits_BCV = sharding.constrain(logits_BCV, "batch", None, "vocab")
-    return logits_BCV if softcap is None else softcap * jnp.tanh(logits_BCV / softcap)
+    return sharding.constrain(logits_BCV, "batch", None, "vocab")
 
 
 def _is_target(targets_BC: jax.Array, vocab_size: int) -> jax.Array:
@@ -270,6 +271,19 @@ def _is_target(targets_BC: jax.Array, vocab_size: int) -> jax.Array:
     # a vocabulary shard.
     ids_11V = jax.lax.broadcasted_iota(jnp.int32, (1, 1, vocab_size), 2)
     return targets_BC[:, :, None] == ids_11V
+
+
+def _arg_max(logits_BCV: jax.Array) -> jax.Array:
+    """The lowest id among the largest, as a minimum over ids: it reduces over vocabulary shards
+    without gathering them.
+
+    NUMERICS: of logits as the product gives them. A compiler may compute what is derived from them
+    twice and round it apart, and then nothing equals the maximum.
+    """
+    vocab_size = logits_BCV.shape[-1]
+    ids_11V = jax.lax.broadcasted_iota(jnp.int32, (1, 1, vocab_size), 2)
+    is_largest_BCV = logits_BCV == jnp.max(logits_BCV, axis=-1, keepdims=True)
+    return jnp.min(jnp.where(is_largest_BCV, ids_11V, vocab_size), axis=-1)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -285,7 +299,8 @@ def _forward(hidden_BLD, head_VD, targets_BL, terms: _Terms, chunking: _Chunking
 
     def chunk(_, inputs):
         hidden_BCD, targets_BC = inputs
-        logits_BCV = _logits(hidden_BCD, operand_VD, terms.softcap)
+        uncapped_BCV = _logits(hidden_BCD, operand_VD)
+        logits_BCV = grouped.cap(uncapped_BCV, terms.softcap)
         max_BC1 = jnp.max(logits_BCV, axis=-1, keepdims=True)
         shifted_BCV = logits_BCV - max_BC1
         log_sum_BC = jnp.log(jnp.sum(jnp.exp(shifted_BCV), axis=-1))
@@ -298,10 +313,7 @@ def _forward(hidden_BLD, head_VD, targets_BL, terms: _Terms, chunking: _Chunking
         max_BC = max_BC1[..., 0]
         log_z_BC = log_sum_BC + max_BC
         z_loss_BC = terms.z_loss * jnp.square(log_z_BC)
-        # arg max as a minimum over ids: reduces over vocabulary shards without gathering them.
-        ids_11V = jax.lax.broadcasted_iota(jnp.int32, (1, 1, vocab_size), 2)
-        first_BC = jnp.min(jnp.where(shifted_BCV == 0, ids_11V, vocab_size), axis=-1)
-        correct_BC = (first_BC == targets_BC).astype(jnp.float32)
+        correct_BC = (_arg_max(uncapped_BCV) == targets_BC).astype(jnp.float32)
         return None, (loss_BC + z_loss_BC, z_loss_BC, correct_BC, max_BC, log_sum_BC)
 
     _, outputs = _scan(chunk, None, (chunking.split(hidden_BLD), chunking.split(targets_BL)))
@@ -318,7 +330,7 @@ def _backward(terms: _Terms, chunking: _Chunking, residuals, cotangents):
 
     def chunk(head_grad_GVD, inputs):
         hidden_BCD, targets_BC, max_BC, log_sum_BC, grad_BC = inputs
-        logits_BCV = _logits(hidden_BCD, operand_VD, terms.softcap)
+        logits_BCV = grouped.cap(_logits(hidden_BCD, operand_VD), terms.softcap)
         soft_targets_BCV = jnp.where(_is_target(targets_BC, vocab_size), on, off)
         scale_BC1 = (1 + 2 * terms.z_loss * (log_sum_BC + max_BC))[:, :, None]
         probabilities_BCV = _probabilities(logits_BCV, max_BC, log_sum_BC, terms)

@@ -71,7 +71,8 @@ def train_step(
         grad = jax.grad(objective, has_aux=True)
         return grad(state["params"], index, part, weights_BL)
 
-    grads, metrics = accumulate(part_of_step, recipe.num_microbatches, batch, weights_BL)
+    with base.products(recipe.model):
+        grads, metrics = accumulate(part_of_step, recipe.num_microbatches, batch, weights_BL)
     updates, opt_state = recipe.optimizer.tx.update(grads, state["opt_state"], state["params"])
     params = jax.tree.map(jnp.add, state["params"], updates)
     one = jnp.ones(())
@@ -100,7 +101,8 @@ def moving_average(ema: Tree, params: Tree, decay: float) -> Tree:
 def eval_step(params: Tree, batch: Batch, recipe: Recipe) -> Metrics:
     """Metrics of one batch with all parameters, without dropout."""
     weights_BL, _ = loss_weights(batch, recipe.loss)
-    return forward(params, batch, weights_BL, recipe, dropout_key=None)[1]
+    with base.products(recipe.model):
+        return forward(params, batch, weights_BL, recipe, dropout_key=None)[1]
 
 
 def dropout_root(seed: int) -> jax.Array:
