@@ -52,6 +52,20 @@ def test_denoised_examples_match_golden(shared):
         np.testing.assert_array_equal(ours[1], targets[i])
 
 
+@pytest.mark.parametrize(("length", "rate"), [(1, 0.15), (1, 0.9), (12, 0.0)])
+def test_a_segment_without_noise_keeps_its_sentinel(length, rate):
+    """T5 puts one into the targets for every kept span, also where there is no other."""
+    inputs, targets = t5_compat.span_corrupt(np.arange(length) + 3, rate, 3.0, (1, 2), VOCAB)
+    assert inputs.tolist() == list(range(3, length + 3))
+    assert targets.tolist() == [32099]
+    assert targets.dtype == inputs.dtype
+
+
+def test_an_empty_segment_has_no_sentinel():
+    sides = t5_compat.span_corrupt(np.array([], np.int64), 0.15, 3.0, (1, 2), VOCAB)
+    assert [side.size for side in sides] == [0, 0]
+
+
 def test_small_cases_of_our_own():
     seeds = [(1, 2), (3, 4)]
     mask = t5_compat.random_spans_mask(32, 0.25, 2.0, seeds)

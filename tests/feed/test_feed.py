@@ -109,6 +109,24 @@ def test_a_worker_that_is_killed_is_reported_and_nothing_is_left_behind(folder):
 
 
 @pytest.mark.slow
+def test_workers_outlive_the_sigterm_that_a_scheduler_sends_to_all(folder):
+    """A run that is preempted needs its data until it has saved."""
+    with Feed(config_of(folder)) as alone:
+        expected = [next(alone) for _ in range(30)]
+    with Feed(config_of(folder, num_workers=2)) as feed:
+        found = [next(feed)]
+        pids = [child._process.pid for child in feed._producer._children]
+        for pid in pids:
+            os.kill(pid, signal.SIGTERM)
+        found += [next(feed) for _ in range(29)]
+    for batch, same in zip(found, expected, strict=True):
+        equal(batch, same)
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+@pytest.mark.slow
 def test_an_error_in_a_worker_keeps_its_type_and_message(folder):
     config = config_of(folder, num_workers=1)
     (shard,) = sorted((folder / "pairs" / "train").glob("data-00000*"))

@@ -226,6 +226,26 @@ def test_auto_is_cudnn_where_it_can_be_had(dtype, length, softcap, fused):
     assert ("__cudnn$fmha" in lowered.as_text()) == fused
 
 
+class FakeDevice:
+    def __init__(self, compute_capability):
+        self.compute_capability = compute_capability
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(
+    ("capability", "tensor", "lacks"),
+    [("9.0", 1, None), ("8.0", 2, None), ("7.5", 1, "8.0 or more, and this is 7.5"),
+     ("gfx942", 1, "and this is gfx942"), ("9.0", 4, "not 2 by 4")],
+)  # fmt: skip
+def test_auto_leaves_cudnn_where_it_cannot_run(monkeypatch, capability, tensor, lacks):
+    monkeypatch.setattr(jax, "local_devices", lambda: [FakeDevice(capability)])
+    query, key = jnp.ones((2, 8, 4, 64), jnp.bfloat16), jnp.ones((2, 8, 2, 64), jnp.bfloat16)
+    mesh = jax.sharding.AbstractMesh((1, 1, tensor), ("data", "fsdp", "tensor"))
+    with jax.sharding.use_abstract_mesh(mesh):
+        found = attention._cudnn_lacks(query, key, None)
+    assert found is None if lacks is None else lacks in found
+
+
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("window", [None, 3])
 def test_cudnn_lowers_shared_heads_and_refuses_caps(window):

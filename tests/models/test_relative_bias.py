@@ -28,6 +28,28 @@ def test_buckets_are_those_of_t5(shared, name, bidirectional):
     np.testing.assert_array_equal(ours, golden[name])
 
 
+@pytest.mark.parametrize(
+    ("num_buckets", "max_distance", "bidirectional", "distance", "bucket"),
+    [
+        (8, 200, True, -20, 3), (6, 100, True, 10, 5), (4, 200, False, -20, 3),
+        (8, 400, False, -40, 6), (16, 400, True, 40, 14), (20, 1000, False, -100, 15),
+        (36, 512, False, -96, 26),
+    ],
+)  # fmt: skip
+def test_buckets_at_exact_powers_are_t5xs(
+    num_buckets, max_distance, bidirectional, distance, bucket
+):
+    """As its NumPy has it, whatever else is computed beside them: XLA's logarithm is another."""
+    for distances in (np.array([distance]), np.arange(-700, 701)):
+        ours = relative_bias.buckets(
+            distances,
+            bidirectional=bidirectional,
+            num_buckets=num_buckets,
+            max_distance=max_distance,
+        )
+        assert ours[distances == distance].tolist() == [bucket]
+
+
 @pytest.mark.parametrize(("length", "keys"), [(1, 1), (1, 5), (5, 1), (4, 7), (7, 4)])
 def test_toeplitz_puts_a_distance_on_a_diagonal(length, keys):
     bias_HW = np.arange(2 * (length + keys - 1), dtype=np.float32).reshape(2, -1)

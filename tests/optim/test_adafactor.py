@@ -11,7 +11,7 @@ import pytest
 from ul2tune import tree
 from ul2tune.optim import optimizer as optimizers
 from ul2tune.optim.adafactor import AdafactorConfig, AdafactorState, scale_by_adafactor
-from ul2tune.optim.factoring import Factoring, factoring, roles
+from ul2tune.optim.factoring import Factoring, Role, factoring, roles
 from ul2tune.optim.optimizer import OptimizerConfig
 from ul2tune.optim.schedules import ScheduleConfig
 
@@ -253,6 +253,21 @@ def test_the_axes_of_t5xs_own_models_have_rules():
     assert rule((130,), ("layer_norm_scale",)) == Factoring(mean_dims=(0,))
 
 
+def test_the_axes_of_t5xs_fused_kernels_are_columns():
+    for axes in (("embed", "q_wi_fused"), ("o_wo_fused", "embed"), ("embed", "kv_fused")):
+        assert set(roles("p", axes)) == {Role.ROW, Role.COLUMN}
+    assert roles("p", ("embed", "mlp_activations", "mlp"))[1:] == (Role.COLUMN, Role.COLUMN)
+    assert roles("p", ("embed", "multiquery_heads", "kv"))[1:] == (Role.COLUMN, Role.COLUMN)
+
+
+@pytest.mark.parametrize(("stacked_as", "dims"), [("scanned", (0, 1, 2)), ("unscanned", (0, 2))])
+def test_what_is_not_factored_has_t5xs_means(stacked_as, dims):
+    """Scanned, T5X takes them over all layers at once; layers of their own have their own."""
+    config = AdafactorConfig(factored=False, stacked_as=stacked_as)
+    found = config.factoring("p", (130, 3, 160), ("embed", "layers", "mlp"))
+    assert found == Factoring(mean_dims=dims)
+
+
 def test_unknown_and_half_factored_axes_are_refused():
     with pytest.raises(ValueError, match=r"'p' has the logical axis 'experts', .* knows embed"):
         roles("p", ("experts", "embed"))
@@ -272,6 +287,7 @@ def test_updating_without_parameters_is_refused():
     [
         ({"stacked_as": "joined"}, "'joined' is unknown; use one of unscanned, scanned"),
         ({"momentum": 1.0}, "momentum = 1.0 is not in"),
+        ({"momentum": -0.1}, "momentum = -0.1 is not in"),
         ({"clipping_threshold": 0.0}, "clipping_threshold = 0.0 must be positive"),
     ],
 )

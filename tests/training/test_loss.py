@@ -118,6 +118,21 @@ def test_gradients_of_large_capped_logits_sum_to_zero():
     np.testing.assert_allclose((grad / slope).sum(-1), 0, atol=1e-6)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_target_that_is_no_id_has_only_the_smoothed_rest(smoothing):
+    """As T5X's one-hot rows of such targets."""
+    logits, _, _, _ = example()
+    targets = jnp.asarray([-1, D, 1000, 3])[:, None] * jnp.ones((1, L), jnp.int32)
+    config = LossConfig(z_loss=1e-2, label_smoothing=smoothing)
+    output = jax.jit(cross_entropy, static_argnums=4)(logits, jnp.eye(D), targets, None, config)
+    on, off = 1 - smoothing, smoothing / (D - 1)
+    soft_BLD = jnp.where(targets[..., None] == jnp.arange(D)[None, None], on, off)
+    entropy = -sum(n * p * math.log(p) for n, p in ((1, on), (D - 1, off)) if p)
+    expected_BL = -jnp.sum(soft_BLD * jax.nn.log_softmax(logits), -1) - entropy
+    expected_BL += 1e-2 * jax.nn.logsumexp(logits, -1) ** 2
+    np.testing.assert_allclose(output.loss_BL, expected_BL, atol=2e-6)
+
+
 def large_logits(scale, offset):
     rng = np.random.default_rng(0)
     logits = (rng.uniform(-scale, scale, (B, L, V)) + offset).astype(np.float32)

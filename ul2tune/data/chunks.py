@@ -91,11 +91,15 @@ def split_tokens(
 
 
 def _log_uniform(low: int, high: int, seeds: np.ndarray) -> np.ndarray:
-    """int64 [N] in ``low … high``. NUMERICS: float32 as in T5."""
+    """int64 [N], `low` to `high`.
+
+    NUMERICS: float32 as in T5, but NumPy's exponential is not TensorFlow's: where one rounds to an
+    integer from below, the other may give one more or less (1 in some 10,000 of wide ranges).
+    """
     log_low, log_high = np.log(np.float32(low)), np.log(np.float32(high))
     draws = np.array([stateless_uniform(pair, 1)[0] for pair in seeds], np.float32)
     logs = draws * (log_high - log_low) + log_low
-    return np.clip(np.exp(logs).astype(np.int64), low, high)
+    return np.exp(logs).astype(np.int64)
 
 
 def _check_positive(name: str, value: int) -> None:

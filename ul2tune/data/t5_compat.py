@@ -146,6 +146,9 @@ def span_corrupt(
     )
     noise = spans.from_mask(Ragged.from_rows([mask], dtype=bool))
     inputs, targets = corrupt(Ragged.from_rows([tokens]), noise, frame, vocab)
+    if len(tokens) and not mask.any():
+        # T5 gives every *kept* span a sentinel in the targets, a segment without noise too.
+        return inputs.values, np.array([vocab.sentinels[0]], targets.values.dtype)
     return inputs.values, targets.values
 
 

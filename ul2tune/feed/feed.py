@@ -29,7 +29,7 @@ from ul2tune.feed.producers import (
 )
 from ul2tune.feed.sources import Sources
 from ul2tune.feed.stats import Counts
-from ul2tune.feed.streams import RowStreams
+from ul2tune.feed.streams import RowStreams, fingerprint
 
 __all__ = ["Feed", "FeedConfig", "eval_batches"]
 
@@ -105,6 +105,10 @@ class Feed(Iterator[dict[str, np.ndarray]]):
         if self._state is None:
             self._state = RowStreams(self._sources, self.rows).state()
         return {name: value.copy() for name, value in self._state.items()}
+
+    def fits(self, state: Mapping[str, np.ndarray]) -> bool:
+        """Whether a position is one of this data and configuration, so that it may be set."""
+        return bool(np.all(np.asarray(state["fingerprint"]) == fingerprint(self._sources)))
 
     def set_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Goes to a position. The state may hold other rows too and in any order.

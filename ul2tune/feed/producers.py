@@ -12,6 +12,7 @@ import queue
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
@@ -180,8 +181,7 @@ class _Child:
         return f"{self._rows[0]}–{self._rows[-1]}"
 
     def stop(self) -> None:
-        self._pipe.close()
-        self._process.terminate()
+        self._pipe.close()  # a worker ends when it cannot send
 
     def wait(self) -> None:
         try:
@@ -193,8 +193,6 @@ class _Child:
 
 def serve(pipe: Connection) -> None:
     """The life of a worker process: items into the pipe until the other end is closed."""
-    import traceback
-
     try:
         config, rows, state = pipe.recv()
         sources = Sources(config)

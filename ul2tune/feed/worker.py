@@ -6,9 +6,16 @@ import signal
 import sys
 from multiprocessing.connection import Connection
 
-from ul2tune.feed.producers import serve
+
+def main() -> None:
+    # Ctrl-C goes to the whole terminal group, and schedulers send SIGTERM to every process of a
+    # job; the parent decides when its workers stop: it needs them until it has saved.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    from ul2tune.feed.producers import serve  # takes its time, in which signals may come
+
+    serve(Connection(int(sys.argv[1])))
+
 
 if __name__ == "__main__":
-    # Ctrl-C goes to the whole terminal group; the parent decides when its workers stop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    serve(Connection(int(sys.argv[1])))
+    main()

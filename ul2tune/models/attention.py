@@ -103,24 +103,39 @@ def _cudnn_lacks(query_BLHA, key_BSKA, softcap: float | None) -> str | None:
     dtype, (length, size) = query_BLHA.dtype, (query_BLHA.shape[1], query_BLHA.shape[3])
     if jax.default_backend() != "gpu":
         return f"needs an NVIDIA GPU, and this is {jax.default_backend()!r}"
-    # The fake GPU of the tests has no such attribute.
-    capability = float(getattr(jax.local_devices()[0], "compute_capability", "9.0"))
-    largest = 256 if capability >= 9 else 128
-    problems = {
-        f"needs dtype bfloat16, not {dtype}": dtype != jnp.bfloat16,
-        f"needs a head size that is a multiple of 8 up to {largest} here, not {size}": size % 8 != 0
-        or size > largest,
-        f"needs even lengths, not {length} and {key_BSKA.shape[1]}": (length | key_BSKA.shape[1])
-        % 2,
-        f"cannot cap its logits (softcap {softcap})": softcap is not None,
-    }
-    return next((text for text, found in problems.items() if found), None)
+    # The fake GPU of the tests has no such attribute; AMD's are named "gfx942".
+    capability = str(getattr(jax.local_devices()[0], "compute_capability", "9.0"))
+    if not capability[0].isdigit() or float(capability) < 8:
+        return f"needs an NVIDIA GPU of compute capability 8.0 or more, and this is {capability}"
+    largest = 256 if float(capability) >= 9 else 128
+    keys, kv_heads = key_BSKA.shape[1:3]
+    mesh = jax.sharding.get_abstract_mesh()
+    tensor = mesh.shape.get("tensor", 1)
+    problems = [
+        (dtype != jnp.bfloat16, f"needs dtype bfloat16, not {dtype}"),
+        (
+            size % 8 != 0 or size > largest,
+            f"needs a head size that is a multiple of 8 up to {largest} here, not {size}",
+        ),
+        ((length | keys) % 2 != 0, f"needs even lengths, not {length} and {keys}"),
+        (softcap is not None, f"cannot cap its logits (softcap {softcap})"),
+        # They then stay whole while the queries are split (sharding.MAY_STAY_WHOLE).
+        (
+            kv_heads % tensor != 0,
+            f"needs key/value heads that divide by the mesh's tensor axis, not {kv_heads} by "
+            f"{tensor}",
+        ),
+    ]
+    return next((text for found, text in problems if found), None)
 
 
 def _cudnn(query_BLHA, key_BSKA, value_BSKA, bias_BHLS, visibility: Visibility) -> jax.Array:
     dtype = query_BLHA.dtype
     # NUMERICS: the bias is rounded to bfloat16; cuDNN's float32 bias has given NaN gradients.
-    options: dict = {"bias": None if bias_BHLS is None else bias_BHLS.astype(dtype)}
+    if bias_BHLS is not None:
+        # The kernel wants it split as the queries are.
+        bias_BHLS = constrain(bias_BHLS.astype(dtype), None, "heads", None, None)
+    options: dict = {"bias": bias_BHLS}
     beyond_segments = (visibility.prefix_BL, visibility.window, visibility.own_keys)
     if visibility.packed or any(value is not None for value in beyond_segments):
         # Folded into the bias, [B, H, L, S] in memory; still half of what "xla" takes.

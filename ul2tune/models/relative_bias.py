@@ -8,17 +8,14 @@ Axes: L query length, S key length, H heads, R buckets, W = L + S - 1 possible d
 
 from __future__ import annotations
 
-import math
-
 import jax
 import jax.numpy as jnp
-
-from ul2tune.types import Array
+import numpy as np
 
 
 def buckets(
-    distances: Array, *, bidirectional: bool, num_buckets: int, max_distance: int
-) -> jax.Array:
+    distances: np.ndarray, *, bidirectional: bool, num_buckets: int, max_distance: int
+) -> np.ndarray:
     """Maps ``key index - query index`` to bucket numbers, elementwise.
 
     Half of the buckets are exact (distances 0, 1, 2, …), the other half grow logarithmically up to
@@ -29,20 +26,21 @@ def buckets(
         distance -20 -8 -4 -3 -2 -1  0  1  2  3  4  8 20
         bucket     3  3  2  2  2  1  0  5  6  6  6  7  7
     """
-    offset = jnp.zeros_like(distances)
-    behind = -jnp.asarray(distances)
+    offset = np.zeros_like(distances)
+    behind = -np.asarray(distances)
     if bidirectional:
         num_buckets //= 2
-        offset = jnp.where(behind < 0, num_buckets, 0)
-        behind = jnp.abs(behind)
+        offset = np.where(behind < 0, num_buckets, 0)
+        behind = np.abs(behind)
     else:
-        behind = jnp.maximum(behind, 0)
+        behind = np.maximum(behind, 0)
     num_exact = num_buckets // 2
-    # NUMERICS: the float32 epsilon is T5X's; it decides the bucket at exact powers.
-    ratio = behind.astype(jnp.float32) / num_exact + jnp.finfo(jnp.float32).eps
-    scaled = jnp.log(ratio) / math.log(max_distance / num_exact) * (num_buckets - num_exact)
-    far = jnp.minimum(num_exact + scaled.astype(jnp.int32), num_buckets - 1)
-    return offset + jnp.where(behind < num_exact, behind, far)
+    # NUMERICS: T5X's very formula, in NumPy as there: its float32 epsilon decides the bucket at
+    # exact powers, and the logarithms of compilers and GPUs round differently.
+    ratio = behind.astype(np.float32) / num_exact + np.finfo(np.float32).eps
+    scaled = np.log(ratio) / np.log(max_distance / num_exact) * (num_buckets - num_exact)
+    far = np.minimum(num_exact + scaled.astype(np.int32), num_buckets - 1)
+    return offset + np.where(behind < num_exact, behind, far)
 
 
 def by_distance(
@@ -56,7 +54,7 @@ def by_distance(
     """Returns float32 bias_HW; entry w is for ``key index - query index = w - (query_length - 1)``,
     from the furthest key on the left to the furthest on the right.
     """
-    distances_W = jnp.arange(query_length + key_length - 1) - (query_length - 1)
+    distances_W = np.arange(query_length + key_length - 1) - (query_length - 1)
     buckets_W = buckets(
         distances_W,
         bidirectional=bidirectional,

@@ -67,9 +67,9 @@ class AdafactorConfig:
                 f"AdafactorConfig.stacked_as = {self.stacked_as!r} is unknown; use one of "
                 f"{', '.join(STACKED_AS)}."
             )
-        if self.momentum is not None and not 0 < self.momentum < 1:
+        if self.momentum is not None and not 0 <= self.momentum < 1:
             raise ValueError(
-                f"AdafactorConfig.momentum = {self.momentum} is not in (0, 1); None turns it off."
+                f"AdafactorConfig.momentum = {self.momentum} is not in [0, 1); None turns it off."
             )
         if self.clipping_threshold is not None and self.clipping_threshold <= 0:
             raise ValueError(
@@ -86,7 +86,11 @@ class AdafactorConfig:
             min_dim_size=self.min_dim_size_to_factor,
             stacked_as=self.stacked_as,
         )
-        return chosen if self.factored else Factoring(mean_dims=chosen.mean_dims)
+        if self.factored:
+            return chosen
+        # T5X has no rule for what is not factored, and then takes means over all dimensions.
+        whole = self.stacked_as == "scanned"
+        return Factoring(mean_dims=tuple(range(len(shape))) if whole else chosen.mean_dims)
 
 
 class AdafactorState(NamedTuple):

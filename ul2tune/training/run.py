@@ -91,6 +91,7 @@ def train(
             if jax.process_index() == 0:
                 stack.enter_context(lock.exclusive(run.model_dir))
             feed = stack.enter_context(contextlib.closing(Feed(data, rows)))
+        _check_vocabulary_size(settings, feed)
         parts, start = _build(settings, device_mesh, feed, init, hooks, stack)
         state = loop(parts, start.state, start.frozen, start.at)
         return state_lib.join(state, start.frozen)["params"]
@@ -147,6 +148,17 @@ def _check_layout(settings: Settings) -> None:
         raise ValueError(
             f"FeedConfig.layout = {layout!r} is not for {type(model).__name__}, which reads "
             f"{' or '.join(map(repr, model.LAYOUTS))}. Set LAYOUT."
+        )
+
+
+def _check_vocabulary_size(settings: Settings, feed: Feed) -> None:
+    """Refuses ids that the model has no row for: they would train it on nothing, and quietly."""
+    num_ids, num_rows = feed.vocabulary.size, settings.model.vocab_size
+    if num_ids > num_rows:
+        raise ValueError(
+            f"The vocabulary of {settings.data.mixture!r} has {num_ids} ids but the model "
+            f"{num_rows} rows (vocab_size): they do not belong together. Set the model's "
+            f"vocab_size to at least {num_ids}, or prepare the data in the model's vocabulary."
         )
 
 
@@ -281,10 +293,13 @@ def _start(
         changes = drift.differences(restored.meta["config"], current)
         for change in changes:
             log.warning("Resuming with another configuration: %s", change)
-        if any(change.startswith(("data/", "prepared/")) for change in changes):
+        position = streams.restore(restored.meta["streams"])
+        other_data = any(change.startswith(("data/", "prepared/")) for change in changes)
+        # Rows of another length, for example, are other data whose position still means the same.
+        if other_data and not feed.fits(position):
             log.warning("The data is another: its streams start from the beginning.")
         else:
-            feed.set_state(streams.restore(restored.meta["streams"]))
+            feed.set_state(position)
         origin = f"checkpoint {step} of this run"
     else:
         # 2. The initial checkpoint, else 3. fresh parameters. Not every InitFn knows a step.
@@ -295,6 +310,7 @@ def _start(
             warn_of_other_model(init.step_dir, settings.model)
         state, frozen = state_lib.create(spec, settings.model, optimizer, run.seed, init, step)
         if isinstance(init, InitialCheckpoint) and init.keep_optimizer:
+            del state["opt_state"]  # two of them may be more than the devices hold
             state["opt_state"] = init.optimizer_state(spec.state["opt_state"])
         check_step_offsets(settings.optimizer, state["opt_state"])
         origin = "fresh parameters" if init is None else str(init)

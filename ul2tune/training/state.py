@@ -92,7 +92,8 @@ def create(
     """Returns the first state and the frozen parameters, on their devices.
 
     Parameters come from `init`, or are drawn from `seed`; in either case one jitted function with
-    output shardings builds everything, so no device ever holds more than its share.
+    output shardings builds everything, so no device ever holds more than its share, and those of
+    `init` are not copied.
     """
 
     def build(params: Tree) -> tuple[dict[str, Any], Tree]:
@@ -110,7 +111,8 @@ def create(
             lambda key: build(base.init_params(model, key)), out_shardings=out_shardings
         )
         return fresh(init_key(seed))
-    return jax.jit(build, out_shardings=out_shardings)(init(spec.params))
+    given = jax.jit(build, out_shardings=out_shardings, donate_argnums=0)
+    return given(init(spec.params))
 
 
 def bytes_per_device(abstract: Tree) -> int:
