@@ -69,3 +69,8 @@ def test_what_comes_after_a_preset_wins(tmp_path):
     config = configured("optim/adafactor_ul2r.gin", str(mine), flags=flags)
     assert (config.max_grad_norm, config.schedule.learning_rate) == (2.0, 0.5)
     assert config.weight_decay == 0.25
+
+
+def test_adafactor_is_set_by_its_class_as_docs_t5x_does():
+    flags = [("AdafactorConfig.stacked_as", '"scanned"')]
+    assert configured("optim/adafactor_ul2r.gin", flags=flags).adafactor.stacked_as == "scanned"
