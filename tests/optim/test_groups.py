@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import re
+
+import jax.numpy as jnp
 import pytest
 
 from ul2tune.optim.groups import assign
+from ul2tune.optim.optimizer import OptimizerConfig, make
 
 PATHS = ["decoder/layers/mlp/wi", "encoder/layers/mlp/wi", "encoder/norm", "token_embedding"]
 
@@ -45,3 +49,21 @@ def test_a_closing_catch_all_may_be_idle():
 def test_broken_expressions_are_refused():
     with pytest.raises(ValueError, match=r"groups: '\(' is not a regular expression"):
         values([("(", 1)])
+
+
+@pytest.mark.parametrize("repeated", ["encoder/.*", ".*"])
+def test_a_pattern_may_not_stand_there_twice(repeated):
+    table = [(repeated, 1.0), ("(en|de)coder/norm", 2.0), (repeated, "freeze"), (".*", 0.5)]
+    message = rf"groups: entries 1 and 3 have the same pattern '{re.escape(repeated)}'"
+    with pytest.raises(ValueError, match=message):
+        values(table)
+
+
+@pytest.mark.parametrize("field", ["groups", "decay_groups"])
+def test_neither_table_of_the_optimizer_takes_a_pattern_twice(field):
+    table = (("encoder/.*", 1.0), ("encoder/.*", 0.5), (".*", 0.5))
+    config = OptimizerConfig(name="adamw", weight_decay=0.1, **{field: table})
+    params = {"encoder": {"wi": jnp.ones((2, 2))}, "head": jnp.ones((2, 2))}
+    axes = {"encoder": {"wi": ("embed", "mlp")}, "head": ("embed", "vocab")}
+    with pytest.raises(ValueError, match=rf"OptimizerConfig\.{field}: entries 1 and 2 have the"):
+        make(config, params, axes)

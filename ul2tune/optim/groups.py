@@ -26,11 +26,12 @@ def assign(table: Table[T], paths: Sequence[str], field: str) -> dict[str, tuple
       field: the configuration field the table comes from, for messages.
 
     Raises:
-      ValueError: for a pattern that is no regular expression, a parameter no pattern matches, a
-        pattern that matches no parameter, or one whose parameters are all taken by earlier patterns
-        (a closing ``".*"`` may be left without any).
+      ValueError: for a pattern that is no regular expression or stands there twice, a parameter no
+        pattern matches, a pattern that matches no parameter, or one whose parameters are all taken
+        by earlier patterns (a closing ``".*"`` may be left without any).
     """
     patterns = [_compile(pattern, field) for pattern, _ in table]
+    _reject_repeated([pattern for pattern, _ in table], field)
     assigned: dict[str, tuple[str, T]] = {}
     for path in paths:
         for (pattern, value), compiled in zip(table, patterns):
@@ -56,6 +57,17 @@ def _compile(pattern: str, field: str) -> re.Pattern[str]:
         return re.compile(pattern)
     except re.error as error:
         raise ValueError(f"{field}: {pattern!r} is not a regular expression: {error}.") from error
+
+
+def _reject_repeated(patterns: Sequence[str], field: str) -> None:
+    """Raises for a pattern that stands there twice: entries are told apart by their patterns."""
+    for index, pattern in enumerate(patterns):
+        if pattern in patterns[:index]:
+            first = patterns.index(pattern) + 1
+            raise ValueError(
+                f"{field}: entries {first} and {index + 1} have the same pattern {pattern!r}, so "
+                f"the later one would decide nothing. Remove one of them."
+            )
 
 
 def _reject_idle(pattern: str, compiled: re.Pattern, paths: Sequence[str], field: str, last: bool):
