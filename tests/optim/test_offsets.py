@@ -1,11 +1,13 @@
-"""Step offsets in T5X's convention, which would stop our clocks."""
+"""Step offsets in T5X's convention, which would stop our clocks; schedules of another length."""
+
+import logging
 
 import jax.numpy as jnp
 import pytest
 
 from ul2tune.optim import optimizer
 from ul2tune.optim.adafactor import AdafactorConfig
-from ul2tune.optim.offsets import check_step_offsets
+from ul2tune.optim.offsets import check_step_offsets, warn_of_schedule_end
 from ul2tune.optim.optimizer import OptimizerConfig
 from ul2tune.optim.schedules import ScheduleConfig
 
@@ -64,3 +66,42 @@ def test_every_optimizer_counts_its_updates_last():
         with pytest.raises(ValueError, match="beyond the 0 updates"):
             check_step_offsets(chosen, optimizer.make(chosen, PARAMS, AXES).tx.init(PARAMS))
         check_step_offsets(chosen, state(chosen, 5))
+
+
+def warning(caplog, *, total=100, offset=0, count=0, steps_left=100, name="linear") -> str:
+    """What is logged for such a schedule, state and rest of the run."""
+    lengths = {} if name == "constant" else {"total_steps": total}
+    lengths |= {"decay_steps": 5} if name == "wsd" else {}
+    schedule = ScheduleConfig(name=name, step_offset=offset, **lengths)
+    chosen = OptimizerConfig(name="adamw", schedule=schedule, max_grad_norm=1.0)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "ul2tune"):
+        warn_of_schedule_end(schedule, state(chosen, count), steps_left)
+    assert len(caplog.messages) <= 1
+    return "".join(caplog.messages)
+
+
+def test_a_schedule_that_ends_with_the_run_is_not_mentioned(caplog):
+    assert not warning(caplog)
+    assert not warning(caplog, count=60, steps_left=40)  # resumed, or with the state kept
+    assert not warning(caplog, offset=60, count=60)
+    assert not warning(caplog, total=90)  # a short rest at its end
+    assert not warning(caplog, name="constant", steps_left=7)
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine", "wsd"])
+def test_a_schedule_that_ends_beyond_or_before_the_run_is(name, caplog):
+    beyond = warning(caplog, name=name, total=32, steps_left=12)
+    assert beyond.startswith("ScheduleConfig.total_steps = 32, but at this run's last step the")
+    assert "will have done 12 updates: the learning rate does not come down to its end" in beyond
+    assert "Set SCHEDULE_STEPS = 12" in beyond
+    before = warning(caplog, name=name, total=89)
+    assert "will have done 100 updates: " in before
+    assert "stays at its end for the last 11 of them. Set SCHEDULE_STEPS = 100" in before
+
+
+def test_the_schedules_offset_counts_too(caplog):
+    found = warning(caplog, offset=-50, total=100, steps_left=100)
+    assert "150 updates after step_offset = -50: " in found
+    assert "for the last 50 of them. Set SCHEDULE_STEPS = 150" in found
+    assert "Set SCHEDULE_STEPS = 40" in warning(caplog, offset=60, count=60, steps_left=40)

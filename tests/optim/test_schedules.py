@@ -116,8 +116,8 @@ def test_the_names_are_different_schedules():
     [
         ({"name": "exponential"}, "'exponential' is unknown; use one of constant, rsqrt"),
         ({"total_steps": 5}, "total_steps = 5 has no meaning for the 'constant' schedule"),
-        ({"name": "cosine"}, "'cosine' schedule needs ScheduleConfig.total_steps"),
-        ({"name": "wsd", "total_steps": 9}, "'wsd' schedule needs ScheduleConfig.decay_steps"),
+        ({"name": "cosine"}, "'cosine' .* ScheduleConfig.total_steps: .* SCHEDULE_STEPS to the"),
+        ({"name": "wsd", "total_steps": 9}, "needs ScheduleConfig.decay_steps: .* set DECAY_STEPS"),
         (
             {"name": "wsd", "total_steps": 9, "decay_steps": 5, "warmup_steps": 5},
             r"total_steps = 9 is shorter than .* \(10 steps\)",

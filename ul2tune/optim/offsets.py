@@ -1,10 +1,16 @@
-"""Offsets of the optimiser's clocks, checked where a run starts."""
+"""The optimiser's clocks, checked where a run starts: their offsets, and the schedule's end."""
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from ul2tune.optim.optimizer import OptimizerConfig
+from ul2tune.optim.schedules import ScheduleConfig
+
+log = logging.getLogger(__name__)
+# A run that goes on at the schedule's end for a smaller share of its updates is taken as meant.
+_REST = 0.1
 
 
 def check_step_offsets(config: OptimizerConfig, opt_state: Any) -> None:
@@ -32,3 +38,35 @@ def check_step_offsets(config: OptimizerConfig, opt_state: Any) -> None:
                 "the initial checkpoint's steps, here a new state counts from 0: leave it 0, or "
                 "carry the other run's state over (from_checkpoint.keep_optimizer = True)."
             )
+
+
+def warn_of_schedule_end(schedule: ScheduleConfig, opt_state: Any, steps_left: int) -> None:
+    """Warns where the schedule ends beyond the run's last step, or clearly before it.
+
+    Only a warning, as either may be meant. A schedule counts the updates of the optimiser's state,
+    TRAIN_STEPS the steps of an initial checkpoint too: with a new state there they disagree.
+
+    Args:
+      schedule: of the optimiser.
+      opt_state: the state that the run starts or resumes with.
+      steps_left: how many updates it is to do now.
+    """
+    total = schedule.total_steps
+    if total is None:
+        return
+    done = int(opt_state[-1].count) + steps_left - schedule.step_offset
+    if total > done:
+        effect = "the learning rate does not come down to its end"
+    elif total < (1 - _REST) * done:
+        effect = f"the learning rate stays at its end for the last {done - total} of them"
+    else:
+        return
+    log.warning(
+        "ScheduleConfig.total_steps = %d, but at this run's last step the optimiser will have done "
+        "%d updates%s: %s. Set SCHEDULE_STEPS = %d unless that is meant.",
+        total,
+        done,
+        f" after step_offset = {schedule.step_offset}" if schedule.step_offset else "",
+        effect,
+        done,
+    )

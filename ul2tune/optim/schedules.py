@@ -41,7 +41,8 @@ class ScheduleConfig:
         `warmup_steps` means our `timescale_steps`).
       warmup_steps: length of the linear ramp from 0.
       timescale_steps: "rsqrt" only; default 10,000.
-      total_steps: the step the decay ends at; "linear", "cosine" and "wsd" need it.
+      total_steps: the step the decay ends at; "linear", "cosine" and "wsd" need it. A run warns if
+        that is not where it ends itself (`optim.offsets`).
       decay_steps: "wsd" needs it: the decay covers the last `decay_steps` of `total_steps`.
       final_learning_rate: where "linear", "cosine" and "wsd" end and stay.
       step_offset: the step that counts as the schedule's 0. DIVERGES: T5X counts the steps of the
@@ -75,11 +76,14 @@ class ScheduleConfig:
                     f"ScheduleConfig.{field} = {getattr(self, field)} has no meaning for the "
                     f"{self.name!r} schedule; remove it or choose another schedule."
                 )
-        for field in ("total_steps", "decay_steps"):
+        for field, macro, hint in (
+            ("total_steps", "SCHEDULE_STEPS", " to the steps of this run"),
+            ("decay_steps", "DECAY_STEPS", ""),
+        ):
             if field in _FIELDS[self.name] and getattr(self, field) is None:
                 raise ValueError(
-                    f"The {self.name!r} schedule needs ScheduleConfig.{field} "
-                    f"(usually total_steps = %TRAIN_STEPS or %TRAIN_STEPS_RELATIVE)."
+                    f"The {self.name!r} schedule needs ScheduleConfig.{field}: with the files of "
+                    f"gin/optim, set {macro}{hint}."
                 )
         self._check_lengths()
 

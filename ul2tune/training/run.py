@@ -22,7 +22,7 @@ from ul2tune.feed.config import FeedConfig
 from ul2tune.feed.feed import Feed, eval_batches
 from ul2tune.models import base, flops
 from ul2tune.optim import optimizer as optimizer_lib
-from ul2tune.optim.offsets import check_step_offsets
+from ul2tune.optim.offsets import check_step_offsets, warn_of_schedule_end
 from ul2tune.optim.optimizer import OptimizerConfig
 from ul2tune.sharding import MeshConfig
 from ul2tune.training import drift, lock, summary
@@ -315,19 +315,32 @@ def _start(
         check_step_offsets(settings.optimizer, state["opt_state"])
         origin = "fresh parameters" if init is None else str(init)
         clock = {"first_step": step, "train_secs": 0.0}
-    last_step = run.last_step(clock["first_step"])
-    if step >= last_step:
-        log.warning("Nothing to train: the run is at step %d of %d.", step, last_step)
     at = Position(
         first_step=clock["first_step"],
         step=step,
-        last_step=last_step,
+        last_step=_last_step(settings, state["opt_state"], clock["first_step"], step),
         saved_step=None if restored is None else step,
         window=window,
         watch=Stopwatch(clock["train_secs"]),
         rate=_rate(settings),
     )
     return Start(state=state, frozen=frozen, at=at, origin=origin)
+
+
+def _last_step(settings: Settings, opt_state: Any, first_step: int, step: int) -> int:
+    """The absolute step to stop at; warns where that leaves nothing to do, or the schedule hanging.
+
+    Args:
+      opt_state: the optimiser's state at `step`.
+      first_step: the step the run's counter started at.
+      step: where the run stands.
+    """
+    last_step = settings.run.last_step(first_step)
+    if step >= last_step:
+        log.warning("Nothing to train: the run is at step %d of %d.", step, last_step)
+    else:
+        warn_of_schedule_end(settings.optimizer.schedule, opt_state, last_step - step)
+    return last_step
 
 
 def _check_vocabulary(init: InitFn | None, feed: Feed, run: RunConfig) -> None:
