@@ -78,7 +78,7 @@ class MeshConfig:
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """Builds the mesh over `devices` (default: all devices of all processes)."""
+    """Builds the mesh over `devices` (default: all devices of all processes, of one TPU slice)."""
     devices = jax.devices() if devices is None else devices
     sizes = config.sizes(len(devices))
     # AxisType.Auto: since JAX 0.9 `make_mesh` defaults to Explicit, in which sharding constraints

@@ -22,6 +22,8 @@ _OPTIONAL = ("timescale_steps", "total_steps", "final_learning_rate", "decay_ste
 class ScheduleConfig:
     """The learning rate after ``step`` updates of an optimiser state, by `name`.
 
+    DIVERGES: T5X's schedules never fall below 1e-8; ours may be 0, as in a warmup's first step.
+
     With ``t = max(0, step - step_offset)``, ``W = warmup_steps``, ``T = total_steps``,
     ``d = decay_steps``, ``r = learning_rate``, ``f = final_learning_rate`` (default 0) and
     ``ramp = min(1, t / W)`` (1 if W = 0)::

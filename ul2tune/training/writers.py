@@ -1,6 +1,7 @@
 """The files a run leaves behind its checkpoints.
 
-MODEL_DIR/metrics.jsonl   what was computed: identical to the last bit after any restarts
+MODEL_DIR/metrics.jsonl   what was computed: after any restarts the same, as far as the device's own
+                          sums are (on CPU to the last bit)
 MODEL_DIR/timing.jsonl    how fast it was: wall-clock values, different in every run
 MODEL_DIR/tensorboard     both, for looking at
 """
