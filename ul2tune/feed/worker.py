@@ -6,16 +6,14 @@ import signal
 import sys
 from multiprocessing.connection import Connection
 
-
-def main() -> None:
+if __name__ == "__main__":
     # Ctrl-C goes to the whole terminal group, and schedulers send SIGTERM to every process of a
-    # job; the parent decides when its workers stop: it needs them until it has saved.
+    # job; the parent decides when its workers stop: it needs them until it has saved. Before the
+    # import, which takes its time.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    from ul2tune.feed.producers import serve  # takes its time, in which signals may come
 
-    serve(Connection(int(sys.argv[1])))
-
+from ul2tune.feed.producers import serve
 
 if __name__ == "__main__":
-    main()
+    serve(Connection(int(sys.argv[1])))

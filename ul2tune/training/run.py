@@ -290,16 +290,7 @@ def _start(
         state, frozen = state_lib.split(restored.state, spec)
         window.restore(restored.meta["window"])
         clock, step = restored.meta["clock"], restored.step
-        changes = drift.differences(restored.meta["config"], current)
-        for change in changes:
-            log.warning("Resuming with another configuration: %s", change)
-        position = streams.restore(restored.meta["streams"])
-        other_data = any(change.startswith(("data/", "prepared/")) for change in changes)
-        # Rows of another length, for example, are other data whose position still means the same.
-        if other_data and not feed.fits(position):
-            log.warning("The data is another: its streams start from the beginning.")
-        else:
-            feed.set_state(position)
+        _resume_data(feed, restored.meta, current)
         origin = f"checkpoint {step} of this run"
     else:
         # 2. The initial checkpoint, else 3. fresh parameters. Not every InitFn knows a step.
@@ -341,6 +332,20 @@ def _last_step(settings: Settings, opt_state: Any, first_step: int, step: int) -
     else:
         warn_of_schedule_end(settings.optimizer.schedule, opt_state, last_step - step)
     return last_step
+
+
+def _resume_data(feed: Feed, meta: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+    """Goes to the checkpoint's position in the data, if the data is still that."""
+    changes = drift.differences(meta["config"], current)
+    for change in changes:
+        log.warning("Resuming with another configuration: %s", change)
+    position = streams.restore(meta["streams"])
+    other_data = any(change.startswith(("data/", "prepared/")) for change in changes)
+    # Rows of another length, for example, are other data whose position still means the same.
+    if other_data and not feed.fits(position):
+        log.warning("The data is another: its streams start from the beginning.")
+    else:
+        feed.set_state(position)
 
 
 def _check_vocabulary(init: InitFn | None, feed: Feed, run: RunConfig) -> None:
