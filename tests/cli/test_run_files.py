@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,61 @@ def test_a_value_of_another_run_file_of_the_command_is_refused(line, remedy):
 def test_a_value_of_another_commands_run_file_is_a_note():
     config = resolve("EVAL_BATCH_SIZE = 3")
     assert config.notes == ("mine.gin:1: EVAL_BATCH_SIZE is not used by this command.",)
+
+
+def evaluation(*arguments: str):
+    values = ("CHECKPOINT_PATH=x", "EVAL_OUTPUT_DIR=y")
+    files = ("models/t5_1_1_tiny.gin", "data/bbh.gin", "runs/evaluate.gin", "mine.gin")
+    files = [f"--gin_file={name}" for name in files]
+    return golden_configs.resolve(
+        ["evaluate", *files, *(f"--gin.{value}" for value in (*values, *arguments))]
+    )
+
+
+@pytest.mark.parametrize(
+    ("flag", "line"),
+    [
+        ("SamplingConfig.temperature=0.7", "temperature = 0.7"),
+        ("EvalConfig.metrics=['rouge_l']", "metrics = ['rouge_l']"),
+        # The data file sets MAX_DECODE_LENGTH, which is nobody's wish.
+        ("SamplingConfig.max_decode_length=7", "max_decode_length = 7"),
+    ],
+)
+def test_a_parameter_set_by_its_class_leaves_the_run_files_macro_idle(flag, line):
+    Path("mine.gin").write_text("")
+    config = evaluation(flag)
+    assert f"    {line}\n" in config.text
+    assert config.notes == ()
+
+
+def test_of_training_too_a_file_may_set_a_parameter_by_its_class():
+    extra = "from ul2tune.training import config\nfrom ul2tune.feed import config as feed\n"
+    text = resolve(
+        f"{extra}config.RunConfig.log_period_steps = 3\nfeed.FeedConfig.batch_size = 6\n"
+    ).text
+    assert "    log_period_steps = 3\n" in text
+    assert "    batch_size = 6\n" in text
+    assert "LOG_PERIOD" not in text
+
+
+@pytest.mark.parametrize("own", ["mine.gin:1", "--gin.TEMPERATURE=0.5"])
+def test_a_macro_of_ones_own_beside_the_parameter_it_sets_is_refused(own):
+    Path("mine.gin").write_text("TEMPERATURE = 0.5\n" if own == "mine.gin:1" else "")
+    flags = ["SamplingConfig.temperature=0.7", *own.split("--gin.")[1:]]
+    message = (
+        f"{own}: TEMPERATURE is set, but SamplingConfig.temperature, which would read it, has a "
+        "value of its own (--gin.SamplingConfig.temperature=0.7). Take one of the two out."
+    )
+    with pytest.raises(ValueError, match=rf"^{re.escape(message)}$"):
+        evaluation(*flags)
+
+
+def test_another_parameter_set_by_its_class_excuses_no_macro():
+    Path("mine.gin").write_text("")
+    with pytest.raises(ValueError, match=r"macro TEMPERATUR .*did you mean 'TEMPERATURE'"):
+        evaluation("SamplingConfig.temperature=0.7", "TEMPERATUR=0.5")
+    with pytest.raises(ValueError, match=r"INITIAL_CHECKPOINT_PATH is set, but no gin file"):
+        resolve("default/INITIAL_CHECKPOINT_PATH = 'a'", "--gin.RunConfig.log_period_steps=3")
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,16 @@ def check_unused(
     return idle
 
 
+def override(program: Program, used: Reachable, macro: str) -> Binding | None:
+    """The parameter in force in the place of one that read `macro`, if there is one."""
+    for binding in program.bindings:
+        if binding.symbol is not None and Macro(macro) in leaves(binding.value):
+            in_force = used.bindings[binding.scope, id(binding.symbol.value), binding.parameter]
+            if Macro(macro) not in leaves(in_force.value):
+                return in_force
+    return None
+
+
 def check_types(used: Reachable, symbols: Mapping[int, Symbol]) -> None:
     """Values (also through macros) must have the type that their parameters declare: see `_fits`.
 

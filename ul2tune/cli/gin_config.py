@@ -119,7 +119,7 @@ def load(
     # A root that is no command's own: `inspect`, which takes the files and flags of a run.
     borrowed = f"{roots[-1].__module__}.{roots[-1].__name__}" not in COMMAND_ROOTS
     if not borrowed:
-        _check_run_file(everything, roots[-1])
+        _check_run_file(program, everything, roots[-1])
     well_known = run_files.well_known_macros()
     idle = gin_check.check_unused(program, everything, well_known, in_flags=borrowed)
     literal = {
@@ -130,13 +130,22 @@ def load(
     return Config(_flatten(program, reachable), _notes(program, idle, roots), literal, tuple(roots))
 
 
-def _check_run_file(used: gin_check.Reachable, root: Callable[..., Any]) -> None:
-    """Raises ValueError for a value that only other run files of the same command read."""
+def _check_run_file(program: Program, used: gin_check.Reachable, root: Callable[..., Any]) -> None:
+    """Raises ValueError for a value that only other run files of the same command read, or that
+    the user took out of force: a parameter set by its class no longer reads its macro."""
     for name, binding in used.definitions.items():
-        if name not in used.macros and (readers := run_files.readers(name, root)):
+        if name in used.macros or not (readers := run_files.readers(name, root)):
+            continue
+        override = gin_check.override(program, used, name)
+        if override is None:
             raise ValueError(
                 f"{binding.location}: {name} is set, but no gin file in use reads it: "
                 f"{' and '.join(readers)} would. Add the one you mean, or take {name} out."
+            )
+        if not (binding.weak or _shared(program, binding)):
+            raise ValueError(
+                f"{binding.location}: {name} is set, but {override.name}, which would read it, "
+                f"has a value of its own ({override.location}). Take one of the two out."
             )
 
 
@@ -144,7 +153,6 @@ def _notes(
     program: Program, idle: Sequence[Binding], roots: Sequence[Callable[..., Any]]
 ) -> tuple[str, ...]:
     """Remarks on values without effect; those of the project's shared files are nobody's wish."""
-    shared = [path.resolve() for path in program.search_paths[1:]]
     called = {f"{root.__module__}.{root.__name__}" for root in roots}
     remarks = [(binding, "is not used by this command.") for binding in idle]
     remarks += [
@@ -155,7 +163,15 @@ def _notes(
     return tuple(
         f"{binding.location}: {binding.name} {remark}"
         for binding, remark in remarks
-        if not any(Path(binding.location.file).resolve().is_relative_to(p) for p in shared)
+        if not _shared(program, binding)
+    )
+
+
+def _shared(program: Program, binding: Binding) -> bool:
+    """Whether it stands in one of the project's shared files: not in a flag, nor in your own."""
+    file = Path(binding.location.file).resolve()
+    return binding.location.line is not None and any(
+        file.is_relative_to(path.resolve()) for path in program.search_paths[1:]
     )
 
 

@@ -46,8 +46,11 @@ def in_order_of_force(program: Program) -> list[Binding]:
             return 2 if id(binding) in in_force else 1
         return 3 if binding.symbol is None and binding.value != REQUIRED else 0
 
+    def weak(binding: Binding) -> bool:
+        return _is_default(binding) or (binding.symbol is None and binding.value == REQUIRED)
+
     return [
-        dataclasses.replace(binding, parameter=_name(binding))
+        dataclasses.replace(binding, parameter=_name(binding), weak=weak(binding))
         for binding in sorted(bindings, key=force)
     ]
 

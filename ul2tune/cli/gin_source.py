@@ -81,13 +81,17 @@ class Symbol:
 
 @dataclass(frozen=True)
 class Binding:
-    """`scope/selector.parameter = value`, or a macro's `parameter = value` (then no symbol)."""
+    """`scope/selector.parameter = value`, or a macro's `parameter = value` (then no symbol).
+
+    `weak`: a macro's default or its REQUIRED, which give way to a value (see `gin_macros`).
+    """
 
     scope: tuple[str, ...]
     symbol: Symbol | None
     parameter: str
     value: Any
     location: Location
+    weak: bool = False
 
     @property
     def name(self) -> str:
