@@ -70,6 +70,15 @@ def test_reads_old_schemas(tmp_path):
         ({"Instances": [NEW["Instances"][0]] * 2}, "'task1-0' names 2 instances"),
         ({"Positive Examples": ["x"]}, r"Positive Examples\[0\] must be an object, got str"),
         ({"Negative Examples": [{"input": "a"}]}, r"Negative Examples\[0\] has no 'output'"),
+        ({"Answer Choices": ["red"]}, r"'Answer Choices' must be two or .*, got \['red'\]"),
+        ({"Answer Choices": ["red", "red "]}, "'Answer Choices' must be two or more different"),
+        ({"Answer Choices": []}, "'Answer Choices' must be two or more different"),
+        ({"Answer Choices": [1, 2]}, "Answer Choices must be a string or a list of strings"),
+        (
+            {"Answer Choices": ["Red", "blue"]},
+            r"Instances\[0\]\['output'\]: none of \['red', 'pink'\] is among 'Answer Choices', "
+            r"\['Red', 'blue'\], so",
+        ),
     ],
 )
 def test_a_malformed_file_is_named_with_the_reason(tmp_path, change, message):
@@ -168,6 +177,10 @@ def test_choices_are_declared_or_inferred(tmp_path):
     declared = {**NEW, "Answer Choices": ["red", "green"]}
     task = superni.load_task(write(tmp_path, declared))
     assert next(superni.records(task)).answer_choices == ("red", "green")
+    rows = [{"input": "a", "output": "red"}, {"input": "b", "output": " green"}]
+    assert superni.load_task(write(tmp_path, {**declared, "Instances": rows})).answer_choices
+    absent = superni.load_task(write(tmp_path, {**declared, "Answer Choices": None}))
+    assert next(superni.records(absent)).answer_choices is None
 
 
 def test_each_category_has_its_score(tmp_path):

@@ -9,7 +9,8 @@ A task file is one JSON object:
 
 Older releases have a string for `Definition` or `output`, no `id`, examples inside an `Examples`
 object, `reason` for `explanation`, `"-"` for an empty list: all are read. One optional key of our
-own, `"Answer Choices": ["…", …]`, declares the closed set of answers of a classification task.
+own, `"Answer Choices": ["…", …]`, declares the closed set of answers of a classification task: a
+reference of every instance is among them.
 """
 
 from __future__ import annotations
@@ -271,11 +272,11 @@ def _parse_task(name: str, data: Mapping[str, Any]) -> Task:
     definitions = _texts(data.get("Definition"), "Definition")
     if not definitions or not definitions[0].strip():
         raise ValueError("'Definition' is missing or empty.")
-    choices = _texts(data["Answer Choices"], "Answer Choices") if "Answer Choices" in data else None
     rows = _rows(data.get("Instances"), "Instances")
     if not rows:
         raise ValueError("'Instances' is missing or empty.")
     instances = tuple(_parse_instance(name, index, row) for index, row in enumerate(rows))
+    choices = _parse_choices(data.get("Answer Choices"), instances)
     counts = Counter(instance.id for instance in instances)
     repeated = [identity for identity, count in counts.items() if count > 1]
     if repeated:
@@ -305,6 +306,28 @@ def _parse_instance(task: str, index: int, row: Mapping[str, Any]) -> Instance:
     if not isinstance(identity, str) or not identity:
         raise ValueError(f"{where}['id'] must be a string that is not empty, got {identity!r}.")
     return Instance(id=identity, input=_text(row, "input", where), outputs=outputs)
+
+
+def _parse_choices(value: Any, instances: Sequence[Instance]) -> tuple[str, ...] | None:
+    """Two or more different choices, with a reference of every instance among them; or None."""
+    if value is None:
+        return None
+    choices = _texts(value, "Answer Choices")
+    # Outer white space is none of a choice's score (`metrics.choices.is_correct_choice`).
+    known = {choice.strip() for choice in choices}
+    if len(choices) < 2 or len(known) < len(choices):
+        raise ValueError(
+            f"'Answer Choices' must be two or more different strings, got {value!r:.80}. "
+            "Leave the key out where answers are free text."
+        )
+    for index, instance in enumerate(instances):
+        if known.isdisjoint(output.strip() for output in instance.outputs):
+            raise ValueError(
+                f"Instances[{index}]['output']: none of {list(instance.outputs)!r:.80} is among "
+                f"'Answer Choices', {list(choices)!r:.80}, so no choice would be right. Write both "
+                "alike, capitals included."
+            )
+    return choices
 
 
 def _parse_demos(value: Any, key: str, *, negative: bool) -> Iterator[Demo]:
