@@ -87,6 +87,20 @@ def test_lines_have_a_largest_size_compressed_or_not(tmp_path, monkeypatch):
         next(rows)
 
 
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path):
+    mark = "\ufeff".encode()
+    path = tmp_path / "marked"
+    path.write_bytes(mark + b'{"a": 1}\n')
+    assert reading.read_text(path) == '{"a": 1}\n'
+    assert reading.read_json(path) == {"a": 1}
+    assert list(reading.read_json_lines(path)) == [(1, {"a": 1})]
+    # In front only: within a file it is a character as any other.
+    path.write_bytes(mark + b"\n" + mark + b"b")
+    assert list(reading.read_lines(path)) == [(2, mark + b"b")]
+    path.write_bytes(mark + b"task1_a\r\ntask2_b\r\n")
+    assert superni.read_split(path) == ("task1_a", "task2_b")
+
+
 def test_tables(tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes('\ufeffa,b\r\n1,"x\u2028y\nz"\r\n\r\n3,4\r\n'.encode())

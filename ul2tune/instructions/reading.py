@@ -21,16 +21,18 @@ MAX_LINE_BYTES = 2**26
 # Larger files are fingerprinted by size and time of change, not by content.
 _MAX_HASHED_BYTES = 2**30
 _SURROGATE = ("\\ud", "\\uD")
+# Editors and spreadsheets put it in front; it is no part of the first word.
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """A file's bytes.
+    """A file's bytes, without a byte order mark in front.
 
     Raises:
       ValueError: if there is no such file, or it cannot be read.
     """
     try:
-        return Path(path).read_bytes()
+        return Path(path).read_bytes().removeprefix(_BYTE_ORDER_MARK)
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist.") from error
     except OSError as error:
@@ -56,7 +58,8 @@ def read_json(path: str | Path) -> Any:
 
 
 def read_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines of a file, plain or compressed, as they are; blank lines are skipped.
+    """Numbered lines of a file, plain or compressed, as they are; blank lines are skipped, and a
+    byte order mark in front is.
 
     Raises:
       ValueError: naming the file, and the line where there is one too long.
@@ -66,6 +69,8 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
             number = 0
             while line := stream.readline(MAX_LINE_BYTES + 1):
                 number += 1
+                if number == 1:
+                    line = line.removeprefix(_BYTE_ORDER_MARK)
                 if len(line) > MAX_LINE_BYTES:
                     raise ValueError(f"{path}:{number}: longer than {MAX_LINE_BYTES:,} bytes.")
                 if line.strip():
@@ -92,8 +97,7 @@ def read_table(path: str | Path) -> tuple[tuple[str, ...], list[tuple[int, dict[
     Raises:
       ValueError: naming file and line of a row that has more or fewer columns than the header.
     """
-    # A spreadsheet puts a byte order mark in front.
-    text = read_text(path).removeprefix("\ufeff")
+    text = read_text(path)
     rows: list[tuple[int, dict[str, str]]] = []
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
