@@ -24,6 +24,9 @@ TK_INSTRUCT: Mapping[str, Sequence[TkInstruct]] = {
     "test": (TkInstruct(),),
 }
 
+# Of a list's missing tasks.
+_NAMED = 3
+
 
 def register_superni(
     folder: str | Path,
@@ -56,16 +59,19 @@ def register_superni(
       The names of the two mixtures.
 
     Raises:
-      ValueError: if the folder has another layout, or no task of a split list is there.
+      ValueError: if the folder has another layout, no task of a split list is there, or two tasks
+        cannot be told apart.
     """
     folder = Path(folder)
     if not isinstance(encodings, Mapping):
         encodings = {"train": encodings, "test": encodings}
+    present = {split: _present(folder, track, split) for split in ("train", "test")}
+    _check_different(folder, track, present["train"], present["test"])
     mixtures = {}
     for split, held_out in (("train", False), ("test", True)):
         names = []
         render = tk_instruct_renderer(tk_instruct.render, encodings=tuple(encodings[split]))
-        for task in _present(folder, track, split):
+        for task in present[split]:
             corpus = TaskFile(
                 path=str(folder / "tasks" / f"{task}.json"),
                 held_out=held_out,
@@ -101,22 +107,52 @@ def training_text(folder: str | Path, *, train_limit: int | None = 100) -> Recor
 
 
 def _present(folder: Path, track: str, split: str) -> list[str]:
-    path = folder / "splits" / track / f"{split}_tasks.txt"
+    path = _list(folder, track, split)
     if not path.is_file():
         raise ValueError(
             f"{path} does not exist. Give the folder that has tasks/ and splits/{track}/ in it."
         )
     listed = superni.read_split(path)
-    present = [task for task in listed if (folder / "tasks" / f"{task}.json").is_file()]
+    if not listed:
+        raise ValueError(f"{path} is empty. Write one task's name a line, without .json.")
+    there = {task: (folder / "tasks" / f"{task}.json").is_file() for task in listed}
+    present = [task for task in listed if there[task]]
+    absent = [task for task in listed if not there[task]]
+    first = ", ".join(absent[:_NAMED]) + (", …" if len(absent) > _NAMED else "")
     if not present:
-        raise ValueError(f"{folder / 'tasks'} has none of the {len(listed)} tasks of {path}.")
-    if len(present) < len(listed):
+        raise ValueError(
+            f"{folder / 'tasks'} has none of the {len(listed)} tasks of {path} ({first})."
+        )
+    if absent:
         print(
             f"Note: {len(present)} of {len(listed)} tasks of {path} are in {folder / 'tasks'}; "
-            f"the others are left out.",
+            f"the others are left out ({first}).",
             file=sys.stderr,
         )
     return present
+
+
+def _check_different(folder: Path, track: str, train: Sequence[str], test: Sequence[str]) -> None:
+    """Raises ValueError for a task in both lists, and for two of one name in SeqIO."""
+    tested = set(test)
+    if both := [task for task in train if task in tested]:
+        raise ValueError(
+            f"{_list(folder, track, 'train')} and {_list(folder, track, 'test')} both list "
+            f"{both[0]}. A task trained on is no held-out one: take it out of one of the lists."
+        )
+    known: dict[str, str] = {}
+    for task in (*train, *test):
+        other = known.setdefault(_slug(task), task)
+        if other != task:
+            paths = [folder / "tasks" / f"{name}.json" for name in (other, task)]
+            raise ValueError(
+                f"{paths[0]} and {paths[1]} would both be SeqIO's task {_slug(task)}: its names "
+                "have '_' for all but letters, digits, '_' and '.'. Rename one, in its list too."
+            )
+
+
+def _list(folder: Path, track: str, split: str) -> Path:
+    return folder / "splits" / track / f"{split}_tasks.txt"
 
 
 def _slug(task: str) -> str:
