@@ -70,7 +70,18 @@ def test_a_small_demo_after_one_that_does_not_fit_is_not_shown():
     encoding = TkInstruct(max_tokens=300)
     rendered = tk_instruct.render(record, 0, encodings=(encoding,), tokenizer=BYTES)
     assert rendered.demo_ids == ()
-    assert not rendered.truncated
+    assert rendered.inputs == "Definition: Do.\n\n" + QUERY.replace("grass", "q")
+    assert rendered.truncated
+
+
+def test_a_prompt_is_whole_where_all_demos_asked_for_are_in_it():
+    wanted = len(text(positive=1, negative=1).encode()) + 1
+    for max_tokens, truncated in ((wanted, False), (wanted - 1, True)):
+        encoding = TkInstruct(positive=1, negative=1, max_tokens=max_tokens)
+        rendered = tk_instruct.render(RECORD, 0, encodings=(encoding,), tokenizer=BYTES)
+        assert rendered.inputs.endswith(QUERY)
+        assert rendered.truncated is truncated
+        assert rendered.demo_ids == ("positive-1", "negative-1")[: 1 if truncated else 2]
 
 
 def test_a_prompt_that_is_too_long_is_cut_from_the_right():

@@ -55,7 +55,8 @@ class EvalExample:
       benchmark, split_level: the record's, see `records.Record`.
       seed: of the rendering, which may have drawn the demos.
       baselines: predictions that need no model, by name.
-      truncated: the prompt was cut, by its renderer to a token budget or here to the length.
+      truncated: the prompt was cut, or demos left out, by its renderer for a token budget; or it
+        was cut here to the length.
     """
 
     task: str

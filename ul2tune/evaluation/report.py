@@ -89,8 +89,9 @@ def lines(table: Mapping[str, Any]) -> list[str]:
         text.append(f"{shown:<{label}}  {scores.get('num_examples', ''):>6}  {cells}")
     number = overall["num_examples"]
     text.append(
-        f"Of {number} prompts {table['num_truncated']} were cut to their length, of {number} "
-        f"answers {table['num_unfinished']} did not end within the longest allowed."
+        f"Of {number} prompts {table['num_truncated']} were cut to their length, or lost demos "
+        f"to it; of {number} answers {table['num_unfinished']} did not end within the longest "
+        f"allowed."
     )
     return text
 

@@ -96,6 +96,7 @@ def render(
     definition = _closed("Definition: ", record.instruction) + "\n\n" if encoding.definition else ""
     shown: list[str] = []
     demo_ids: list[str] = []
+    left_out = False
     for negative, limit in ((False, encoding.positive), (True, encoding.negative)):
         candidates = [demo for demo in record.demos if demo.negative == negative]
         for number, demo in enumerate(candidates[:limit], start=1):
@@ -103,22 +104,23 @@ def render(
             # As Tk-Instruct: the budget is checked without the task's name.
             whole = "".join((definition, *shown, text, query))
             if tokenizer is not None and len(tokenizer.encode(whole)) + 1 > encoding.max_tokens:
+                left_out = True
                 break
             shown.append(text)
             demo_ids.append(demo.id or f"{'negative' if negative else 'positive'}-{number}")
     inputs = "".join((name, definition, *shown, query))
-    truncated = False
+    cut = False
     if tokenizer is not None:
         ids = tokenizer.encode(inputs)
-        truncated = len(ids) + 1 > encoding.max_tokens
-        inputs = tokenizer.decode(ids[: encoding.max_tokens]) if truncated else inputs
+        cut = len(ids) + 1 > encoding.max_tokens
+        inputs = tokenizer.decode(ids[: encoding.max_tokens]) if cut else inputs
     reference = stable_hash(seed, "reference", record.task, record.id) if random_reference else 0
     return Rendered(
         inputs=inputs,
         targets=record.targets[reference % len(record.targets)],
         answer_choices=record.answer_choices or (),
         demo_ids=tuple(demo_ids),
-        truncated=truncated,
+        truncated=cut or left_out,
     )
 
 
