@@ -165,6 +165,8 @@ def test_any_definition_draws_all_phrasings(tmp_path):
         *task.definitions
     }
     assert {r.instruction for r in superni.records(task)} == {task.definitions[0]}
+    task = superni.load_task(write(tmp_path, {**NEW, "Definition": ["A.", "", "B.", " \n"]}))
+    assert {r.instruction for r in superni.records(task, any_definition=True)} == {"A.", "B."}
 
 
 def test_choices_are_declared_or_inferred(tmp_path):

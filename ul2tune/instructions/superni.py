@@ -71,7 +71,7 @@ class Task:
 
     Attributes:
       name: the file's name without `.json`.
-      definitions: phrasings of the instruction; Tk-Instruct uses the first.
+      definitions: phrasings of the instruction that are not blank; Tk-Instruct uses the first.
       category: the first of `Categories`.
       demos: positive examples, then negative ones, in the file's order.
       answer_choices: the declared closed set of answers, or None.
@@ -285,7 +285,7 @@ def _parse_task(name: str, data: Mapping[str, Any]) -> Task:
         )
     return Task(
         name=name,
-        definitions=definitions,
+        definitions=tuple(text for text in definitions if text.strip()),
         category=next(iter(_texts(data.get("Categories"), "Categories")), ""),
         license=", ".join(_texts(data.get("Instance License"), "Instance License")),
         demos=(
