@@ -55,6 +55,12 @@ def test_another_vocabulary_is_refused_unless_allowed(tmp_path, caplog, now):
     assert "would be read as other words" in caplog.text
 
 
+def test_only_hashes_are_cut_for_people():
+    facts = vocabulary.identity(sentencepiece("0123456789abcdef"))
+    assert vocabulary.words(facts) == "kind sentencepiece, sha256 0123456789ab"
+    assert vocabulary.words({"kind": "bytes", "base_size": 259}) == "kind bytes, base_size 259"
+
+
 def test_a_checkpoint_that_does_not_say_is_taken(tmp_path, caplog):
     step_dir = saved(tmp_path, {})
     with caplog.at_level("INFO", "ul2tune"):

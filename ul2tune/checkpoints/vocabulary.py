@@ -94,5 +94,6 @@ def check(step_dir: Path, vocabulary: Vocabulary, *, allow: bool, setting: str) 
 
 
 def words(facts: dict[str, Any]) -> str:
-    """An :func:`identity`, for people."""
-    return ", ".join(f"{name} {str(value)[:12]}" for name, value in facts.items())
+    """An :func:`identity`, for people: of a hash, its start."""
+    shown = {name: str(value)[:12] if name == "sha256" else value for name, value in facts.items()}
+    return ", ".join(f"{name} {value}" for name, value in shown.items())
