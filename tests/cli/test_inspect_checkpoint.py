@@ -109,4 +109,7 @@ def test_mistakes_are_explained(tmp_path: Path, capsys):
         assert reason in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert run("inspect", tmp_path / "empty") == 1
-    assert str(tmp_path / "empty") in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert f"{str(tmp_path / 'empty')!r} holds no checkpoint of ours (a MODEL_DIR, " in message
+    for expected in ("of Transformers' (a folder with config.json)", "T5X checkpoint: expected"):
+        assert expected in message

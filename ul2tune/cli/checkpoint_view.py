@@ -16,6 +16,7 @@ from ul2tune.checkpoints.stored import StoredArrays
 from ul2tune.convert.hf import folder as hf_folder
 from ul2tune.convert.hf import models as hf
 from ul2tune.convert.mapping import Leaf
+from ul2tune.convert.t5x import legacy
 from ul2tune.convert.t5x import models as t5x
 from ul2tune.training import drift
 
@@ -97,9 +98,23 @@ def _kind(path: str) -> str:
         return OURS
     if (folder / hf_folder.CONFIG).exists():
         return TRANSFORMERS
-    if "://" not in path and not folder.exists():
-        raise ValueError(f"{path} does not exist.")
+    if "://" not in path:
+        _check_t5x(path)
     return T5X
+
+
+def _check_t5x(path: str) -> None:
+    """Raises ValueError where a path on this machine holds no checkpoint of any kind."""
+    if not Path(path).exists():
+        raise ValueError(f"{path} does not exist.")
+    try:
+        legacy.find(path)
+    except ValueError as error:
+        raise ValueError(
+            f"{path!r} holds no checkpoint of ours (a MODEL_DIR, its {layout.SUBDIRECTORY!r} "
+            f"folder or the folder of one step) and none of Transformers' (a folder with "
+            f"{hf_folder.CONFIG}). {error}"
+        ) from error
 
 
 def _ours(step_dir: Path, everything: bool) -> View:
