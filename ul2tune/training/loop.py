@@ -113,8 +113,8 @@ def loop(parts: Parts, state: Tree, frozen: Tree, at: Position) -> Tree:
             stopping, done = stop.requested(at.step), at.step >= at.last_step
             due = at.step % config.checkpoint_period_steps == 0 or stopping or done
             if (due or at.step == start) and at.saved_step != at.step:
+                _settle(parts, at, keep=0)  # the time of the step in flight is training time
                 at.watch.stop()
-                _settle(parts, at, keep=0)
                 save(parts, state, frozen, at)
             if stopping or done:
                 break

@@ -1,0 +1,142 @@
+"""The loop over a clock that stands still but for the steps: what it counts, and what it shows."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.training.processes import lines
+from ul2tune import sharding
+from ul2tune.sharding import MeshConfig
+from ul2tune.training import loop as loop_lib
+from ul2tune.training import metrics
+from ul2tune.training.config import RunConfig
+from ul2tune.training.loop import Parts, Position
+from ul2tune.training.metrics import Window
+from ul2tune.training.progress import LiveLine, Rate, Stopwatch
+from ul2tune.training.writers import MetricsWriter
+
+
+class Device:
+    """Runs one step at a time: dispatching takes nothing, waiting for a step's end one second.
+
+    Step n has loss n, and n of its 10 positions are real.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.secs, self.steps = 100.0, 0
+        monkeypatch.setattr(time, "perf_counter", lambda: self.secs)
+        monkeypatch.setattr(metrics, "fetch", self._wait)
+
+    is_compiled = True
+
+    def __call__(self, state: Any, frozen: Any, batch: Any) -> tuple[Any, Any]:
+        self.steps += 1
+        return state, {"step": self.steps}
+
+    def _wait(self, dispatched: Any, source_names: Any) -> dict[str, tuple[float, float]]:
+        self.secs += 1.0
+        step = dispatched["step"]
+        return {"loss": (float(step), 1.0), "decoder_fill": (float(step), 10.0)}
+
+
+class Rows:
+    """A feed of `count` batches; drawing one takes no time that counts."""
+
+    source_names = ()
+
+    def __init__(self, count: int):
+        self._left = count
+
+    def get_state(self) -> dict[str, Any]:
+        return {}
+
+    def __next__(self) -> dict[str, Any]:
+        if not self._left:
+            raise StopIteration
+        self._left -= 1
+        return {}
+
+
+class Checkpoints:
+    """Keeps nothing."""
+
+    def check(self) -> None: ...
+
+    def wait(self) -> None: ...
+
+
+class Run:
+    """A run of the loop in `folder`, ended by its last step or before."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any):
+        self.device = Device(monkeypatch)
+        self.stream = io.StringIO()
+        self.folder = folder
+        self.saved: dict[int, float] = {}  # step -> train_secs
+        monkeypatch.setattr(loop_lib, "save", self._save)
+        monkeypatch.setattr(loop_lib, "join", lambda *_: {"params": {}})
+        values = {
+            "model_dir": str(folder),
+            "train_steps": 6,
+            "checkpoint_period_steps": 1000,
+            "log_period_steps": 1000,
+            "eval_period_steps": None,
+        }
+        self.config = RunConfig(**{**values, **settings})
+
+    def _save(self, parts: Parts, state: Any, frozen: Any, at: Position) -> None:
+        self.saved[at.step] = at.watch.now()
+        self.device.secs += 50.0
+        at.saved_step = at.step
+
+    def train(self, *, batches: int = 1000) -> Position:
+        validate = self._validate if self.config.eval_period_steps else None
+        last_step = self.config.last_step(0)
+        writer = MetricsWriter(self.folder, step=0, tensorboard=False)
+        parts = Parts(
+            config=self.config,
+            model=None,
+            mesh=sharding.make_mesh(MeshConfig()),
+            batch_size=8,
+            feed=Rows(batches),
+            train_step=self.device,  # type: ignore
+            validate=validate,
+            hooks=(),
+            checkpoints=Checkpoints(),  # type: ignore
+            description={},
+            writer=writer,
+            line=LiveLine(last_step, self.stream, quiet_secs=0.0),
+            describe=lambda _: "",
+        )
+        at = Position(
+            first_step=0,
+            step=0,
+            last_step=last_step,
+            saved_step=None,
+            window=Window(()),
+            watch=Stopwatch(),
+            rate=Rate(tokens_per_step=10, flops_per_step=None, peak_flops=None),
+        )
+        loop_lib.loop(parts, {}, {}, at)
+        writer.close()
+        return at
+
+    def _validate(self, params: Any) -> dict[str, float]:
+        self.device.secs += 70.0
+        return {"validation/loss": 1.0}
+
+
+@pytest.mark.parametrize("period", [1, 4, 1000])
+def test_a_save_leaves_no_step_uncounted(tmp_path, monkeypatch, period):
+    """Nor does it count itself: a step takes one second however many saves there are."""
+    run = Run(tmp_path, monkeypatch, checkpoint_period_steps=period, log_period_steps=3)
+    at = run.train()
+    assert run.saved == {step: float(step) for step in {0, *range(0, 7, period), 6}}
+    assert at.watch.now() == 6.0
+    timing = lines(tmp_path / "timing.jsonl")
+    assert [row["steps_per_sec"] for row in timing] == [1.0, 1.0]
