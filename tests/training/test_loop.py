@@ -140,3 +140,14 @@ def test_a_save_leaves_no_step_uncounted(tmp_path, monkeypatch, period):
     assert at.watch.now() == 6.0
     timing = lines(tmp_path / "timing.jsonl")
     assert [row["steps_per_sec"] for row in timing] == [1.0, 1.0]
+
+
+def test_real_tokens_per_second_are_those_of_the_whole_window(tmp_path, monkeypatch):
+    """Every step has another fill, and validation falls between two log lines."""
+    run = Run(tmp_path, monkeypatch, log_period_steps=3, eval_period_steps=2)
+    run.train()
+    first, second = lines(tmp_path / "timing.jsonl")
+    assert (first["train_secs"], second["train_secs"]) == (3.0, 6.0)
+    assert first["nonpadding_tokens_per_sec"] == (1 + 2 + 3) / 3
+    assert second["nonpadding_tokens_per_sec"] == (4 + 5 + 6) / 3
+    assert second["tokens_per_sec"] == 10.0

@@ -106,7 +106,7 @@ def loop(parts: Parts, state: Tree, frozen: Tree, at: Position) -> Tree:
       CheckpointWriteError: if a checkpoint cannot be written.
     """
     config, start = parts.config, at.step
-    at.rate.restart(at.step, at.watch.now())
+    at.rate.restart(at.step, at.watch.now(), at.window.tokens_seen)
     with StopSignal() as stop:
         while True:
             # 1. SAVE(STATE, STREAMS)
@@ -152,7 +152,7 @@ def loop(parts: Parts, state: Tree, frozen: Tree, at: Position) -> Tree:
             if parts.line is not None:
                 # Only what has run to its end counts: the step just dispatched took no time yet.
                 finished = at.step - len(at.window.pending)
-                rates = at.rate.measure(finished, at.watch.now(), at.window.fill)
+                rates = at.rate.measure(finished, at.watch.now(), at.window.tokens_seen)
                 parts.line.show(at.step, at.window.latest, rates)
 
             # 4. HOOKS
@@ -209,7 +209,6 @@ def observe(
         values.update(hook(context))
     if parts.writer is not None and values:
         parts.writer.metrics(step, values)
-    at.rate.restart(step, at.watch.now())
 
 
 def save(parts: Parts, state: Tree, frozen: Tree, at: Position) -> None:
@@ -226,9 +225,10 @@ def save(parts: Parts, state: Tree, frozen: Tree, at: Position) -> None:
 
 
 def _log(parts: Parts, at: Position) -> None:
-    rates = at.rate.measure(at.step, at.watch.now(), at.window.fill)
+    secs, tokens = at.watch.now(), at.window.tokens_seen
+    rates = at.rate.measure(at.step, secs, tokens)
     values = at.window.take()
-    at.rate.restart(at.step, at.watch.now())
+    at.rate.restart(at.step, secs, tokens)
     # An error of a background save should not wait for the next one.
     parts.checkpoints.check()
     if not at.logged:
@@ -237,7 +237,7 @@ def _log(parts: Parts, at: Position) -> None:
         _note(parts, f"fill (positions that are not padding): {', '.join(fills)}")
     if parts.writer is not None:
         parts.writer.metrics(at.step, values)
-        parts.writer.timing(at.step, {**rates, "train_secs": at.watch.now()})
+        parts.writer.timing(at.step, {**rates, "train_secs": secs})
 
 
 def _settle(parts: Parts, at: Position, *, keep: int) -> None:

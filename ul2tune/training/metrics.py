@@ -77,7 +77,6 @@ class Window:
       latest: the newest settled step's means.
       pending: steps whose metrics are still on the device.
       tokens_seen: real tokens (no padding) of all settled steps of the run, both sides.
-      fill: share of the newest settled step's positions that are real.
     """
 
     source_names: Sequence[str]
@@ -85,7 +84,6 @@ class Window:
     latest: dict[str, float] = field(default_factory=dict)
     pending: deque[StepRecord] = field(default_factory=deque)
     tokens_seen: int = 0
-    fill: float = 1.0
 
     def push(self, record: StepRecord) -> None:
         self.pending.append(record)
@@ -99,14 +97,9 @@ class Window:
             if not all(math.isfinite(self.latest.get(name, 0.0)) for name in MUST_BE_FINITE):
                 return record
             add(self.sums, values)
-            self._count_tokens(values)
+            sides = (pair for name, pair in values.items() if name.endswith("_fill"))
+            self.tokens_seen += int(sum(real for real, _ in sides))
         return None
-
-    def _count_tokens(self, values: Mapping[str, tuple[float, float]]) -> None:
-        sides = [pair for name, pair in values.items() if name.endswith("_fill")]
-        real, positions = sum(real for real, _ in sides), sum(size for _, size in sides)
-        self.tokens_seen += int(real)
-        self.fill = real / max(positions, 1.0)
 
     def take(self) -> dict[str, float]:
         """The means since the last call."""

@@ -48,18 +48,19 @@ class Rate:
     peak_flops: float | None
     _step: int = 0
     _secs: float = 0.0
+    _tokens_seen: int = 0
     _latest: Mapping[str, float] = field(default_factory=dict)
 
-    def restart(self, step: int, secs: float) -> None:
-        self._step, self._secs = step, secs
+    def restart(self, step: int, secs: float, tokens_seen: int) -> None:
+        self._step, self._secs, self._tokens_seen = step, secs, tokens_seen
 
-    def measure(self, step: int, secs: float, fill: float) -> dict[str, float]:
+    def measure(self, step: int, secs: float, tokens_seen: int) -> dict[str, float]:
         """Rates since the restart, or the latest ones where no step has finished since.
 
         Args:
           step: steps that have run to their end.
           secs: training time.
-          fill: share of positions that are not padding.
+          tokens_seen: real tokens (no padding) of those steps.
         """
         steps, elapsed = step - self._step, secs - self._secs
         if steps <= 0 or elapsed <= 0:
@@ -68,7 +69,7 @@ class Rate:
         values = {
             "steps_per_sec": per_sec,
             "tokens_per_sec": per_sec * self.tokens_per_step,
-            "nonpadding_tokens_per_sec": per_sec * self.tokens_per_step * fill,
+            "nonpadding_tokens_per_sec": (tokens_seen - self._tokens_seen) / elapsed,
         }
         if self.flops_per_step:
             values["model_flops_per_sec"] = per_sec * self.flops_per_step
