@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ class Device:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.secs, self.steps = 100.0, 0
+        self.sigterm_at_step: int | None = None
         monkeypatch.setattr(time, "perf_counter", lambda: self.secs)
         monkeypatch.setattr(metrics, "fetch", self._wait)
 
@@ -36,6 +39,8 @@ class Device:
 
     def __call__(self, state: Any, frozen: Any, batch: Any) -> tuple[Any, Any]:
         self.steps += 1
+        if self.steps == self.sigterm_at_step:
+            os.kill(os.getpid(), signal.SIGTERM)
         return state, {"step": self.steps}
 
     def _wait(self, dispatched: Any, source_names: Any) -> dict[str, tuple[float, float]]:
@@ -75,7 +80,6 @@ class Run:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any):
         self.device = Device(monkeypatch)
-        self.stream = io.StringIO()
         self.folder = folder
         self.saved: dict[int, float] = {}  # step -> train_secs
         monkeypatch.setattr(loop_lib, "save", self._save)
@@ -88,6 +92,8 @@ class Run:
             "eval_period_steps": None,
         }
         self.config = RunConfig(**{**values, **settings})
+        self.stream = io.StringIO()
+        self.line = LiveLine(self.config.last_step(0), self.stream, quiet_secs=0.0)
 
     def _save(self, parts: Parts, state: Any, frozen: Any, at: Position) -> None:
         self.saved[at.step] = at.watch.now()
@@ -96,7 +102,6 @@ class Run:
 
     def train(self, *, batches: int = 1000) -> Position:
         validate = self._validate if self.config.eval_period_steps else None
-        last_step = self.config.last_step(0)
         writer = MetricsWriter(self.folder, step=0, tensorboard=False)
         parts = Parts(
             config=self.config,
@@ -110,13 +115,13 @@ class Run:
             checkpoints=Checkpoints(),  # type: ignore
             description={},
             writer=writer,
-            line=LiveLine(last_step, self.stream, quiet_secs=0.0),
+            line=self.line,
             describe=lambda _: "",
         )
         at = Position(
             first_step=0,
             step=0,
-            last_step=last_step,
+            last_step=self.line.last_step,
             saved_step=None,
             window=Window(()),
             watch=Stopwatch(),
@@ -151,3 +156,30 @@ def test_real_tokens_per_second_are_those_of_the_whole_window(tmp_path, monkeypa
     assert first["nonpadding_tokens_per_sec"] == (1 + 2 + 3) / 3
     assert second["nonpadding_tokens_per_sec"] == (4 + 5 + 6) / 3
     assert second["tokens_per_sec"] == 10.0
+
+
+def _steps_and_losses(run: Run) -> list[tuple[str, ...]]:
+    found = [line.split() for line in run.stream.getvalue().splitlines() if "loss" in line]
+    return [(words[1], words[words.index("loss") + 1]) for words in found]
+
+
+@pytest.mark.parametrize("settings", [{}, {"log_period_steps": 2}, {"checkpoint_period_steps": 1}])
+def test_the_live_line_shows_a_step_with_its_own_loss(tmp_path, monkeypatch, settings):
+    run = Run(tmp_path, monkeypatch, **settings)
+    run.train()
+    shown = _steps_and_losses(run)
+    assert shown == [(f"{step}/6", f"{step}.000") for step in range(1, 7)]
+
+
+def test_the_last_line_is_the_last_step_s_however_the_run_ends(tmp_path, monkeypatch):
+    for log_period in (1, 1000):
+        run = Run(tmp_path / f"data_ends{log_period}", monkeypatch, log_period_steps=log_period)
+        run.train(batches=3)
+        (line,) = [x for x in run.stream.getvalue().splitlines() if x.startswith("step 3/3")]
+        assert "(100 %)  loss 3.000  10 tokens/s" in line
+        assert line.endswith("ETA 0:00:00")
+    run = Run(tmp_path / "stopped", monkeypatch)
+    run.line.quiet_secs = 1e9  # the line is not due when the run stops
+    run.device.sigterm_at_step = 3
+    run.train()
+    assert _steps_and_losses(run) == [("3/6", "3.000")]

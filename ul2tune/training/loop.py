@@ -127,6 +127,8 @@ def loop(parts: Parts, state: Tree, frozen: Tree, at: Position) -> Tree:
                 _settle(parts, at, keep=0)
                 log.warning("The data ended after step %d of %d.", at.step, at.last_step)
                 at.last_step = at.step
+                if parts.line is not None:
+                    parts.line.last_step = at.step
                 if at.step > start:
                     observe(parts, state, frozen, at, data_ended=True)
                 continue
@@ -149,21 +151,28 @@ def loop(parts: Parts, state: Tree, frozen: Tree, at: Position) -> Tree:
             )
             # The step just dispatched keeps the device busy while the one before it is looked at.
             _settle(parts, at, keep=1)
-            if parts.line is not None:
-                # Only what has run to its end counts: the step just dispatched took no time yet.
-                finished = at.step - len(at.window.pending)
-                rates = at.rate.measure(finished, at.watch.now(), at.window.tokens_seen)
-                parts.line.show(at.step, at.window.latest, rates)
+            _show(parts, at)
 
             # 4. HOOKS
             observe(parts, state, frozen, at)
         # Still under the signal's eyes: one that is sent again must not cut off the last save.
         parts.checkpoints.wait()
+    if at.step > start:
+        _show(parts, at, last=True)
     if parts.line is not None:
         parts.line.end()
     if stopping and not done:
         log.warning("Stopped by SIGTERM after step %d; the same command resumes.", at.step)
     return state
+
+
+def _show(parts: Parts, at: Position, *, last: bool = False) -> None:
+    """Shows the newest step that has run to its end: the one in flight has no loss yet."""
+    if parts.line is None:
+        return
+    finished = at.step - len(at.window.pending)
+    rates = at.rate.measure(finished, at.watch.now(), at.window.tokens_seen)
+    parts.line.show(finished, at.window.latest, rates, last=last)
 
 
 def _note(parts: Parts, text: str) -> None:
@@ -225,6 +234,7 @@ def save(parts: Parts, state: Tree, frozen: Tree, at: Position) -> None:
 
 
 def _log(parts: Parts, at: Position) -> None:
+    _show(parts, at)
     secs, tokens = at.watch.now(), at.window.tokens_seen
     rates = at.rate.measure(at.step, secs, tokens)
     values = at.window.take()

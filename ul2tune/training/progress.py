@@ -88,16 +88,32 @@ class LiveLine:
     live_secs: float = 0.2
     quiet_secs: float = 10.0
     _shown: float = 0.0
+    _place: tuple[int, int] | None = None
     _width: int = 0
 
-    def show(self, step: int, latest: Mapping[str, float], rates: Mapping[str, float]) -> None:
-        """Shows step, loss, rates and the time left; does nothing if it did so just now."""
+    def show(
+        self,
+        step: int,
+        latest: Mapping[str, float],
+        rates: Mapping[str, float],
+        *,
+        last: bool = False,
+    ) -> None:
+        """Shows step, loss, rates and the time left; does nothing if it did so just now.
+
+        Args:
+          step: the newest step that has run to its end.
+          latest: its metrics.
+          rates: see :meth:`Rate.measure`.
+          last: no step will follow: show it now, unless it is what stands there.
+        """
         terminal = self.stream.isatty()
         now = time.monotonic()
         due = now - self._shown >= (self.live_secs if terminal else self.quiet_secs)
-        if not due and step != self.last_step:
+        place = (step, self.last_step)
+        if place == self._place or not (due or last or step == self.last_step):
             return
-        self._shown = now
+        self._shown, self._place = now, place
         text = line(step, self.last_step, latest, rates)
         if terminal:
             # Blanks cover what a longer line left behind.
