@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ul2tune.checkpoints import extend, initialize
+from tests.models import t5gemma_examples
+from ul2tune.checkpoints import adapt, extend, initialize
 from ul2tune.checkpoints.manager import CheckpointManager
 
 
@@ -49,3 +50,20 @@ def test_a_run_that_goes_on_meanwhile_means_one_step(tmp_path, make):
     params = init({"head": jax.ShapeDtypeStruct((4,), jnp.float32, sharding=sharding)})
     assert params["head"].tolist() == [1.0] * 4
     assert init.first_step == 1
+
+
+def test_the_start_of_a_run_is_told_in_words(tmp_path):
+    path = str(tmp_path)
+    manager = CheckpointManager(tmp_path / "checkpoints", keep_last=1)
+    manager.save(20, {"step": jnp.int32(20), "params": {"w": jnp.ones(4)}}, {})
+    manager.close()
+    words = f"step 20 of {path}"
+    assert str(initialize.from_checkpoint(path)) == words
+    all_options = initialize.from_checkpoint(path, keep_step=False, keep_optimizer=True, ema=True)
+    assert str(all_options) == (
+        f"{words}, its averaged parameters, with its optimiser's state, counting from 0"
+    )
+    smaller = extend.from_smaller_vocabulary(path, real_rows=32_100)
+    assert str(smaller) == f"{words}, its first 32,100 embedding rows"
+    two = adapt.FromDecoderOnly(model=t5gemma_examples.first(), encoder_path=path)
+    assert str(two) == f"{words} (encoder), {words} (decoder)"

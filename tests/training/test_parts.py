@@ -153,8 +153,21 @@ def test_live_line_rewrites_itself_on_a_terminal():
 def test_rates_wait_for_the_first_step_to_end():
     """The steps run ahead of the host: before a loss has come back, there is no speed to tell."""
     rates = {"steps_per_sec": 0.5, "tokens_per_sec": 9.0, "nonpadding_tokens_per_sec": 8.0}
-    assert progress.line(1, 4, {}, rates) == "step 1/4 (25 %)"
-    assert "9 tokens/s (8 real)  ETA 0:00:04" in progress.line(2, 4, {"loss": 1.0}, rates)
+    assert progress.line(1, (0, 4), {}, rates) == "step 1/4 (25 %)"
+    assert "9 tokens/s (8 real)  ETA 0:00:04" in progress.line(2, (0, 4), {"loss": 1.0}, rates)
+
+
+def test_a_continued_run_counts_its_own_steps():
+    """One of UL2R's eight, not 21 of 28."""
+    rates = {"steps_per_sec": 0.5, "tokens_per_sec": 9.0, "nonpadding_tokens_per_sec": 8.0}
+    stream = io.StringIO()
+    live = progress.LiveLine(28, stream, first_step=20)
+    live.show(21, {"loss": 1.0}, rates)
+    live.show(28, {"loss": 1.0}, rates)
+    first, last = stream.getvalue().splitlines()
+    assert first.startswith("step 21/28 (12 %)")
+    assert first.endswith("ETA 0:00:14")
+    assert last.startswith("step 28/28 (100 %)")
 
 
 def test_live_line_is_sparse_where_nobody_watches():

@@ -112,7 +112,7 @@ def test_a_relative_folder_resumes(copy, data_dir, monkeypatch):
     assert not list((copy / "checkpoints").glob("*.bad*"))
 
 
-def test_priority_1_the_run_itself_2_init_3_fresh(finished, copy, data_dir, tmp_path):
+def test_priority_1_the_run_itself_2_init_3_fresh(finished, copy, data_dir, tmp_path, capsys):
     def no_init(abstract: Any) -> Any:
         raise AssertionError("a run with a checkpoint of its own must not ask for initial ones")
 
@@ -127,6 +127,7 @@ def test_priority_1_the_run_itself_2_init_3_fresh(finished, copy, data_dir, tmp_
     for name, steps in [("third", {"train_steps": 7}), ("fourth", {"train_steps_relative": 1})]:
         run_lib.train(**tiny.arguments(tmp_path / name, data_dir, **steps), init=kept)
         assert layout.steps(tmp_path / name / "checkpoints") == [6, 7]
+        assert "step 6/7 (0 %)" in capsys.readouterr().err  # of its own steps
         assert _saved_params(tmp_path / name, 6) == _saved_params(copy, 6)
         assert _saved(tmp_path / name, 6, "opt_state/") != _saved(copy, 6, "opt_state/")
     # The optimiser's state comes along if asked for.
@@ -376,7 +377,7 @@ def test_what_a_person_sees(finished, copy, data_dir, capsys, tmp_path):
     for words in (
         "data 1 x fsdp 8 x tensor 1: 8 cpu devices",
         "8 rows of 64+48 = 896 tokens per step",
-        f"InitialCheckpoint(path='{copy}', keep_step=False, keep_optimizer=False, ",
+        f"starts from  step 6 of {copy}, counting from 0\n",
         "0 -> 6",
         "fill (positions that are not padding): decoder",
         "step 6/6 (100 %)  loss ",

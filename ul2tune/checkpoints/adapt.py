@@ -102,11 +102,21 @@ class FromDecoderOnly:
             params |= self._draw(drawn)
         return tree.unflatten({path: params[path] for path in wanted})
 
+    @property
+    def _paths(self) -> tuple[str, str]:
+        other = self.encoder_path if self.decoder_path is None else self.decoder_path
+        return self.encoder_path, other
+
     @functools.cached_property
     def step_dirs(self) -> tuple[Path, Path]:
         """What it reads, found once: the encoder's checkpoint and the decoder's."""
-        other = self.encoder_path if self.decoder_path is None else self.decoder_path
-        return initialize.resolve(self.encoder_path), initialize.resolve(other)
+        encoder, decoder = map(initialize.resolve, self._paths)
+        return encoder, decoder
+
+    def __str__(self) -> str:
+        """For the table at the start of a run."""
+        encoder, decoder = map(initialize.in_words, self._paths, self.step_dirs)
+        return f"{encoder} (encoder), {decoder} (decoder)"
 
     def _origin(self, path: str, side: str) -> str | None:
         """Which parameter of a side's decoder-only model becomes `path`; None = none does."""

@@ -64,6 +64,12 @@ class SmallerVocabulary:
         """What it reads."""
         return (self.step_dir,)
 
+    def __str__(self) -> str:
+        """For the table at the start of a run."""
+        checkpoint = initialize.in_words(self.path, self.step_dir)
+        counting = "" if self.keep_step else ", counting from 0"
+        return f"{checkpoint}, its first {self.real_rows:,} embedding rows{counting}"
+
     def __call__(self, abstract: Tree) -> Tree:
         """The parameters, in the shardings of `abstract`.
 

@@ -70,6 +70,14 @@ class InitialCheckpoint:
     def __call__(self, abstract: Tree) -> Tree:
         return load_params(self.step_dir, abstract, ema=self.ema)
 
+    def __str__(self) -> str:
+        """For the table at the start of a run."""
+        words = [in_words(self.path, self.step_dir)]
+        words += ["its averaged parameters"] if self.ema else []
+        words += ["with its optimiser's state"] if self.keep_optimizer else []
+        words += [] if self.keep_step else ["counting from 0"]
+        return ", ".join(words)
+
     def optimizer_state(self, abstract: Tree) -> Tree:
         """Reads the optimiser's state, verified, in structure and shardings of `abstract`.
 
@@ -85,6 +93,11 @@ def from_checkpoint(
 ) -> InitialCheckpoint:
     """For `INITIAL_CHECKPOINT_PATH`; see :class:`InitialCheckpoint`."""
     return InitialCheckpoint(path=path, keep_step=keep_step, keep_optimizer=keep_optimizer, ema=ema)
+
+
+def in_words(path: str, step_dir: Path) -> str:
+    """The checkpoint that `path`, as the user wrote it, was found to mean."""
+    return f"step {layout.read_meta(step_dir)['step']} of {path}"
 
 
 def has_ema(meta: Mapping[str, Any]) -> bool:

@@ -81,12 +81,21 @@ class Rate:
 
 @dataclass
 class LiveLine:
-    """One line that rewrites itself on a terminal; elsewhere a line every `quiet_secs`."""
+    """One line that rewrites itself on a terminal; elsewhere a line every `quiet_secs`.
+
+    Attributes:
+      last_step: step the run stops at.
+      stream: where to write.
+      live_secs: least time between two lines on a terminal.
+      quiet_secs: the same elsewhere.
+      first_step: step the run's counter began at: what a percentage counts from.
+    """
 
     last_step: int
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     live_secs: float = 0.2
     quiet_secs: float = 10.0
+    first_step: int = 0
     _shown: float = 0.0
     _place: tuple[int, int] | None = None
     _width: int = 0
@@ -114,7 +123,7 @@ class LiveLine:
         if place == self._place or not (due or last or step == self.last_step):
             return
         self._shown, self._place = now, place
-        text = line(step, self.last_step, latest, rates)
+        text = line(step, (self.first_step, self.last_step), latest, rates)
         if terminal:
             # Blanks cover what a longer line left behind.
             self.stream.write("\r" + text.ljust(self._width))
@@ -137,9 +146,20 @@ class LiveLine:
             self._width = 0
 
 
-def line(step: int, last_step: int, latest: Mapping[str, float], rates: Mapping[str, float]) -> str:
-    """``step 120/500 (24 %)  loss 3.412  12.3k tokens/s (11.0k real)  MFU 41.2 %  ETA 0:03:12``"""
-    parts = [f"step {step}/{last_step} ({100 * step // max(last_step, 1)} %)"]
+def line(
+    step: int,
+    ends: tuple[int, int],
+    latest: Mapping[str, float],
+    rates: Mapping[str, float],
+) -> str:
+    """``step 120/500 (24 %)  loss 3.412  12.3k tokens/s (11.0k real)  MFU 41.2 %  ETA 0:03:12``
+
+    The percentage is that of the run's own steps, without those of its initial checkpoint: `ends`
+    are the step its counter began at and the last one.
+    """
+    first_step, last_step = ends
+    percent = 100 * (step - first_step) // max(last_step - first_step, 1)
+    parts = [f"step {step}/{last_step} ({percent} %)"]
     if "loss" in latest:
         parts.append(f"loss {latest['loss']:.3f}")
     if "loss" in latest and "tokens_per_sec" in rates:  # before, nothing has run to its end

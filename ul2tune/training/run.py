@@ -258,7 +258,7 @@ def _outputs(
             stack.enter_context(contextlib.closing(writer))
     if jax.process_index() != 0:
         return None, None
-    line = LiveLine(at.last_step)
+    line = LiveLine(at.last_step, first_step=at.first_step)
     stack.callback(line.end)
     return writer, line
 
