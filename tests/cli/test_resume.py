@@ -43,3 +43,11 @@ def test_a_run_with_a_relative_model_dir_resumes(tmp_path, monkeypatch, capsys, 
     assert "checkpoint 1 of this run" in capsys.readouterr().err
     assert "MY_RULE. It is used as it is; run `ul2tune prepare`" in caplog.text
     assert [line["step"] for line in lines(tmp_path / "run/metrics.jsonl")] == [1, 2]
+    # A finished run has nothing to train: its last step is fine, an earlier one a warning, and the
+    # configuration stays that of the newest checkpoint.
+    config = (tmp_path / "run/config.gin").read_text()
+    for steps in (2, 1):
+        caplog.clear()
+        assert train(["run/config.gin"], TRAIN_STEPS=steps, LOG_PERIOD=7) == 0
+        assert f"Nothing to train: the run is at step 2 of {steps}." in caplog.text
+        assert (tmp_path / "run/config.gin").read_text() == config

@@ -47,6 +47,18 @@ def test_a_later_start_that_fails_leaves_the_configuration_of_the_earlier(tmp_pa
     assert path.read_text() == "first"
 
 
+def test_a_start_with_nothing_to_train_leaves_the_configuration_of_the_earlier(tmp_path):
+    path = tmp_path / "config.gin"
+    (tmp_path / "checkpoints" / "20").mkdir(parents=True)
+    with saved("trained without the command line", path):
+        pass
+    assert path.exists()  # the only one there is
+    path.write_text("first")
+    with saved("second", path):
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"
+
+
 @pytest.mark.parametrize("error", ERRORS)
 def test_a_checkpoint_keeps_the_configuration_it_was_trained_under(tmp_path, error):
     path = tmp_path / "config.gin"

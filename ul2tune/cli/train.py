@@ -40,8 +40,8 @@ def run(options: argparse.Namespace) -> None:
 def saved(text: str, path: Path) -> Iterator[None]:
     """Keeps `text` in `path`, whole at any time: the configuration of the newest checkpoint.
 
-    A start that ends in an error, by an interrupt or by SIGTERM before it has written a checkpoint
-    puts back what was there, or nothing.
+    A start that ends before it has written a checkpoint puts back what was there, or nothing: by an
+    error, an interrupt or SIGTERM, or because there was nothing to train.
 
     Raises:
       ValueError: if another process is training there, whose configuration stays, or nothing can
@@ -55,13 +55,12 @@ def saved(text: str, path: Path) -> Iterator[None]:
     try:
         with _terminated_by_exception():
             yield
-    except BaseException:
+    finally:
         if not _written(checkpoints) - known:
             if before is not None:
                 write_atomically(path, before)
             elif not known:
                 path.unlink()
-        raise
 
 
 def _written(checkpoints: Path) -> set[tuple[int, int, int]]:
