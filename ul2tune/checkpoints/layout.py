@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,18 @@ SUBDIRECTORY = "checkpoints"
 
 class CorruptCheckpointError(ValueError):
     """One checkpoint cannot be trusted: unreadable, incomplete, or not what was saved."""
+
+
+# What TensorStore appends to a sentence: representations of its objects.
+_DETAILS = re.compile(r" \[[a-z_ ]+(\[\d+\])?='")
+
+
+def sentence(error: BaseException) -> str:
+    """What is wrong with which file, out of Orbax's and TensorStore's many lines."""
+    while error.__cause__ is not None:  # TensorStore's own error, where Orbax raised another
+        error = error.__cause__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return textwrap.shorten(_DETAILS.split(lines[0])[0], 500, placeholder=" …")
 
 
 def flatten(state: Tree) -> dict[str, Any]:

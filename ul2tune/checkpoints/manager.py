@@ -54,7 +54,7 @@ class CheckpointManager:
         if keep_period_steps is not None:
             keep.append(policies.EveryNSteps(keep_period_steps))
         self._directory = Path(directory).absolute()
-        quiet.failed_saves()
+        quiet.repeated_errors()
         with self._write_errors("open"):
             self._manager = ocp.CheckpointManager(
                 self._directory,

@@ -69,7 +69,7 @@ class StoredArray:
             }
             return ts.open(spec, open=True, read=True).result()
         except (OSError, ValueError, KeyError) as error:
-            raise self._damaged(error) from error
+            raise self._damaged(layout.sentence(error)) from error
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """The entries along the leading axis, in order; the last comes after all are verified.
@@ -101,14 +101,13 @@ class StoredArray:
         try:
             return self._store[where].read().result()
         except (OSError, ValueError) as error:
-            raise self._damaged(error) from error
+            raise self._damaged(layout.sentence(error)) from error
 
     def _verify(self, found: HostFingerprint) -> None:
         if found.value != self._fingerprint:
             raise self._damaged("it holds other numbers than were saved")
 
-    def _damaged(self, reason: Any) -> layout.CorruptCheckpointError:
-        lines = str(reason).strip().splitlines() or [type(reason).__name__]
+    def _damaged(self, reason: str) -> layout.CorruptCheckpointError:
         return layout.CorruptCheckpointError(
-            f"The checkpoint {self._step_dir} is damaged at {self.path!r}: {lines[0][:300]}."
+            f"The checkpoint {self._step_dir} is damaged at {self.path!r}: {reason}."
         )

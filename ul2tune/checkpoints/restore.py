@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from ul2tune import tree
-from ul2tune.checkpoints import agreement, layout
+from ul2tune.checkpoints import agreement, layout, quiet
 from ul2tune.checkpoints.fingerprint import fingerprints
 from ul2tune.types import Tree
 
@@ -141,6 +141,7 @@ def _read(path: Path, flat: Mapping[str, Any]) -> dict[str, jax.Array]:
         restore_args=ocp.checkpoint_utils.construct_restore_args(item),
         partial_restore=True,
     )
+    quiet.repeated_errors()
     # Not through an `ocp.Checkpointer`: it ends with a barrier, where a process that can read would
     # wait for one that cannot.
     with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
@@ -149,8 +150,7 @@ def _read(path: Path, flat: Mapping[str, Any]) -> dict[str, jax.Array]:
         except Exception as error:
             # Orbax and TensorStore raise many types for damaged files; whatever it was, the files
             # were not readable.
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise CorruptCheckpointError(f"unreadable ({lines[0][:300]})") from error
+            raise CorruptCheckpointError(f"unreadable ({layout.sentence(error)})") from error
 
 
 def _set_aside(step_dir: Path) -> str:
