@@ -99,3 +99,11 @@ def test_an_unwritable_disk_is_an_os_error(task, name, tmp_path, monkeypatch):
     )
     with pytest.raises(OSError, match="Is the disk full"):
         reading.run(name, tmp_path / "data")
+
+
+@pytest.mark.parametrize("data_dir", ["/proc/x", "file", "file/x"])
+def test_a_folder_that_cannot_be_written_is_named(task, name, tmp_path, data_dir):
+    (tmp_path / "file").touch()
+    folder = tmp_path / data_dir
+    with pytest.raises(ValueError, match=f"DATA_DIR = '{folder}' cannot be written to .*Give a"):
+        reading.run(name, folder)

@@ -316,9 +316,20 @@ def _keep_vocabulary(vocabulary: Vocabulary, data_dir: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _lock(data_dir: Path) -> Iterator[None]:
-    """One `prepare` per folder at a time; the system releases it however the process ends."""
-    data_dir.mkdir(parents=True, exist_ok=True)
-    with (data_dir / ".prepare.lock").open("w") as file:
+    """One `prepare` per folder at a time; the system releases it however the process ends.
+
+    Raises:
+      ValueError: if the folder cannot be written to.
+    """
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        opened = (data_dir / ".prepare.lock").open("w")
+    except OSError as error:
+        raise ValueError(
+            f"DATA_DIR = {str(data_dir)!r} cannot be written to ({error.strerror}). Give a folder "
+            f"that exists and is writable, or that can be made."
+        ) from error
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
