@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
 
 from tests.training import tiny
 from tests.training.processes import lines
+from ul2tune.checkpoints import layout
 from ul2tune.cli import main
 from ul2tune.data import manifest
+from ul2tune.training import writers
 
 FILES = ("models/t5_1_1_tiny.gin", "optim/adafactor_pretrain.gin", "runs/pretrain.gin")
 MACROS = {
@@ -51,3 +55,17 @@ def test_a_run_with_a_relative_model_dir_resumes(tmp_path, monkeypatch, capsys, 
         assert train(["run/config.gin"], TRAIN_STEPS=steps, LOG_PERIOD=7) == 0
         assert f"Nothing to train: the run is at step 2 of {steps}." in caplog.text
         assert (tmp_path / "run/config.gin").read_text() == config
+
+
+def test_sigterm_saves_and_exits_as_a_finished_run_does(tmp_path, monkeypatch):
+    tiny.write_data(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    macros = {**MACROS, "TRAIN_STEPS": 3, "CHECKPOINT_PERIOD": 1000}
+    with monkeypatch.context() as patch:
+        # The scheduler's signal, sent while step 1 is logged.
+        term = lambda *_: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
+        patch.setattr(writers.MetricsWriter, "timing", term)
+        assert train(FILES, **macros) == 0
+    assert layout.steps("run/checkpoints") == [0, 1]
+    assert train(FILES, **macros) == 0
+    assert layout.steps("run/checkpoints") == [0, 1, 3]
