@@ -49,7 +49,8 @@ class HookContext:
 class Hook(Protocol):
     """Called by the training loop every `period_steps` steps and after the last one.
 
-    One with a method `check_vocabulary` is shown the vocabulary of the data before the first step.
+    Before the first step, one with a method `check_vocabulary` is shown the vocabulary of the data,
+    and one with `check_model_dir` the run's directory.
     """
 
     period_steps: int

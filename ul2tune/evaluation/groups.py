@@ -37,7 +37,7 @@ def mean_of_means(tables: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 def task_scores(answers: Sequence[Answer], functions: Sequence[str]) -> dict[str, float]:
     """All scores of a task's answers: means, class-wise F1, and its own metric functions."""
-    return means(answers) | macro_f1(answers) | _declared(answers, functions)
+    return means(answers) | macro_f1(answers) | declared(answers, functions)
 
 
 def headline(answers: Sequence[Answer], table: Mapping[str, float]) -> str:
@@ -71,7 +71,7 @@ def macro_f1(answers: Sequence[Answer]) -> dict[str, float]:
     }
 
 
-def _declared(answers: Sequence[Answer], functions: Sequence[str]) -> dict[str, float]:
+def declared(answers: Sequence[Answer], functions: Sequence[str]) -> dict[str, float]:
     """The metric functions the task itself declares, with SeqIO's signature."""
     targets = [answer.example.references for answer in answers]
     predictions = [answer.text for answer in answers]

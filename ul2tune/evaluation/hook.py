@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ul2tune.checkpoints import vocabulary
+import jax
+
+from ul2tune.checkpoints import agreement, vocabulary
 from ul2tune.data.vocab_base import Vocabulary
+from ul2tune.evaluation import preflight
 from ul2tune.evaluation.examples import EvalSet
 from ul2tune.evaluation.predictor import Predictor
 from ul2tune.evaluation.run import EvalConfig, evaluate_set, load_set, make_predictor
@@ -17,8 +20,9 @@ class EvaluationHook:
     """A `Hook` that evaluates prepared mixtures every so many steps.
 
     Writes to ``MODEL_DIR/evaluation/<mixture>/step_<step>`` what `evaluate` writes, and logs the
-    overall scores as ``eval/<mixture>/<metric>``. Programs are compiled once; data is read when the
-    hook is made, so that a run with a mixture that is not there does not even start.
+    overall scores as ``eval/<mixture>/<metric>``. Programs are compiled once; data is read and
+    metrics are tried when the hook is made, so that a run with a mixture that is not there, or with
+    a metric that lacks something, does not even start.
 
     Args:
       period_steps: how often.
@@ -28,7 +32,7 @@ class EvaluationHook:
 
     Raises:
       FileNotFoundError: if a mixture is not prepared.
-      ValueError: if it has no prompts, is named twice, or none is named.
+      ValueError: if it has no prompts, is named twice, none is named, or a metric cannot score.
     """
 
     def __init__(
@@ -46,6 +50,8 @@ class EvaluationHook:
             )
         self.period_steps, self._eval = period_steps, eval
         self._sets = {mixture: load_set(mixture, data_dir, eval) for mixture in mixtures}
+        for eval_set in self._sets.values():
+            preflight.check_metrics(eval_set, eval.metrics)
         # By vocabulary: mixtures that share one share the compiled programs.
         self._predictors: dict[str, Predictor] = {}
 
@@ -67,13 +73,26 @@ class EvaluationHook:
                     f"EvalConfig.allow_other_vocabulary = True."
                 )
 
+    def check_model_dir(self, model_dir: str) -> None:
+        """Called with the run's directory before its first step. Collective.
+
+        Raises:
+          ValueError: if a mixture's folder in it cannot be written to.
+        """
+        with agreement.together():
+            if jax.process_index() == 0:
+                for mixture in self._sets:
+                    preflight.check_folder(
+                        _folder(model_dir, mixture), "MODEL_DIR, where EvaluationHook writes"
+                    )
+
     def __call__(self, context: HookContext) -> Mapping[str, float]:
         """Evaluates the parameters of this step."""
         scalars: dict[str, float] = {}
         for mixture, eval_set in self._sets.items():
             predictor = self._predictor(eval_set, context)
             predictor.params = context.params
-            folder = Path(context.model_dir) / "evaluation" / mixture / f"step_{context.step}"
+            folder = _folder(context.model_dir, mixture) / f"step_{context.step}"
             facts = {"mixture": mixture, "step": context.step}
             table = evaluate_set(predictor, eval_set, self._eval, str(folder), facts)
             predictor.params = None  # the next step donates these buffers
@@ -91,3 +110,7 @@ class EvaluationHook:
                 context.model, context.params, context.mesh, eval_set, self._eval
             )
         return self._predictors[fingerprint]
+
+
+def _folder(model_dir: str, mixture: str) -> Path:
+    return Path(model_dir) / "evaluation" / mixture

@@ -10,9 +10,9 @@ from typing import Any
 import jax
 
 from ul2tune import sharding
-from ul2tune.checkpoints import initialize, vocabulary
+from ul2tune.checkpoints import agreement, initialize, vocabulary
 from ul2tune.decoding.sampling import SamplingConfig
-from ul2tune.evaluation import examples, report
+from ul2tune.evaluation import examples, preflight, report
 from ul2tune.evaluation.answer import Answer, judge
 from ul2tune.evaluation.examples import EvalSet
 from ul2tune.evaluation.predictor import (
@@ -115,10 +115,15 @@ def evaluate(
 
     Raises:
       FileNotFoundError: if the mixture is not prepared.
-      ValueError: if data, model and checkpoint do not fit each other.
+      ValueError: if data, model and checkpoint do not fit each other, the output folder cannot be
+        written to, or a metric cannot score.
     """
     device_mesh = sharding.make_mesh(mesh)
     eval_set = load_set(mixture, data_dir, eval)
+    with agreement.together():
+        if jax.process_index() == 0:
+            preflight.check_folder(output_dir, "EVAL_OUTPUT_DIR")
+        preflight.check_metrics(eval_set, eval.metrics)
     step_dir = initialize.resolve(checkpoint_path)
     initialize.warn_of_other_model(step_dir, model)
     vocabulary.check(

@@ -199,10 +199,7 @@ def _build(
         settings.optimizer, base.abstract_params(model), base.param_axes(model)
     )
     spec = state_lib.specify(model, optimizer, mesh, ema=run.ema_decay is not None)
-    for hook in hooks:
-        hook_check = getattr(hook, "check_vocabulary", None)  # not every Hook asks in words
-        if hook_check is not None:
-            hook_check(feed.vocabulary)
+    _check_hooks(hooks, feed, run)
     start = _start(settings, spec, optimizer, feed, init)
     recipe = Recipe(
         model=model,
@@ -246,6 +243,16 @@ def _build(
         describe=lambda step: summary.text(overview, step),
     )
     return parts, start
+
+
+def _check_hooks(hooks: Sequence[Hook], feed: Feed, run: RunConfig) -> None:
+    """Shows hooks what they may refuse; not every Hook has such methods."""
+    shown = {"check_vocabulary": feed.vocabulary, "check_model_dir": run.model_dir}
+    for hook in hooks:
+        for name, what in shown.items():
+            check = getattr(hook, name, None)
+            if check is not None:
+                check(what)
 
 
 def _outputs(

@@ -1,0 +1,102 @@
+"""What an evaluation needs at its end is tried before its start."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.decoding import tiny
+from tests.evaluation import prepared
+from tests.evaluation.test_hook import EVAL
+from tests.training import tiny as tiny_run
+from ul2tune.evaluation import preflight, run
+from ul2tune.evaluation.hook import EvaluationHook
+from ul2tune.evaluation.run import EvalConfig
+from ul2tune.sharding import MeshConfig
+from ul2tune.training.run import train
+
+
+def wrong_number(targets, predictions):
+    """A metric function that fails only where it is called."""
+    return {"wrong": len(targets) / (len(predictions) - 7)}
+
+
+def needs_several(targets, predictions):
+    """A metric function that one example is not enough for, as a correlation."""
+    return {"spread": 1.0 / (len(predictions) - 1)}
+
+
+def evaluate(data_dir, output, config=EVAL):
+    """Of a checkpoint that is not there: whatever is found before is found in time."""
+    none = str(data_dir / "no checkpoint")
+    run.evaluate(tiny.MODEL, "instructions", str(data_dir), none, MeshConfig(), str(output), config)
+
+
+@pytest.mark.parametrize("folder", ["a file", "a file/deeper", "/proc/none/eval"])
+def test_an_output_folder_that_cannot_be_written_to(tmp_path, folder):
+    prepared.write(tmp_path)
+    (tmp_path / "a file").touch()
+    path = tmp_path / folder  # an absolute one stands for itself
+    with pytest.raises(ValueError, match=f"EVAL_OUTPUT_DIR: {path} cannot be written to"):
+        evaluate(tmp_path, path)
+    assert (tmp_path / "a file").read_bytes() == b""
+
+
+def test_a_folder_is_made_and_left_as_it_was(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "metrics.json").write_text("{}")
+    for name in ("out", "new/out"):
+        preflight.check_folder(tmp_path / name, "X")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["metrics.json"]
+    assert list((tmp_path / "new" / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        ("rouge_l_gpt2", "UL2TUNE_GPT2_BPE"),
+        ("spider_exact_match", "needs more than references"),
+    ],
+)
+def test_a_metric_that_lacks_something(tmp_path, monkeypatch, metric, message):
+    monkeypatch.delenv("UL2TUNE_GPT2_BPE", raising=False)
+    prepared.write(tmp_path)
+    config = EvalConfig(inputs_length=64, metrics=("exact_match", metric))
+    expected = rf"Task 'first' cannot be scored, by EVAL_METRICS = .*{metric}.*{message}"
+    with pytest.raises(ValueError, match=expected):
+        evaluate(tmp_path, tmp_path / "out", config)
+    with pytest.raises(ValueError, match=expected):
+        EvaluationHook(3, ("instructions",), str(tmp_path), config)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("no_such_module:score", "cannot be imported"),
+        (f"{__name__}:wrong_number", "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_metric_function_that_fails(tmp_path, function, message):
+    prepared.write(tmp_path, metrics=(function,))
+    expected = f"Task 'first' cannot be scored by its metric function '{function}': .*{message}"
+    with pytest.raises(ValueError, match=expected):
+        evaluate(tmp_path, tmp_path / "out")
+    with pytest.raises(ValueError, match=expected):
+        EvaluationHook(3, ("instructions",), str(tmp_path), EVAL)
+
+
+def test_metrics_that_can_score_are_no_obstacle(tmp_path):
+    prepared.write(tmp_path, metrics=(f"{__name__}:needs_several",))
+    with pytest.raises((ValueError, OSError), match="no checkpoint"):
+        evaluate(tmp_path, tmp_path / "out")
+
+
+def test_the_hooks_folder_stops_a_run_before_its_first_step(tmp_path):
+    tiny_run.write_data(tmp_path / "data")
+    prepared.write(tmp_path / "data")
+    hook = EvaluationHook(3, ("instructions",), str(tmp_path / "data"), EVAL)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "evaluation").touch()
+    arguments = tiny_run.arguments(tmp_path / "run", tmp_path / "data", train_steps=5)
+    with pytest.raises(ValueError, match=r"MODEL_DIR, where EvaluationHook writes: .*is a file"):
+        train(**arguments, hooks=(hook,))
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()

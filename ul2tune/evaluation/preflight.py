@@ -1,0 +1,83 @@
+"""Checks of an evaluation before it costs anything: where it writes, and all that scores answers.
+
+Both are needed after the last generation only; a mistake in them should not cost the generations.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ul2tune.evaluation import groups
+from ul2tune.evaluation.answer import Answer, judge
+from ul2tune.evaluation.examples import EvalExample, EvalSet
+
+
+def check_folder(folder: str | Path, setting: str) -> None:
+    """Makes a folder if need be, and writes and removes a file in it.
+
+    Args:
+      folder: where to write later.
+      setting: what decides the folder, for the message.
+
+    Raises:
+      ValueError: if it cannot be written to.
+    """
+    folder = Path(folder)
+    probe = folder / f".probe.{os.getpid()}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        lineage = (folder, *folder.parents)
+        there = next((path for path in lineage if os.path.exists(path)), folder)
+        is_file = os.path.isfile(there)
+        why = f"{there} is a file" if is_file else error.strerror or str(error)
+        raise ValueError(
+            f"{setting}: {folder} cannot be written to ({why}). Name a folder that can be made, or "
+            f"one that may be written to."
+        ) from error
+
+
+def check_metrics(eval_set: EvalSet, names: Sequence[str]) -> None:
+    """Scores references as if they were answers: what a metric lacks shows now.
+
+    Every task has its first example scored by `names` and its own `metric_names`. Its metric
+    functions see all of its examples, as they will later: some (a correlation) need several.
+
+    Raises:
+      ValueError: if a metric fails, naming it and the task.
+    """
+    tasks: dict[str, list[EvalExample]] = {}
+    for example in eval_set.examples:
+        tasks.setdefault(example.task, []).append(example)
+    for task, examples in tasks.items():
+        _check_scores(task, examples[0], names)
+        answers = [
+            Answer(example=example, text=example.references[0], choices=(), scores={})
+            for example in examples
+        ]
+        for function in eval_set.metric_functions[task]:
+            _check_function(task, answers, function)
+
+
+def _check_scores(task: str, example: EvalExample, names: Sequence[str]) -> None:
+    try:
+        judge(example, example.references[0], (), names)
+    except ValueError as error:
+        raise ValueError(
+            f"Task {task!r} cannot be scored, by EVAL_METRICS = {tuple(names)} and its own "
+            f"metric_names = {example.metric_names}: {error}"
+        ) from error
+
+
+def _check_function(task: str, answers: Sequence[Answer], function: str) -> None:
+    try:
+        groups.declared(answers, [function])
+    except Exception as error:  # a function of the user's may raise anything
+        what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"Task {task!r} cannot be scored by its metric function {function!r}: {what}"
+        ) from error
