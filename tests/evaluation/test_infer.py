@@ -89,10 +89,35 @@ def test_other_settings_or_prompts_are_not_mixed_in(ask, tmp_path):
     renamed = json.dumps({**PROMPTS[1], "id": "another"}) + "\n"
     with pytest.raises(ValueError, match=r"out\.jsonl:2 answers another prompt"):
         ask([LINES[0], renamed, LINES[2]])
-    (tmp_path / "out.jsonl.settings.json").unlink()
-    with pytest.raises(ValueError, match="was made with append_eos = None"):
-        ask(LINES[:3])
     assert len(output.read_bytes().splitlines()) == 3
+
+
+@pytest.mark.parametrize("content", ["", "notes of the user's\n"])
+def test_a_file_that_infer_did_not_write_is_left_alone(ask, tmp_path, content):
+    output = tmp_path / "out.jsonl"
+    output.write_text(content)
+    with pytest.raises(ValueError, match="exists and was not written by infer") as caught:
+        ask(LINES[:3])
+    assert "Delete" not in str(caught.value)
+    assert output.read_text() == content
+    assert not (tmp_path / "out.jsonl.settings.json").exists()
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "sub/../out.jsonl", "out.jsonl.settings.json"])
+def test_prompts_are_not_written_over(ask, tmp_path, name):
+    (tmp_path / "sub").mkdir()
+    with pytest.raises(ValueError, match=r"out\.jsonl' would write over the prompts, INFER_INPUT"):
+        ask(LINES[:3], name=name)
+    assert (tmp_path / name).read_text() == "".join(LINES[:3])
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_output_that_cannot_be_made_names_its_setting(model_dir, tmp_path):
+    source = tmp_path / "prompts.jsonl"
+    source.write_text(LINES[0])
+    arguments = (model_dir, MeshConfig(), str(source), str(source / "out.jsonl"), CONFIG)
+    with pytest.raises(ValueError, match=r"INFER_OUTPUT: .* \(.*prompts\.jsonl is a file\)"):
+        infer(tiny.MODEL, prepared.VOCABULARY, *arguments)
 
 
 def save(folder: Path, seed: int) -> str:

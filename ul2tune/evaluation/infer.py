@@ -26,7 +26,7 @@ from ul2tune.checkpoints import initialize, layout
 from ul2tune.checkpoints.vocabulary import check as check_vocabulary
 from ul2tune.data.vocab import Vocabulary
 from ul2tune.decoding.sampling import SamplingConfig
-from ul2tune.evaluation import prompts
+from ul2tune.evaluation import preflight, prompts
 from ul2tune.evaluation.predictor import (
     Predictor,
     abstract_sharded_params,
@@ -106,9 +106,10 @@ def infer(
 
     Raises:
       ValueError: on a malformed prompt (with file and line), or if the output that exists was made
-        from other prompts or settings.
+        from other prompts or settings, or not by this function.
     """
     total, digest = None, hashlib.sha256()
+    _check_paths(input_path, Path(output_path))
     if input_path != prompts.STDIN:
         # A mistake on the last line should not cost a night of work before it.
         total = 0
@@ -181,6 +182,21 @@ def answer(
     ]
 
 
+def _check_paths(input_path: str, output: Path) -> None:
+    """Refuses to write over the prompts."""
+    written = {path.resolve() for path in (output, _beside(output))}
+    if input_path != prompts.STDIN and Path(input_path).resolve() in written:
+        raise ValueError(
+            f"INFER_OUTPUT = {str(output)!r} would write over the prompts, INFER_INPUT = "
+            f"{input_path!r}. Choose another INFER_OUTPUT."
+        )
+
+
+def _beside(output: Path) -> Path:
+    """Where the settings that made an output are."""
+    return output.with_name(output.name + ".settings.json")
+
+
 def _settings(
     model: Any, vocabulary: Vocabulary, step_dir: Path, infer: InferConfig
 ) -> dict[str, Any]:
@@ -245,13 +261,18 @@ def _agreed_start(
 
 def _resume(output: Path, settings: dict[str, Any], asked: Iterator[Prompt]) -> int:
     """Checks what is there, cuts off a torn last line, and skips the prompts that are done."""
-    beside = output.with_name(output.name + ".settings.json")
+    beside = _beside(output)
     if not output.exists():
-        output.parent.mkdir(parents=True, exist_ok=True)
+        preflight.check_folder(output.parent, "INFER_OUTPUT")
         write_atomically(beside, json.dumps(settings, indent=1, sort_keys=True) + "\n")
         output.touch()
         return 0
-    found = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
+    if not beside.exists():
+        raise ValueError(
+            f"{output} exists and was not written by infer ({beside.name} is not beside it). "
+            f"Choose another INFER_OUTPUT."
+        )
+    found = json.loads(beside.read_text(encoding="utf-8"))
     names = sorted(settings.keys() - {"checkpoint"})
     other = [name for name in names if found.get(name) != settings[name]]
     again = f"Delete {output} to start over, or choose another output."
