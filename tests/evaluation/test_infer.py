@@ -160,9 +160,20 @@ def test_what_has_not_ended_would_go_on(ask):
         assert row["finished"] == (row["prediction"] == longer["prediction"])
 
 
-def test_no_prompts_make_an_empty_output(ask):
-    count, output = ask([])
-    assert (count, output.read_bytes()) == (0, b"")
+@pytest.mark.parametrize("name", ["prompts.jsonl", "p.txt"])
+def test_no_prompts_are_an_error(ask, tmp_path, name):
+    with pytest.raises(ValueError, match=f"INFER_INPUT: .*{name} has no prompts"):
+        ask(["\n"], name=name)
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_an_empty_standard_input_is_an_error(model_dir, tmp_path, monkeypatch):
+    """What a pipe whose first part failed leaves."""
+    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(b"")))
+    arguments = (model_dir, MeshConfig(), "-", str(tmp_path / "out.jsonl"), CONFIG)
+    with pytest.raises(ValueError, match="INFER_INPUT: stdin has no prompts"):
+        infer(tiny.MODEL, prepared.VOCABULARY, *arguments)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -170,9 +181,11 @@ def test_no_prompts_make_an_empty_output(ask):
     [
         (b"{", r":3: not valid JSON \(.* at column \d+\)"),
         (b"[1]", ":3: expected a JSON object or string, got list"),
-        (b'{"text": "x"}', r":3: needs a string under one of .*keys are \['text'\]"),
-        (b'{"prompt": 5}', ":3: needs a string"),
-        (b'{"prompt": "a", "id": [1]}', ":3: 'id' must be"),
+        (b'{"text": "x"}', r":3: .* under one of 'prompt', .* has the keys \['text'\]"),
+        (b'{"prompt": 5}', ":3: 'prompt' must be a string, got 5"),
+        (b'{"id": 1, "inputs": null}', ":3: 'inputs' must be a string, got null"),
+        (b'{"prompt": "a", "id": [1]}', r":3: 'id' must be a string or an integer, got \[1\]"),
+        (b'{"prompt": "a", "id": true}', ":3: 'id' must be a string or an integer, got true"),
         (b"\xff", ":3: .*utf-8"),
     ],
 )
@@ -207,7 +220,7 @@ def test_formats(tmp_path, monkeypatch):
         ("p.jsonl", '\ufeff{"prompt": "a"}', "a"),
         ("p", '\n{"prompt": "a"}', "a"),
         ("p.txt", '{"prompt": "a"}', '{"prompt": "a"}'),
-        ("p", '{"question": "a"}', '{"question": "a"}'),
+        ("p", '{"question": a}', '{"question": a}'),
         ("p", "[a", "[a"),
         ("-", '{"inputs": "a"}', "a"),
         ("-", "5", "5"),
@@ -220,6 +233,19 @@ def test_the_format_is_seen(tmp_path, monkeypatch, name, first, expected):
     path.write_bytes(data)
     read = list(prompts.read("-" if name == "-" else str(path)))
     assert [prompt.text for prompt in read] == [expected]
+
+
+@pytest.mark.parametrize("name", ["p", "-"])
+def test_an_object_without_a_prompt_is_no_text(tmp_path, monkeypatch, name):
+    line = b'{"instruction": "say hi", "input": "x"}\n'
+    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(line)))
+    path = "-" if name == "-" else str(tmp_path / name)
+    (tmp_path / name).write_bytes(line)
+    message = r":1: .* 'prompt', .* has the keys \['input', 'instruction'\]\. .*FORMAT = 'text'"
+    with pytest.raises(ValueError, match=message):
+        list(prompts.read(path))
+    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(line)))
+    assert [p.text for p in prompts.read(path, "text")] == [line.decode().rstrip()]
 
 
 def test_long_prompts_are_marked(ask):

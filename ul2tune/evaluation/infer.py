@@ -105,8 +105,8 @@ def infer(
       Number of answers written by this call.
 
     Raises:
-      ValueError: on a malformed prompt (with file and line), or if the output that exists was made
-        from other prompts or settings, or not by this function.
+      ValueError: on a malformed prompt (with file and line), if there is none, or if the output
+        that exists was made from other prompts or settings, or not by this function.
     """
     total, digest = None, hashlib.sha256()
     _check_paths(input_path, Path(output_path))
@@ -128,6 +128,8 @@ def infer(
     )
     settings = _settings(model, vocabulary, step_dir, infer)
     asked = prompts.read(input_path, infer.input_format)
+    # Standard input that is empty should not wait for the model either.
+    asked = itertools.chain([next(asked)], asked)
     num_done = _agreed_start(Path(output_path), settings, asked, digest.digest())
     enabled = jax.process_index() == 0
     progress = Progress("infer", total, "prompts", enabled=enabled, done=num_done)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ul2tune.instructions import reading
 
@@ -40,25 +41,30 @@ def read(path: str, format: str | None = None) -> Iterator[Prompt]:
       path: a file, plain or compressed, or ``"-"`` for standard input.
       format: ``"jsonl"``: strings, or objects with the text under one of :data:`TEXT_KEYS` and an
         optional ``id``; ``"text"``: every line is a prompt; None: as the file's name says, else
-        JSON lines if the first one is such an object.
+        JSON lines if the first one is such an object, and text if it is no object.
 
     Raises:
-      ValueError: naming file, line and what is wrong with it.
+      ValueError: naming file, line and what is wrong with it; or if there is no prompt at all.
     """
     if format not in (None, *FORMATS):
         raise ValueError(f"input_format must be one of {FORMATS} or None, got {format!r}.")
     name = "stdin" if path == STDIN else path
-    format = format or _by_name(path)
+    format, found = format or _by_name(path), False
     for number, line in _lines(path):
         if number == 1:
             line = line.removeprefix(_BYTE_ORDER_MARK)
         if format is None:
-            format = _by_content(line)
+            format = _by_content(line, f"{name}:{number}")
+        found = True
         if format == "jsonl":
             yield _parse(line, name, number)
         else:
             text = reading.decode(line, f"{name}:{number}").rstrip("\r\n")
             yield Prompt(line=number, id=str(number), text=text)
+    if not found:
+        raise ValueError(
+            f"INFER_INPUT: {name} has no prompts. Look whether what should write them failed."
+        )
 
 
 def _by_name(path: str) -> str | None:
@@ -66,12 +72,27 @@ def _by_name(path: str) -> str | None:
     return _SUFFIXES.get(suffixes[-1]) if suffixes else None
 
 
-def _by_content(line: bytes) -> str:
+def _by_content(line: bytes, where: str) -> str:
     try:
         data = json.loads(line)
     except (ValueError, RecursionError):
         return "text"
-    return "jsonl" if isinstance(data, dict) and set(TEXT_KEYS) & set(data) else "text"
+    if not isinstance(data, dict):
+        return "text"
+    if not set(TEXT_KEYS) & set(data):
+        raise ValueError(
+            f"{_without_prompt(where, data)} If the line itself is the prompt, set "
+            f"INFER_INPUT_FORMAT = 'text'."
+        )
+    return "jsonl"
+
+
+def _without_prompt(where: str, data: Mapping[str, Any]) -> str:
+    expected = ", ".join(map(repr, TEXT_KEYS))
+    return (
+        f"{where}: a JSON object must have its prompt under one of {expected}; this one has the "
+        f"keys {sorted(data)}."
+    )
 
 
 def _lines(path: str) -> Iterator[tuple[int, bytes]]:
@@ -89,12 +110,18 @@ def _parse(line: bytes, name: str, number: int) -> Prompt:
         return Prompt(line=number, id=str(number), text=data)
     if not isinstance(data, dict):
         raise ValueError(f"{where}: expected a JSON object or string, got {type(data).__name__}.")
-    text = next((data[key] for key in TEXT_KEYS if key in data), None)
+    key = next((key for key in TEXT_KEYS if key in data), None)
+    if key is None:
+        raise ValueError(_without_prompt(where, data))
+    text = data[key]
     if not isinstance(text, str):
-        raise ValueError(
-            f"{where}: needs a string under one of {TEXT_KEYS}; the keys are {sorted(data)}."
-        )
+        raise ValueError(f"{where}: {key!r} must be a string, got {_shown(text)}.")
     identity = data.get("id", str(number))
-    if not isinstance(identity, str | int):
-        raise ValueError(f"{where}: 'id' must be a string or a number, got {identity!r:.60}.")
+    if isinstance(identity, bool) or not isinstance(identity, str | int):
+        raise ValueError(f"{where}: 'id' must be a string or an integer, got {_shown(identity)}.")
     return Prompt(line=number, id=str(identity), text=text)
+
+
+def _shown(value: Any) -> str:
+    """A value as its file spells it, not too long."""
+    return f"{json.dumps(value, ensure_ascii=False):.60}"
