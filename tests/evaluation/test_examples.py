@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from ul2tune.data.ul2_presets import preset
 from ul2tune.evaluation import examples
 from ul2tune.feed.config import FeedConfig
 from ul2tune.feed.sources import Sources
-from ul2tune.instructions.records import Rendered
+from ul2tune.instructions.records import Demo, Rendered
 
 EOS = 1
 
@@ -96,6 +98,27 @@ def test_what_a_renderer_cut_is_marked(tmp_path):
     found = load(tmp_path).examples
     assert [example.truncated for example in found] == [False, True, False]
     assert found[1].inputs_text == rows[1][1].inputs
+
+
+def test_baselines_cover_empty_inputs_and_targets(tmp_path):
+    """Else score and baseline would be over different examples."""
+    record = prepared.records("first", 1)[0]
+    empty, some = Demo(id="d", input="q", target=""), Demo(id="d", input="q", target="a")
+    rows = [
+        (
+            dataclasses.replace(record, id=str(number), input=text, demos=demos),
+            Rendered(inputs="p", targets="x", demo_ids=tuple(demo.id for demo in demos)),
+        )
+        for number, (text, demos) in enumerate([("in", (some,)), ("", (empty,)), ("", ())])
+    ]
+    prepared.write_rows(tmp_path, "first", "validation", rows)
+    mixture = prepared.MixtureManifest(name="instructions", tasks=("first",), rates=(1.0,))
+    manifest.write(mixture, manifest.mixture_path(tmp_path, "instructions"))
+    assert [example.baselines for example in load(tmp_path).examples] == [
+        {"copy_input": "in", "copy_demo": "a"},
+        {"copy_input": "", "copy_demo": ""},
+        {"copy_input": ""},
+    ]
 
 
 def test_limits_and_split_hash(tmp_path):

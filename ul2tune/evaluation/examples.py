@@ -302,8 +302,6 @@ def _example(
     prior_ids, _ = tokenizer.prompts([query.prior for query in queries if query.prior])
     whole = fields.get("inputs_text") or vocabulary.decode(body)
     references = fields.get("targets_text") or vocabulary.decode(row.arrays["targets"])
-    # Without demos there is none to copy: the field is there and empty.
-    baselines = {name: fields[name] for name in ("copy_input", "copy_demo") if fields.get(name)}
     texts = {name: fields.get(name, "") for name in _TEXTS}
     return EvalExample(
         **texts,
@@ -324,9 +322,20 @@ def _example(
         query_ids=query_ids,
         prior_ids=prior_ids,
         demo_ids=tuple(fields.get("demo_ids") or ()),
-        baselines=baselines or None,
+        baselines=_baselines(fields) or None,
         truncated=bool(fields.get("truncated")) or (queries_cut if queries else truncated),
     )
+
+
+def _baselines(fields: Mapping[str, Any]) -> dict[str, str]:
+    """What copies score, over the same examples as the model: an empty input or target counts.
+
+    Without demos there is none to copy, and its field is there and empty.
+    """
+    found = {name: fields[name] for name in ("copy_input", "copy_demo") if name in fields}
+    if not found.get("copy_demo") and not fields.get("demo_ids"):
+        found.pop("copy_demo", None)
+    return found
 
 
 def _check_prompts(entry: manifest.TaskManifest) -> None:
