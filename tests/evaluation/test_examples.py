@@ -135,8 +135,12 @@ def test_users_errors(tmp_path):
     with pytest.raises(FileNotFoundError, match="ul2tune prepare"):
         load(tmp_path)
     folder = prepared.write(tmp_path / "data")
-    with pytest.raises(FileNotFoundError, match="ul2tune prepare"):
+    with pytest.raises(FileNotFoundError, match=r"ul2tune prepare.* examples: 'validation'\."):
         load(folder, split="test")
+    for task in prepared.TASKS:
+        prepared.write_rows(folder, task, "train", [])
+    with pytest.raises(ValueError, match=r"Split 'train' of .* no examples.*: 'validation'\."):
+        load(folder, split="train")
     noisy = prepared.write(tmp_path / "noisy", online={"kind": "ul2"})
     with pytest.raises(ValueError, match="'first' holds raw text for denoising"):
         load(noisy)

@@ -4,6 +4,8 @@ import gzip
 from pathlib import Path
 
 import pytest
+import seqio
+import tensorflow as tf
 
 from tests.prepare import reading
 from ul2tune.data import manifest
@@ -75,6 +77,46 @@ def test_a_failure_leaves_what_was_prepared_before(name, tmp_path, damage):
     path.write_bytes(whole)
     reading.run(name, tmp_path / "data", num_shards=2)
     assert reading.contents(tmp_path / "data" / name) == before
+
+
+@pytest.mark.parametrize("splits", [("tets",), ("train", "tets")])
+def test_a_split_that_no_task_has(task, name, tmp_path, splits):
+    expected = rf"No task of '{name}' has a split 'tets' .* have: 'train', 'validation'\."
+    with pytest.raises(ValueError, match=expected):
+        reading.run(name, tmp_path / "data", splits=splits)
+    reading.run(name, tmp_path / "data", splits=("train",))
+    before = reading.contents(tmp_path / "data")
+    with pytest.raises(ValueError, match=expected):
+        reading.run(name, tmp_path / "data", splits=splits)
+    assert reading.contents(tmp_path / "data") == before
+
+
+def register_one_split(name, split):
+    source = seqio.FunctionDataSource(
+        lambda split, shuffle_files: tf.data.Dataset.from_tensors({"targets": "a b"}),
+        splits=[split],
+    )
+    vocabulary = seqio.ByteVocabulary()
+    features = {"targets": seqio.Feature(vocabulary, add_eos=False)}
+    steps = [seqio.preprocessors.tokenize]
+    seqio.TaskRegistry.add(name, source, output_features=features, preprocessors=steps)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_validation_alone_may_not_be_missing(name, tmp_path, split):
+    register_one_split(name, split)
+    with pytest.raises(ValueError, match=rf"has a split 'validation' .* have: '{split}'"):
+        reading.run(name, tmp_path / "data", splits=("validation",))
+    assert not (tmp_path / "data").exists()
+
+
+def test_validation_may_be_missing_beside_what_is_trained_on(name, tmp_path):
+    register_one_split(name, "train")
+    data = tmp_path / "data"
+    reading.run(name, data, splits=("train",))
+    # A run asks for both, and has what is missing prepared.
+    reading.run(name, data, splits=("validation",))
+    assert manifest.read_task(data, name, "validation").num_examples == 0
 
 
 def test_a_missing_file_is_a_readable_error(name, tmp_path):

@@ -146,7 +146,10 @@ def load(
         prompts, two examples have one name, or there is no example at all.
     """
     tasks = manifest.read_mixture(data_dir, mixture).tasks
-    manifests = {task: manifest.read_task(data_dir, task, split) for task in tasks}
+    try:
+        manifests = {task: manifest.read_task(data_dir, task, split) for task in tasks}
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error} {_prepared_splits(tasks, data_dir)}") from error
     examples: list[EvalExample] = []
     with contextlib.closing(Readers()) as readers:
         for entry in manifests.values():
@@ -163,7 +166,12 @@ def load(
     ids: dict[str, list[str]] = {}
     for example in examples:
         ids.setdefault(example.task, []).append(example.id)
-    _check_names(names, mixture, split)
+    if not names:
+        raise ValueError(
+            f"Split {split!r} of {mixture!r} has no examples to evaluate. "
+            f"{_prepared_splits(tasks, data_dir)}"
+        )
+    _check_names(names, mixture)
     return EvalSet(
         examples=tuple(examples),
         vocabulary=_one_vocabulary(list(manifests.values()), data_dir),
@@ -356,9 +364,20 @@ def _one_vocabulary(entries: Sequence[manifest.TaskManifest], data_dir: str) -> 
     return vocab.load(entries[0].vocabulary, root=data_dir)
 
 
-def _check_names(names: Sequence[str], mixture: str, split: str) -> None:
-    if not names:
-        raise ValueError(f"Split {split!r} of {mixture!r} has no examples to evaluate.")
+def _prepared_splits(tasks: Sequence[str], data_dir: str) -> str:
+    """A sentence about the splits of some tasks that could be evaluated."""
+    found = sorted(
+        {
+            path.parent.name
+            for task in tasks
+            for path in (Path(data_dir) / task).glob("*/manifest.json")
+            if manifest.read_task(data_dir, task, path.parent.name).num_examples
+        }
+    )
+    return f"EVAL_SPLIT names it; prepared with examples: {', '.join(map(repr, found)) or 'none'}."
+
+
+def _check_names(names: Sequence[str], mixture: str) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:

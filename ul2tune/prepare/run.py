@@ -21,6 +21,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import seqio
+
 from ul2tune.data import manifest, stamp
 from ul2tune.data.documents import MAX_REJECTED_FRACTION, Rejections
 from ul2tune.data.manifest import MISSING, PREPARE, MixtureManifest, TaskManifest
@@ -36,13 +38,15 @@ from ul2tune.prepare.shards import Receipt, receipt_path
 from ul2tune.prepare.sources import DocumentSource
 
 _BEAM = "beam"
+# A run asks for both, whichever it reads: a mixture may lack one of them.
+_USUAL_SPLITS = ("train", "validation")
 
 
 def prepare(
     mixture: str,
     modules: Sequence[str],
     data_dir: str,
-    splits: Sequence[str] = ("train", "validation"),
+    splits: Sequence[str] = _USUAL_SPLITS,
     num_shards: int | None = None,
     num_workers: int = 0,
     max_rejected_fraction: float = MAX_REJECTED_FRACTION,
@@ -55,7 +59,8 @@ def prepare(
       modules: Python modules whose import registers it.
       data_dir: where prepared data lives: a local or mounted folder.
       splits: SeqIO splits. A task without one of them gets an empty manifest for it, as SeqIO
-        leaves such a task out of a mixture.
+        leaves such a task out of a mixture. One that no task has is refused, but for ``train`` or
+        ``validation`` beside the other.
       num_shards: per task and split; None chooses by the size of the input alone.
       num_workers: processes; 1 works in this one, 0 chooses by machine and size.
       max_rejected_fraction: more malformed records than this are an error.
@@ -77,6 +82,7 @@ def prepare(
         raise ValueError(f'runner must be "processes" or "beam --flags", got {runner!r}.')
     import_modules(modules)
     tasks = find_tasks(mixture)
+    _check_splits(mixture, tasks, splits, data_dir)
     with _lock(Path(data_dir)):
         made_from = stamp.make(modules, {path for task in tasks for path in inputs.paths(task)})
         for task in tasks:
@@ -104,6 +110,21 @@ def prepare(
         )
         has_train = any(count for (_, split), count in counts.items() if split == "train")
         _write_mixture(wanted, data_dir, has_train)
+
+
+def _check_splits(
+    mixture: str, tasks: Sequence[seqio.Task], splits: Sequence[str], data_dir: str
+) -> None:
+    """Refuses splits that no task has, before anything is written for them."""
+    there = {split for task in tasks for split in task.splits}
+    absent = [split for split in splits if split not in there]
+    unusual = [split for split in absent if split not in _USUAL_SPLITS]
+    in_vain = absent and len(absent) == len(splits)
+    if unusual or (in_vain and not any(_num_examples(t.name, "train", data_dir) for t in tasks)):
+        raise ValueError(
+            f"No task of {mixture!r} has a split {(unusual or absent)[0]!r} (PREPARE_SPLITS, "
+            f"EVAL_SPLIT). Name one of those they have: {', '.join(map(repr, sorted(there)))}."
+        )
 
 
 def import_modules(modules: Sequence[str]) -> None:
