@@ -103,7 +103,7 @@ def test_a_refusal_and_other_prompts_end_both(folder, alone, tmp_path):
     first.mkdir()
     (first / "out.jsonl").write_bytes((alone / "out.jsonl").read_bytes())  # without its settings
     (_, log), (_, other) = run(folder, first, second)
-    assert "was made with append_eos = None" in log
+    assert "exists and was not written by infer" in log
     assert "The first process refuses to go on" in other
     third, fourth = tmp_path / "third", tmp_path / "fourth"
     (zero, _), (code, log) = run(folder, third, fourth, prompts=("prompts.jsonl", "other.jsonl"))
