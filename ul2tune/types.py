@@ -61,4 +61,5 @@ class Hook(Protocol):
 
 
 # Returns initial parameters in the shardings of the given tree of `jax.ShapeDtypeStruct`, or fails.
+# The run takes these arrays over (it donates them): give fresh ones, each of its own.
 InitFn = Callable[[Tree], Tree]

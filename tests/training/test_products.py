@@ -57,6 +57,8 @@ def test_float32_is_never_rounded(program, attention):
 def test_bfloat16_multiplies_bfloat16_and_keeps_the_platforms_speed(attention):
     """Not a single operand is widened; only the relative bias is of float32, and exact."""
     model = dataclasses.replace(tiny.MODEL, dtype="bfloat16", attention=attention)
-    for eqn in products(traced(model, "train").jaxpr):
+    eqns = products(traced(model, "train").jaxpr)
+    assert len(eqns) > 15
+    for eqn in eqns:
         dtypes = {str(variable.aval.dtype) for variable in eqn.invars}
         assert (dtypes == {"bfloat16"}) == (eqn.params["precision"] is None), eqn

@@ -91,7 +91,7 @@ def split_tokens(
 
 
 def _log_uniform(low: int, high: int, seeds: np.ndarray) -> np.ndarray:
-    """int64 [N], `low` to `high`.
+    """int64 [N], `low` to `high`; rounding may give one less than `low`, which is at least 1.
 
     NUMERICS: float32 as in T5, but NumPy's exponential is not TensorFlow's: where one rounds to an
     integer from below, the other may give one more or less (1 in some 10,000 of wide ranges).

@@ -49,9 +49,11 @@ class EvaluationHook:
                 f"EvaluationHook.mixtures must be a list of different names, got {mixtures!r}."
             )
         self.period_steps, self._eval = period_steps, eval
-        self._sets = {mixture: load_set(mixture, data_dir, eval) for mixture in mixtures}
-        for eval_set in self._sets.values():
-            preflight.check_metrics(eval_set, eval.metrics)
+        # A package that one host lacks, for example, must stop all of them.
+        with agreement.together():
+            self._sets = {mixture: load_set(mixture, data_dir, eval) for mixture in mixtures}
+            for eval_set in self._sets.values():
+                preflight.check_metrics(eval_set, eval.metrics)
         # By vocabulary: mixtures that share one share the compiled programs.
         self._predictors: dict[str, Predictor] = {}
 

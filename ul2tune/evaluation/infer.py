@@ -22,7 +22,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ul2tune import sharding
-from ul2tune.checkpoints import initialize, layout
+from ul2tune.checkpoints import agreement, initialize, layout
 from ul2tune.checkpoints.vocabulary import check as check_vocabulary
 from ul2tune.data.vocab import Vocabulary
 from ul2tune.decoding.sampling import SamplingConfig
@@ -109,15 +109,16 @@ def infer(
         that exists was made from other prompts or settings, or not by this function.
     """
     total, digest = None, hashlib.sha256()
-    _check_paths(input_path, Path(output_path))
-    if input_path != prompts.STDIN:
-        # A mistake on the last line should not cost a night of work before it.
-        total = 0
-        for prompt in prompts.read(input_path, infer.input_format):
-            digest.update(repr(prompt).encode())
-            total += 1
-    elif jax.process_count() > 1:
-        raise ValueError("Standard input reaches one process only; use a file of prompts.")
+    with agreement.together():
+        _check_paths(input_path, Path(output_path))
+        if input_path != prompts.STDIN:
+            # A mistake on the last line should not cost a night of work before it.
+            total = 0
+            for prompt in prompts.read(input_path, infer.input_format):
+                digest.update(repr(prompt).encode())
+                total += 1
+        elif jax.process_count() > 1:
+            raise ValueError("Standard input reaches one process only; use a file of prompts.")
     device_mesh = sharding.make_mesh(mesh)
     step_dir = initialize.resolve(checkpoint_path)
     check_vocabulary(

@@ -12,6 +12,7 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -141,8 +142,9 @@ class ProcessProducer:
     def close(self) -> None:
         for child in self._children:
             child.stop()
+        deadline = time.monotonic() + _STOP_SECONDS
         for child in self._children:
-            child.wait()
+            child.wait(deadline)
 
 
 class _Child:
@@ -183,9 +185,9 @@ class _Child:
     def stop(self) -> None:
         self._pipe.close()  # a worker ends when it cannot send
 
-    def wait(self) -> None:
+    def wait(self, deadline: float) -> None:
         try:
-            self._process.wait(timeout=_STOP_SECONDS)
+            self._process.wait(timeout=max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

@@ -69,10 +69,10 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
             number = 0
             while line := stream.readline(MAX_LINE_BYTES + 1):
                 number += 1
-                if number == 1:
-                    line = line.removeprefix(_BYTE_ORDER_MARK)
                 if len(line) > MAX_LINE_BYTES:
                     raise ValueError(f"{path}:{number}: longer than {MAX_LINE_BYTES:,} bytes.")
+                if number == 1:
+                    line = line.removeprefix(_BYTE_ORDER_MARK)
                 if line.strip():
                     yield number, line
     except FileNotFoundError as error:

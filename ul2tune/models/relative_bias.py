@@ -36,9 +36,11 @@ def buckets(
         behind = np.maximum(behind, 0)
     num_exact = num_buckets // 2
     # NUMERICS: T5X's very formula, in NumPy as there: its float32 epsilon decides the bucket at
-    # exact powers, and the logarithms of compilers and GPUs round differently.
+    # exact powers, and the logarithms of compilers and GPUs round differently. The division is in
+    # float64, as NumPy 2 has it.
     ratio = behind.astype(np.float32) / num_exact + np.finfo(np.float32).eps
-    scaled = np.log(ratio) / np.log(max_distance / num_exact) * (num_buckets - num_exact)
+    logs = np.log(ratio).astype(np.float64)
+    scaled = logs / np.log(max_distance / num_exact) * (num_buckets - num_exact)
     far = np.minimum(num_exact + scaled.astype(np.int32), num_buckets - 1)
     return offset + np.where(behind < num_exact, behind, far)
 

@@ -63,7 +63,8 @@ def warn_of_schedule_end(schedule: ScheduleConfig, opt_state: Any, steps_left: i
         return
     log.warning(
         "ScheduleConfig.total_steps = %d, but at this run's last step the optimiser will have done "
-        "%d updates%s: %s. Set SCHEDULE_STEPS = %d unless that is meant.",
+        "%d updates%s: %s. Unless that is meant, begin a run with total_steps = %d (SCHEDULE_STEPS "
+        "of the shipped optimiser files).",
         total,
         done,
         f" after step_offset = {schedule.step_offset}" if schedule.step_offset else "",

@@ -306,8 +306,9 @@ def _forward(hidden_BLD, head_VD, targets_BL, terms: _Terms, chunking: _Chunking
         log_sum_BC = jnp.log(jnp.sum(jnp.exp(shifted_BCV), axis=-1))
         is_target_BCV = _is_target(targets_BC, vocab_size)
         target_BC = jnp.sum(jnp.where(is_target_BCV, shifted_BCV, 0), axis=-1)
-        # The soft targets sum to 1, so the maximum cancels against log Z's; as in T5X a target that
-        # is no id of the vocabulary has none of the `on` in them.
+        # The soft targets sum to 1, so the maximum cancels against log Z's. NUMERICS: as in T5X a
+        # target that is no id of the vocabulary has none of the `on` in them, while the gradient
+        # stays that of targets that sum to 1.
         known_BC = (targets_BC >= 0) & (targets_BC < vocab_size)
         mass_BC = jnp.where(known_BC, 1.0, off * vocab_size)
         loss_BC = mass_BC * log_sum_BC - (on - off) * target_BC - entropy

@@ -152,13 +152,13 @@ def _check_layout(settings: Settings) -> None:
 
 
 def _check_vocabulary_size(settings: Settings, feed: Feed) -> None:
-    """Refuses ids that the model has no row for: they would train it on nothing, and quietly."""
+    """Refuses ids that the model has no row for: their losses would look better, not broken."""
     num_ids, num_rows = feed.vocabulary.size, settings.model.vocab_size
     if num_ids > num_rows:
         raise ValueError(
             f"The vocabulary of {settings.data.mixture!r} has {num_ids} ids but the model "
-            f"{num_rows} rows (vocab_size): they do not belong together. Set the model's "
-            f"vocab_size to at least {num_ids}, or prepare the data in the model's vocabulary."
+            f"{num_rows} rows. Set its vocab_size to at least {num_ids} (runs/extend.gin gives a "
+            f"checkpoint more rows), or prepare the data in the model's vocabulary."
         )
 
 
@@ -336,7 +336,7 @@ def _last_step(settings: Settings, opt_state: Any, first_step: int, step: int) -
     last_step = settings.run.last_step(first_step)
     if step >= last_step:
         log.warning("Nothing to train: the run is at step %d of %d.", step, last_step)
-    else:
+    elif jax.process_index() == 0:
         warn_of_schedule_end(settings.optimizer.schedule, opt_state, last_step - step)
     return last_step
 
