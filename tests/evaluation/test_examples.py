@@ -146,6 +146,16 @@ def test_users_errors(tmp_path):
         load(noisy)
 
 
+def test_a_damaged_split_does_not_hide_what_is_wrong_with_the_one_asked_for(tmp_path):
+    folder = prepared.write(tmp_path)
+    for task in ("first", "is_long"):
+        other = folder / task / "old"
+        other.mkdir()
+        (other / "manifest.json").write_text("{")
+    with pytest.raises(FileNotFoundError, match=r"ul2tune prepare.* examples: 'validation'\."):
+        load(folder, split="test")
+
+
 def test_the_vocabulary_alone(tmp_path):
     folder = prepared.write(tmp_path)
     found = examples.vocabulary_of("instructions", str(folder))

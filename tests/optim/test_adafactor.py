@@ -275,6 +275,13 @@ def test_unknown_and_half_factored_axes_are_refused():
         roles("p", ("embed", None, "mlp"))
 
 
+def test_no_momentum_and_momentum_zero_step_alike():
+    params, axes = {"w": jnp.ones((2, 3))}, {"w": ("embed", "mlp")}
+    none, zero = (train(params, axes, AdafactorConfig(momentum=m))[0][-1]["w"] for m in (None, 0.0))
+    assert not np.array_equal(none, params["w"])
+    np.testing.assert_array_equal(none, zero)
+
+
 def test_updating_without_parameters_is_refused():
     tx = scale_by_adafactor(AdafactorConfig(), {"w": ("embed",)})
     params = {"w": jnp.ones(3)}

@@ -371,10 +371,17 @@ def _prepared_splits(tasks: Sequence[str], data_dir: str) -> str:
             path.parent.name
             for task in tasks
             for path in (Path(data_dir) / task).glob("*/manifest.json")
-            if manifest.read_task(data_dir, task, path.parent.name).num_examples
+            if _has_examples(task, data_dir, path.parent.name)
         }
     )
     return f"EVAL_SPLIT names it; prepared with examples: {', '.join(map(repr, found)) or 'none'}."
+
+
+def _has_examples(task: str, data_dir: str, split: str) -> bool:
+    try:
+        return manifest.read_task(data_dir, task, split).num_examples > 0
+    except ValueError:  # damaged or of another version: not the split that was asked for
+        return False
 
 
 def _check_names(names: Sequence[str], mixture: str) -> None:
