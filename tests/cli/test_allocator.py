@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -36,3 +37,23 @@ def test_a_step_does_not_fault_its_memory_in_again():
     }  # fmt: skip
     assert faults["leave"] >= 6 * 64e6 / 4096
     assert faults["keep"] < faults["leave"] / 10
+
+
+HUGE = """
+import jax, numpy as np
+from ul2tune.cli.allocator import keep_freed_memory
+jax.config.update("jax_platforms", "cpu")
+assert keep_freed_memory()
+x = np.ones(8 << 20)
+print(next(line for line in open("/proc/self/smaps_rollup") if "AnonHugePages" in line).split()[1])
+"""
+SWITCH = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(
+    not SWITCH.exists() or "[never]" in SWITCH.read_text(),
+    reason="this kernel gives no transparent huge pages",
+)
+def test_memory_comes_in_huge_pages():
+    done = subprocess.run([sys.executable, "-c", HUGE], capture_output=True, text=True, check=True)
+    assert int(done.stdout) >= 60 << 10  # of 64 MiB, in KiB

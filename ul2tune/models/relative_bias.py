@@ -113,6 +113,10 @@ def _add_forward(logits_BHLS: jax.Array, bias_BHLS: jax.Array) -> tuple[jax.Arra
 
 def _add_backward(residuals: None, grad_BHLS: jax.Array) -> tuple[jax.Array, jax.Array]:
     del residuals
+    # Two read it; XLA for CPU would compute all of it twice, once for each.
+    grad_BHLS = jax.lax.platform_dependent(
+        grad_BHLS, cpu=jax.lax.optimization_barrier, default=lambda grad_BHLS: grad_BHLS
+    )
     ones_B = jnp.ones(grad_BHLS.shape[0], grad_BHLS.dtype)
     # NUMERICS: as exact as the sum it stands for.
     highest = jax.lax.Precision.HIGHEST
