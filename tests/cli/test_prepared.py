@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from tests.cli import test_resume as resume
+from tests.evaluation import prepared as evaluation_data
 from tests.training import processes, tiny
 from ul2tune.cli import prepared
 from ul2tune.data import manifest, stamp
@@ -164,13 +165,70 @@ def test_process_0_decides_for_all_whether_a_run_begins(tmp_path):
         assert "before these changed: environment variable MY_RULE; run `ul2tune prepare`" in text
 
 
-def test_other_processes_wait_until_missing_data_is_there(stale, project, monkeypatch):
+def test_a_host_whose_view_of_the_disk_lags_waits_a_little(stale, project, monkeypatch):
     monkeypatch.setattr(prepared, "POLL_SECS", 0.01)
-    ask = {"mixture": "notes", **ASK, "splits": ("validation",), "process_index": 1}
-    thread = threading.Thread(target=prepared.prepare_missing, kwargs=ask, daemon=True)
+    ask = ("notes", "data", ("validation",))
+    with pytest.raises(ValueError, match=r"Process 1 does not find notes \(validation\) in data,"):
+        prepared._check_seen(*ask, 0.1, 1)
+    thread = threading.Thread(target=prepared._check_seen, args=(*ask, 60.0, 1), daemon=True)
     thread.start()
     thread.join(timeout=0.5)
     assert thread.is_alive()
     make(project / "data", "notes", "validation")
     thread.join(timeout=30)
     assert not thread.is_alive()
+
+
+def in_two(command: str, *data_dirs, **macros) -> list[str]:
+    """What two processes write that fail together."""
+    flags = ["--gin_file=models/t5_1_1_tiny.gin", f"--gin_file=runs/{command}.gin"]
+    flags += [f"--gin.{name}={value!r}" for name, value in macros.items()]
+    flags += [f"--coordinator_address=127.0.0.1:{processes.free_port()}", "--process_count=2"]
+    started = [
+        processes.launch(
+            *("ul2tune", command, *flags, f"--gin.DATA_DIR={str(data_dir)!r}"),
+            f"--process_index={i}",
+        )
+        for i, data_dir in enumerate(data_dirs)
+    ]
+    return processes.finish_all(started, expect=1)
+
+
+EVALUATE = {"TASK_MODULES": (), "CHECKPOINT_PATH": "x", "EVAL_OUTPUT_DIR": "x"}
+INFER = {"CHECKPOINT_PATH": "x", "INFER_INPUT": "x", "INFER_OUTPUT": "y"}
+
+
+@pytest.mark.slow
+def test_what_process_0_cannot_prepare_ends_all_with_one_sentence(tmp_path):
+    tiny.write_data(tmp_path)
+    macros = EVALUATE | {"MIXTURE_OR_TASK_NAME": "mix", "EVAL_SPLIT": "tset"}
+    first, second = in_two("evaluate", tmp_path, tmp_path, **macros)
+    sentence = f"{tmp_path} lacks mix (tset). Preparing it failed with exit status 1, see"
+    assert "ul2tune prepare: " in first
+    assert first.endswith(f"ul2tune evaluate: {sentence} above.\n")
+    assert second.endswith(f"ul2tune evaluate: {sentence} what process 0 printed.\n")
+
+
+@pytest.mark.slow
+def test_data_that_one_process_does_not_see_ends_all(tmp_path):
+    tiny.write_data(tmp_path / "data")
+    macros = EVALUATE | {"MIXTURE_OR_TASK_NAME": "mix"}
+    for text in in_two("evaluate", tmp_path / "data", tmp_path / "other", **macros):
+        assert f"Process 1 does not find mix (validation) in {tmp_path}/other, which" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "gone", "macros"),
+    [("evaluate", "data-*", EVALUATE), ("infer", "manifest.json", INFER)],
+)
+def test_what_process_0_alone_cannot_read_ends_all(tmp_path, command, gone, macros):
+    first, second = (evaluation_data.write(tmp_path / name) for name in ("first", "second"))
+    for path in first.rglob(gone):
+        path.unlink()
+    macros = macros | {"MIXTURE_OR_TASK_NAME": "instructions"}
+    said, repeated = in_two(command, first, second, **macros)
+    sentence = said.splitlines()[-1]
+    assert sentence.startswith(f"ul2tune {command}: ")
+    assert str(first) in sentence
+    assert repeated.endswith(f"{sentence} (process 0)\n")

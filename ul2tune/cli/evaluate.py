@@ -7,6 +7,7 @@ import json
 
 import jax
 
+from ul2tune.checkpoints import agreement
 from ul2tune.cli import distributed, launch
 from ul2tune.cli.prepared import prepare_missing
 from ul2tune.evaluation import averages, report
@@ -24,11 +25,12 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError("--tasks is about outputs to average: name their folders.")
     config = launch.load(options, roots=ROOTS)
     config.call(prepare_missing, process_index=distributed.initialize(options))
-    table = config.call(evaluate)
+    with agreement.together():
+        arguments = config.arguments(evaluate)
+    table = evaluate(**arguments)
     if jax.process_index() == 0:
-        output_dir = config.arguments(evaluate)["output_dir"]
         print("\n".join(report.lines(table)))
-        print(f"Wrote predictions.jsonl and metrics.json to {output_dir}.")
+        print(f"Wrote predictions.jsonl and metrics.json to {arguments['output_dir']}.")
 
 
 def _average(options: argparse.Namespace) -> None:

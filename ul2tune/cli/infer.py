@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from ul2tune.checkpoints import agreement
 from ul2tune.cli import distributed, launch
 from ul2tune.evaluation.infer import infer
 
@@ -13,4 +14,6 @@ ROOTS = (infer,)
 def run(options: argparse.Namespace) -> None:
     config = launch.load(options, roots=ROOTS)
     distributed.initialize(options)
-    config.call(infer)
+    with agreement.together():  # the vocabulary is read here
+        arguments = config.arguments(infer)
+    infer(**arguments)

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +19,8 @@ from ul2tune.data.documents import MAX_REJECTED_FRACTION
 from ul2tune.data.manifest import MISSING, PREPARE
 
 POLL_SECS = 2.0
+# So long another host's view of a network file system may lag behind.
+LAG_SECS = 60.0
 _MAX_TOLD = 5
 
 log = logging.getLogger(__name__)
@@ -35,7 +37,8 @@ def prepare_missing(
     process_index: int = 0,
     begins: bool = False,
 ) -> None:
-    """Runs `ul2tune prepare` for the splits that are not there; processes but 0 wait for it.
+    """Runs `ul2tune prepare` for the splits that are not there: in process 0; the others wait for
+    it, and end with it if it fails. Collective.
 
     Where a split is there but its task, vocabulary or text changed since, a run that begins stops,
     and anything else uses it as it is, with a warning. Only `ul2tune prepare` replaces data.
@@ -51,18 +54,13 @@ def prepare_missing(
       begins: whether a run is about to begin to train on it; that of process 0 counts.
 
     Raises:
-      ValueError: if a run begins on data that changed, or preparing failed (its own message is
-        above, on stderr).
+      ValueError: if a run begins on data that changed, preparing failed (its own message is above,
+        on the stderr of process 0), or a process does not see the data.
     """
-    missing = missing_splits(mixture, data_dir, splits)
+    missing = _from_first(lambda: missing_splits(mixture, data_dir, splits))
     _tell_changes(mixture, modules, data_dir, [s for s in splits if s not in missing], begins)
-    if not missing:
-        return
-    if process_index != 0:
-        while missing_splits(mixture, data_dir, splits):
-            time.sleep(POLL_SECS)
-        return
-    print(f"Preparing {mixture} ({', '.join(missing)}) in {data_dir} …", flush=True)
+    if missing and process_index == 0:
+        print(f"Preparing {mixture} ({', '.join(missing)}) in {data_dir} …", flush=True)
     values = {
         "MIXTURE_OR_TASK_NAME": mixture,
         "TASK_MODULES": tuple(modules),
@@ -71,19 +69,62 @@ def prepare_missing(
         "PREPARE_WORKERS": num_workers,
         "PREPARE_MAX_REJECTED": max_rejected_fraction,
     }
-    status = _prepare(values)
+    status = _prepare(values) if missing else 0
     if status:
+        told = "above" if process_index == 0 else "what process 0 printed"
         raise ValueError(
             f"{data_dir} lacks {mixture} ({', '.join(missing)}). Preparing it failed with exit "
-            f"status {status}, see above."
+            f"status {status}, see {told}."
         )
+    if jax.distributed.is_initialized():
+        _check_seen(mixture, data_dir, splits, LAG_SECS if missing else 0.0, process_index)
+
+
+def _from_first(find: Callable[[], Any]) -> Any:
+    """What process 0 finds. Asking starts devices, which `inspect` has no need of."""
+    return agreement.from_first(find) if jax.distributed.is_initialized() else find()
 
 
 def _prepare(values: Mapping[str, Any]) -> int:
-    """Runs `ul2tune prepare` with these macros, without replacing; returns its exit status."""
+    """Runs `ul2tune prepare` with these macros, without replacing, in process 0; returns its exit
+    status in all. They ask for it again and again: no collective operation may last hours."""
     flags = [f"--gin.{name}={value!r}" for name, value in values.items()]
     command = [sys.executable, "-m", "ul2tune", "prepare", "--gin_file=runs/prepare.gin", *flags]
-    return subprocess.run(command, check=False, env={**os.environ, PREPARE: MISSING}).returncode
+    child: subprocess.Popen[bytes] | None = None
+
+    def ask() -> int | None:
+        nonlocal child
+        if child is None:
+            child = subprocess.Popen(command, env={**os.environ, PREPARE: MISSING})
+        try:
+            return child.wait(timeout=POLL_SECS)
+        except subprocess.TimeoutExpired:
+            return None
+
+    try:
+        while (status := _from_first(ask)) is None:
+            pass
+    finally:
+        if child is not None:
+            child.kill()
+            child.wait()
+    return status
+
+
+def _check_seen(
+    mixture: str, data_dir: str, splits: Sequence[str], patience_secs: float, process_index: int
+) -> None:
+    """Refuses a DATA_DIR that is not the same folder to all processes. Collective."""
+    deadline = time.monotonic() + patience_secs
+    with agreement.together():
+        while missing := missing_splits(mixture, data_dir, splits):
+            if time.monotonic() >= deadline:
+                raise ValueError(
+                    f"Process {process_index} does not find {mixture} ({', '.join(missing)}) in "
+                    f"{data_dir}, which process 0 does: DATA_DIR must be one folder shared by all "
+                    f"processes."
+                )
+            time.sleep(POLL_SECS)
 
 
 def missing_splits(mixture: str, data_dir: str, splits: Sequence[str]) -> list[str]:
@@ -118,9 +159,7 @@ def _tell_changes(
     def find() -> tuple[dict[str, list[str]], bool]:
         return changes(mixture, modules, data_dir, splits), begins
 
-    # The question would start devices, which `inspect` has no need of.
-    agreed = agreement.from_first(find) if jax.distributed.is_initialized() else find()
-    changed, begins = agreed
+    changed, begins = _from_first(find)
     if not changed:
         return
     what = list(dict.fromkeys(name for split in changed.values() for name in split))

@@ -121,13 +121,14 @@ def infer(
             raise ValueError("Standard input reaches one process only; use a file of prompts.")
     device_mesh = sharding.make_mesh(mesh)
     step_dir = initialize.resolve(checkpoint_path)
-    check_vocabulary(
-        step_dir,
-        vocabulary,
-        allow=infer.allow_other_vocabulary,
-        setting="InferConfig.allow_other_vocabulary",
-    )
-    settings = _settings(model, vocabulary, step_dir, infer)
+    with agreement.together():
+        check_vocabulary(
+            step_dir,
+            vocabulary,
+            allow=infer.allow_other_vocabulary,
+            setting="InferConfig.allow_other_vocabulary",
+        )
+        settings = _settings(model, vocabulary, step_dir, infer)
     asked = prompts.read(input_path, infer.input_format)
     # Standard input that is empty should not wait for the model either.
     asked = itertools.chain([next(asked)], asked)

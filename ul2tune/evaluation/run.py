@@ -119,19 +119,20 @@ def evaluate(
         written to, or a metric cannot score.
     """
     device_mesh = sharding.make_mesh(mesh)
-    eval_set = load_set(mixture, data_dir, eval)
     with agreement.together():
+        eval_set = load_set(mixture, data_dir, eval)
         if jax.process_index() == 0:
             preflight.check_folder(output_dir, "EVAL_OUTPUT_DIR")
         preflight.check_metrics(eval_set, eval.metrics)
     step_dir = initialize.resolve(checkpoint_path)
+    with agreement.together():
+        vocabulary.check(
+            step_dir,
+            eval_set.vocabulary,
+            allow=eval.allow_other_vocabulary,
+            setting="EvalConfig.allow_other_vocabulary",
+        )
     initialize.warn_of_other_model(step_dir, model)
-    vocabulary.check(
-        step_dir,
-        eval_set.vocabulary,
-        allow=eval.allow_other_vocabulary,
-        setting="EvalConfig.allow_other_vocabulary",
-    )
     abstract = abstract_sharded_params(model, device_mesh)
     params = initialize.load_params(step_dir, abstract, ema=eval.ema)
     predictor = make_predictor(model, params, device_mesh, eval_set, eval)
