@@ -60,8 +60,8 @@ def test_both_take_the_step_that_process_0_finds(outcomes):
     assert [one["found"] for one in found["resolved"]] == [str(root / "sound/2")] * 2
 
 
-def test_streams_travel_in_one_exchange(outcomes):
+def test_streams_travel_in_two_exchanges_however_many_rows_each_process_has(outcomes):
     found, _ = outcomes
     pending = [[[0, 2**62], [-1, 5]], [[1, 2**62], [-1, 5]]]
     for one in found["streams"]:
-        assert one["found"] == {"state": {"row": [0, 1], "pending": pending}, "calls": 1}
+        assert one["found"] == {"state": {"row": [0, 1], "pending": pending}, "calls": 2}

@@ -64,15 +64,17 @@ def restored(directory: Path, accept: Any = None) -> int:
 
 
 def gathered() -> dict[str, Any]:
-    """Streams of both processes, and how often these talked to each other for them."""
+    """Streams of both processes, which hold other numbers of rows, and how often these talked to
+    each other for them."""
     calls, gather = [], multihost_utils.process_allgather
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         calls.append(args)
         return gather(*args, **kwargs)
 
-    row = 1 - jax.process_index()
-    local = {"row": np.array([row]), "pending": np.array([[[row, 2**62], [-1, 5]]])}
+    rows = ([1], [0, 1])[jax.process_index()]
+    pending = np.array([[[row, 2**62], [-1, 5]] for row in rows])
+    local = {"row": np.array(rows), "pending": pending}
     multihost_utils.process_allgather = counted
     try:
         state = streams.gather(local)

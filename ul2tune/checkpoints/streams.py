@@ -22,15 +22,14 @@ def gather(local: Mapping[str, np.ndarray]) -> dict[str, Any]:
     NUMERICS: JAX has no int64 (x64 is off), so values travel between hosts as pairs of uint32.
     """
     state = {name: np.asarray(value, np.int64) for name, value in sorted(local.items())}
-    # All of them side by side, for one exchange.
+    # All of them side by side, for one exchange of values.
     flat = [value.reshape(len(value), -1) for value in state.values()]
     table = np.ascontiguousarray(np.concatenate(flat, axis=1))
     if jax.process_count() > 1:
         # Nothing orders the gathering behind a training step that still runs, and two programs that
         # communicate at once can wait for each other's threads for ever (seen on CPU).
         jax.block_until_ready(jax.live_arrays())
-        words = multihost_utils.process_allgather(table.view(np.uint32), tiled=True)
-        table = np.ascontiguousarray(words).view(np.int64)
+        table = _from_all(table)
     ends = np.cumsum([columns.shape[1] for columns in flat])
     parts = np.split(table, ends[:-1], axis=1)
     gathered = {
@@ -40,6 +39,16 @@ def gather(local: Mapping[str, np.ndarray]) -> dict[str, Any]:
     # Rows are held twice where a tensor axis spans hosts; both copies are equal.
     _, first = np.unique(gathered[ROW], return_index=True)
     return {name: value[first].tolist() for name, value in gathered.items()}
+
+
+def _from_all(table: np.ndarray) -> np.ndarray:
+    """All processes' rows of int64. A tensor axis across hosts may leave some with fewer rows than
+    others: 3 hosts of 4 devices, of which 6 share a row."""
+    counts = np.asarray(multihost_utils.process_allgather(np.int32(len(table))))
+    padded = np.zeros((counts.max(), table.shape[1]), np.int64)
+    padded[: len(table)] = table
+    words = np.ascontiguousarray(multihost_utils.process_allgather(padded.view(np.uint32)))
+    return np.concatenate([rows[:n] for rows, n in zip(words.view(np.int64), counts)])
 
 
 def restore(saved: Mapping[str, Any]) -> dict[str, np.ndarray]:
