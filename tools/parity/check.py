@@ -23,6 +23,7 @@ import numpy as np
 
 from tools.parity import case as case_lib
 from ul2tune import tree
+from ul2tune.convert.hf import export as export_lib
 from ul2tune.convert.hf import folder as hf_folder
 from ul2tune.convert.hf import models as hf
 from ul2tune.decoding.generate import generate
@@ -175,7 +176,7 @@ def _greedy(loaded: Loaded, kind: str) -> Result:
 def _round_trip(loaded: Loaded, target: Path) -> list[Result]:
     """Exports, and compares what was written bit for bit."""
     source, flat = loaded.source, tree.flatten(loaded.params)
-    export = hf.Export(
+    export = export_lib.Export(
         config=source.config,
         like=source.folder.config,
         dtypes=source.dtypes,
@@ -183,8 +184,8 @@ def _round_trip(loaded: Loaded, target: Path) -> list[Result]:
     )
     with hf_folder.new_folder(target) as temporary:
         hf_folder.copy_carried(source.folder.path, temporary)
-        plan = hf.plan_export(export)
-        hf.write_model(temporary, plan, lambda path: np.asarray(flat[path]), lambda n: None)
+        plan = export_lib.plan_export(export)
+        export_lib.write_model(temporary, plan, lambda path: np.asarray(flat[path]), lambda n: None)
     written = hf.open_model(target)
     differing = [
         name

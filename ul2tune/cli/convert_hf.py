@@ -14,6 +14,7 @@ from ul2tune import __version__
 from ul2tune.checkpoints import initialize
 from ul2tune.cli import exported, imported, imported_vocabulary
 from ul2tune.cli.imported import ByteProgress
+from ul2tune.convert.hf import export as export_lib
 from ul2tune.convert.hf import folder as hf_folder
 from ul2tune.convert.hf import hub
 from ul2tune.convert.hf import models as hf
@@ -59,7 +60,7 @@ def export_model(options: argparse.Namespace) -> None:
     Raises:
       ValueError: if the checkpoint's model has no counterpart there.
     """
-    max_shard_bytes = hf.MAX_SHARD_BYTES
+    max_shard_bytes = export_lib.MAX_SHARD_BYTES
     if options.max_shard_size is not None:
         max_shard_bytes = int(options.max_shard_size * 1e9)
         if max_shard_bytes <= 0:
@@ -69,19 +70,19 @@ def export_model(options: argparse.Namespace) -> None:
     like = _like(options.like, step_dir)
     stored = like.dtypes if options.dtype == "stored" else {}
     common = Counter(stored.values()).most_common(1)
-    export = hf.Export(
+    export = export_lib.Export(
         config=config,
         like=like.config,
         dtypes=stored,
         dtype=common[0][0] if common else _DTYPES[options.dtype],
         max_shard_bytes=max_shard_bytes,
     )
-    plan = hf.plan_export(export)
+    plan = export_lib.plan_export(export)
     progress = ByteProgress("exported", plan.num_bytes)
     with hf_folder.new_folder(options.directory) as folder:
         if like.folder is not None:
             hf_folder.copy_carried(like.folder, folder)
-        hf.write_model(
+        export_lib.write_model(
             folder, plan, exported.Reader(step_dir, config, ema=options.ema), progress.add
         )
     progress.end()

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-import ml_dtypes
 import numpy as np
 import pytest
 
 from tests.convert import models
 from ul2tune import sharding, tree
-from ul2tune.convert.hf import folder as hf_folder
 from ul2tune.convert.hf import hub
 from ul2tune.convert.hf import models as hf
 from ul2tune.models import base
@@ -39,7 +36,9 @@ def test_every_shard_of_a_mesh_gets_its_numbers(monkeypatch, small: int):
     source = hf.open_model(models.FLAN_T5)
     mesh = sharding.make_mesh(sharding.MeshConfig(data=2, fsdp=2, tensor=2))
     abstract = on_mesh(source.config, mesh)
-    params = tree.flatten(hf.Checkpoint(path=str(models.FLAN_T5))(abstract))
+    checkpoint = hf.Checkpoint(path=str(models.FLAN_T5))
+    assert str(checkpoint) == str(models.FLAN_T5)  # for people
+    params = tree.flatten(checkpoint(abstract))
     wanted = tree.flatten(abstract)
     for leaf, shape, layers in source.arrays():
         found = params[leaf.path]
@@ -136,37 +135,6 @@ def test_a_config_that_is_not_the_models_is_refused(tmp_path: Path, fields: Any,
     models.edit_config(folder, **fields)
     with pytest.raises(ValueError, match=reason):
         read_all(folder)
-
-
-def write(tmp_path: Path, export: hf.Export, params: Any) -> Path:
-    flat, total = tree.flatten(params), []
-    with hf_folder.new_folder(tmp_path / "out") as folder:
-        hf.write_model(
-            folder, hf.plan_export(export), lambda path: np.asarray(flat[path]), total.append
-        )
-    assert sum(total) == hf.open_model(tmp_path / "out").num_bytes
-    return tmp_path / "out"
-
-
-def test_exports_in_other_dtypes_round_to_nearest(tmp_path: Path):
-    source = hf.open_model(models.T5_1_0)
-    export = hf.Export(config=source.config, like={}, dtypes={NORM: "F32"}, dtype="BF16")
-    out = write(tmp_path, export, load(models.T5_1_0))
-    before, after = models.tensors(models.T5_1_0), models.tensors(out)
-    assert json.loads((out / "config.json").read_text())["dtype"] == "bfloat16"
-    for name, x in after.items():
-        dtype = np.float32 if name == NORM else ml_dtypes.bfloat16
-        np.testing.assert_array_equal(x, before[name].astype(dtype))
-
-
-def test_numbers_that_a_dtype_cannot_hold_are_not_written(tmp_path: Path):
-    source = hf.open_model(models.T5_1_0)
-    params = load(models.T5_1_0)
-    params["decoder"]["final_norm"] = params["decoder"]["final_norm"] + 1e5
-    export = hf.Export(config=source.config, like={}, dtypes={}, dtype="F16")
-    with pytest.raises(ValueError, match=f"Tensor '{NORM}' as float16"):
-        write(tmp_path, export, params)
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_repository_needs_the_extra(tmp_path: Path, monkeypatch):

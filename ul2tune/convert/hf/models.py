@@ -1,17 +1,14 @@
-"""Hugging Face models in and out, one tensor at a time: the part that no family knows.
+"""Hugging Face models in, one tensor at a time: the part that no family knows (out: `export`).
 
 source = open_model("google-flan-t5-base/")       # checks everything but the numbers
 source.config                                     # ours
 for path, shape, layers in source.arrays(): …     # our arrays, layer by layer, float32
 params = load_params(folder, abstract)            # or straight onto a mesh
-
-write_model(folder, plan_export(Export(config=…, like=…, dtypes=…)), read, report)
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,14 +25,12 @@ from ul2tune.convert.hf.folder import HFFolder
 from ul2tune.convert.hf.t5 import T5Family
 from ul2tune.convert.hf.t5gemma import T5GemmaFamily
 from ul2tune.convert.mapping import Family, Leaf, matches
-from ul2tune.convert.safetensors_io import DTYPES, Entry
 from ul2tune.models import base
 from ul2tune.types import Tree
 
 FAMILIES: tuple[Family, ...] = (T5Family(), DecoderFamily(), T5GemmaFamily())
 # What float32 holds exactly.
 STORED = ("F32", "BF16", "F16")
-MAX_SHARD_BYTES = 5 * 10**9
 # Stacks up to this size are put together on the host: nothing to compile.
 SMALL_BYTES = 2**24
 # Presence means that the numbers in the files are not the weights.
@@ -112,7 +107,7 @@ class Source:
           ValueError: if it holds a NaN or an infinity, or differs from a copy of it in the files.
         """
         value = self.folder.read(name := leaf.names[index])
-        _check_finite(value, f"Tensor {name!r} of {self.folder.path}")
+        check_finite(value, f"Tensor {name!r} of {self.folder.path}")
         for alias in leaf.aliases:
             if alias in self.folder.names and not self.folder.equal(name, alias):
                 raise ValueError(
@@ -205,7 +200,7 @@ def _check_tensors(source: Source) -> None:
     paths = [leaf.path for leaf in source.leaves]
     assert sorted(paths) == sorted(ours), (set(paths) ^ set(ours), "the family's table")
     for leaf in source.leaves:
-        expected = _their_shape(leaf, ours[leaf.path].shape)
+        expected = their_shape(leaf, ours[leaf.path].shape)
         for name in leaf.names:
             info = source.folder.info(name)
             where = f"Tensor {name!r} of {source.folder.path}"
@@ -221,12 +216,14 @@ def _check_tensors(source: Source) -> None:
                 )
 
 
-def _their_shape(leaf: Leaf, shape: Sequence[int]) -> tuple[int, ...]:
+def their_shape(leaf: Leaf, shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape of one of a leaf's tensors in the files, where ours is `shape`."""
     layer = tuple(shape[1:] if leaf.stacked else shape)
     return leaf.to_theirs(np.broadcast_to(np.zeros((), np.int8), layer)).shape
 
 
-def _check_finite(value: np.ndarray, where: str) -> None:
+def check_finite(value: np.ndarray, where: str) -> None:
+    """Raises ValueError for a NaN or an infinity; `where` begins the sentence."""
     flat = value.reshape(-1)
     for begin in range(0, flat.size, 2**22):  # a temporary array of a few megabytes at a time
         if not np.isfinite(flat[begin : begin + 2**22]).all():
@@ -297,104 +294,9 @@ class Checkpoint:
     path: str
     text_only: bool = False
 
+    def __str__(self) -> str:
+        """For the table at the start of a run."""
+        return f"{self.path}, its text part" if self.text_only else self.path
+
     def __call__(self, abstract: Tree) -> Tree:
         return load_params(open_model(self.path, text_only=self.text_only), abstract)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Export:
-    """What a model becomes.
-
-    Attributes:
-      config: our configuration.
-      like: the config.json it came with, {} if none.
-      dtypes: stored dtype by tensor name; others get `dtype`.
-      dtype: a key of `safetensors_io.DTYPES` among :data:`STORED`.
-      max_shard_bytes: size of the files.
-    """
-
-    config: Any
-    like: Mapping[str, Any]
-    dtypes: Mapping[str, str]
-    dtype: str = "F32"
-    max_shard_bytes: int = MAX_SHARD_BYTES
-
-
-# Transformers' (PyTorch's) names.
-_TORCH = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """An export, looked through: what will be written and from what.
-
-    Attributes:
-      export: what was asked for.
-      hf: config.json.
-      entries: the tensors, in the order of the table.
-      places: leaf and layer of each.
-    """
-
-    export: Export
-    hf: Mapping[str, Any]
-    entries: Sequence[Entry]
-    places: Mapping[str, tuple[Leaf, int]]
-
-    @property
-    def num_bytes(self) -> int:
-        return sum(entry.num_bytes for entry in self.entries)
-
-
-def plan_export(export: Export) -> Plan:
-    """Lays an export out.
-
-    Raises:
-      ValueError: for what Transformers cannot represent.
-    """
-    family = family_of_config(export.config)
-    hf = family.config_to_hf(export.config, export.like)
-    shapes = tree.flatten(base.abstract_params(export.config))
-    places: dict[str, tuple[Leaf, int]] = {}
-    entries: list[Entry] = []
-    for leaf in family.leaves(export.config, hf):
-        shape = _their_shape(leaf, shapes[leaf.path].shape)
-        for index, name in enumerate(leaf.names):
-            places[name] = leaf, index
-            dtype = export.dtypes.get(name, export.dtype)
-            entries.append(Entry(name=name, dtype=dtype, shape=shape))
-    hf.pop("torch_dtype", None)  # Transformers 4's name of "dtype", which it still reads
-    hf["dtype"] = _TORCH[Counter(entry.dtype for entry in entries).most_common(1)[0][0]]
-    return Plan(export=export, hf=hf, entries=entries, places=places)
-
-
-def write_model(
-    folder: Path, plan: Plan, read: Callable[[str], Any], report: Callable[[int], object]
-) -> None:
-    """Writes config.json and the weights into `folder`.
-
-    Args:
-      folder: an empty folder.
-      plan: of :func:`plan_export`.
-      read: our parameter by path: a float32 array, or something that yields the layers of a stack
-        one by one (`checkpoints.pieces`); called once per path, in the order of the table.
-      report: called with the bytes of every tensor that was written.
-
-    Raises:
-      ValueError: if a number is not finite, or not in its dtype.
-    """
-    layers: Iterator[np.ndarray] = iter(())
-
-    def produce(entry: Entry) -> np.ndarray:
-        nonlocal layers
-        leaf, index = plan.places[entry.name]
-        if index == 0:
-            found = read(leaf.path)
-            layers = iter(found if leaf.stacked else [np.asarray(found)])
-        with np.errstate(over="ignore"):
-            value = leaf.to_theirs(next(layers)).astype(DTYPES[entry.dtype], copy=False)
-        _check_finite(value, f"Tensor {entry.name!r} as {_TORCH[entry.dtype]}")
-        report(entry.num_bytes)
-        return value
-
-    hf_folder.write_json(folder / hf_folder.CONFIG, plan.hf)
-    hf_folder.write_weights(folder, plan.entries, produce, plan.export.max_shard_bytes)
