@@ -175,6 +175,11 @@ MISTAKES = {
         "default/MODEL_DRI = 'x'",
         r"extra.gin:1: the macro MODEL_DRI is not used by anything .*'MODEL_DIR'",
     ),
+    "macro whose reader has a value of its own": (
+        ["WIDTH=3"],
+        "import toy\ntoy.Model.width = 9",
+        r"--gin.WIDTH=3: WIDTH is set, but Model.width, .* a value of its own \(extra.gin:2\)",
+    ),
     "macro of itself": (
         ["STEPS=%STEPS"],
         "",

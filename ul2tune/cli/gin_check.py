@@ -179,7 +179,8 @@ def check_unused(
       The well-known macros that this command does not use.
 
     Raises:
-      ValueError: for a macro or binding that nothing uses, naming the nearest that exists.
+      ValueError: for a macro or binding that nothing uses, naming the nearest that exists, or what
+        overrides the macro's only reader.
     """
     wanted = {
         leaf.name for b in program.bindings for leaf in leaves(b.value) if type(leaf) is Macro
@@ -192,6 +193,8 @@ def check_unused(
             idle.append(binding)
             used.follow(binding.value, (name,), binding)  # nor is what only it refers to
         elif not (in_file and name in wanted):
+            if (in_force := override(program, used, name)) is not None:
+                raise ValueError(overridden(binding, in_force))
             candidates = wanted | set(well_known) - {name}
             raise ValueError(
                 f"{binding.location}: the macro {name} is not used by anything"
@@ -217,6 +220,14 @@ def override(program: Program, used: Reachable, macro: str) -> Binding | None:
             if Macro(macro) not in leaves(in_force.value):
                 return in_force
     return None
+
+
+def overridden(macro: Binding, in_force: Binding) -> str:
+    """The sentence on a macro that is set in vain, and what :func:`override` found."""
+    return (
+        f"{macro.location}: {macro.name} is set, but {in_force.name}, which would read it, has a "
+        f"value of its own ({in_force.location}). Take one of the two out."
+    )
 
 
 def check_types(used: Reachable, symbols: Mapping[int, Symbol]) -> None:

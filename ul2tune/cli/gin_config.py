@@ -143,10 +143,7 @@ def _check_run_file(program: Program, used: gin_check.Reachable, root: Callable[
                 f"{' and '.join(readers)} would. Add the one you mean, or take {name} out."
             )
         if not (binding.weak or _shared(program, binding)):
-            raise ValueError(
-                f"{binding.location}: {name} is set, but {override.name}, which would read it, "
-                f"has a value of its own ({override.location}). Take one of the two out."
-            )
+            raise ValueError(gin_check.overridden(binding, override))
 
 
 def _notes(
