@@ -183,3 +183,20 @@ def test_the_last_line_is_the_last_step_s_however_the_run_ends(tmp_path, monkeyp
     run.device.sigterm_at_step = 3
     run.train()
     assert _steps_and_losses(run) == [("3/6", "3.000")]
+
+
+@pytest.mark.parametrize(
+    ("settings", "eta"),
+    # A step takes a second. In the first five, training stood still once, for 70 or 50 seconds.
+    [
+        ({}, "0:00:01"),
+        ({"eval_period_steps": 4}, "0:00:15"),
+        ({"checkpoint_period_steps": 4}, "0:00:11"),
+    ],
+)
+def test_the_time_left_reckons_with_evaluations_and_saves(tmp_path, monkeypatch, settings, eta):
+    run = Run(tmp_path, monkeypatch, **settings)
+    run.train()
+    (line,) = [x for x in run.stream.getvalue().splitlines() if x.startswith("step 5/6")]
+    assert "  10 tokens/s (" in line  # of steps alone
+    assert line.endswith(f"ETA {eta}")

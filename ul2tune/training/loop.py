@@ -172,7 +172,8 @@ def _show(parts: Parts, at: Position, *, last: bool = False) -> None:
         return
     finished = at.step - len(at.window.pending)
     rates = at.rate.measure(finished, at.watch.now(), at.window.tokens_seen)
-    parts.line.show(finished, at.window.latest, rates, last=last)
+    stretch = at.watch.stretch()
+    parts.line.show(finished, at.window.latest, rates, stretch=stretch, last=last)
 
 
 def _note(parts: Parts, text: str) -> None:

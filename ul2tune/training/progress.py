@@ -19,18 +19,33 @@ class Stopwatch:
 
     secs: float = 0.0
     _since: float | None = None
+    _stopped: float | None = None
+    _ran: float = 0.0
+    _paused: float = 0.0
 
     def start(self) -> None:
         if self._since is None:
             self._since = time.perf_counter()
+            if self._stopped is not None:
+                self._paused += self._since - self._stopped
 
     def stop(self) -> None:
-        self.secs = self.now()
-        self._since = None
+        if self._since is not None:
+            self._stopped = time.perf_counter()
+            ran = self._stopped - self._since
+            self.secs, self._ran, self._since = self.secs + ran, self._ran + ran, None
 
     def now(self) -> float:
-        running = 0.0 if self._since is None else time.perf_counter() - self._since
-        return self.secs + running
+        return self.secs + self._running()
+
+    def stretch(self) -> float:
+        """Seconds on the wall per second of training since the first step of this start: above 1
+        where it was stopped in between."""
+        ran = self._ran + self._running()
+        return 1.0 + self._paused / ran if ran > 0 else 1.0
+
+    def _running(self) -> float:
+        return 0.0 if self._since is None else time.perf_counter() - self._since
 
 
 @dataclass(kw_only=True)
@@ -106,6 +121,7 @@ class LiveLine:
         latest: Mapping[str, float],
         rates: Mapping[str, float],
         *,
+        stretch: float = 1.0,
         last: bool = False,
     ) -> None:
         """Shows step, loss, rates and the time left; does nothing if it did so just now.
@@ -114,6 +130,7 @@ class LiveLine:
           step: the newest step that has run to its end.
           latest: its metrics.
           rates: see :meth:`Rate.measure`.
+          stretch: see :meth:`Stopwatch.stretch`.
           last: no step will follow: show it now, unless it is what stands there.
         """
         terminal = self.stream.isatty()
@@ -123,7 +140,7 @@ class LiveLine:
         if place == self._place or not (due or last or step == self.last_step):
             return
         self._shown, self._place = now, place
-        text = line(step, (self.first_step, self.last_step), latest, rates)
+        text = line(step, (self.first_step, self.last_step), latest, rates, stretch)
         if terminal:
             # Blanks cover what a longer line left behind.
             self.stream.write("\r" + text.ljust(self._width))
@@ -151,11 +168,13 @@ def line(
     ends: tuple[int, int],
     latest: Mapping[str, float],
     rates: Mapping[str, float],
+    stretch: float = 1.0,
 ) -> str:
     """``step 120/500 (24 %)  loss 3.412  12.3k tokens/s (11.0k real)  MFU 41.2 %  ETA 0:03:12``
 
     The percentage is that of the run's own steps, without those of its initial checkpoint: `ends`
-    are the step its counter began at and the last one.
+    are the step its counter began at and the last one. Rates are those of steps; the time left
+    reckons with saves, evaluations and hooks too, as many seconds of them per step as so far.
     """
     first_step, last_step = ends
     percent = 100 * (step - first_step) // max(last_step - first_step, 1)
@@ -167,7 +186,7 @@ def line(
         parts.append(f"{compact(rates['tokens_per_sec'])} tokens/s ({real} real)")
         if "mfu" in rates:
             parts.append(f"MFU {100 * rates['mfu']:.1f} %")
-        left = int((last_step - step) / rates["steps_per_sec"])
+        left = int(stretch * (last_step - step) / rates["steps_per_sec"])
         parts.append(f"ETA {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}")
     return "  ".join(parts)
 
