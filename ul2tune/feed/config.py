@@ -8,6 +8,8 @@ from dataclasses import dataclass
 LAYOUTS = ("encoder_decoder", "prefix_lm", "causal_lm")
 PACKINGS = ("balanced", "greedy", "none")
 SEPARATORS = ("none", "eos")
+# Fields that no batch depends on: where the data is, and how batches are made ready.
+DELIVERY_FIELDS = frozenset({"data_dir", "num_workers", "prefetch_batches", "verify_checksums"})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,15 +18,15 @@ import numpy as np
 
 from ul2tune.data import mixing, packing
 from ul2tune.feed.batches import Plan, make_batch
+from ul2tune.feed.config import DELIVERY_FIELDS
 from ul2tune.feed.documents import Documents
 from ul2tune.feed.pending import EMPTY, Pending
 from ul2tune.feed.sources import Sources
 from ul2tune.feed.stats import Counts
 
-# What may change between saving and restoring: it does not alter what the state means.
-_FREE_FIELDS = frozenset(
-    {"data_dir", "num_workers", "prefetch_batches", "verify_checksums", "feature_lengths"}
-)
+# What may change between saving and restoring: it does not alter what the state means. Rows of
+# another length are other batches, drawn from the same position.
+_FREE_FIELDS = DELIVERY_FIELDS | {"feature_lengths"}
 
 
 class RowStreams:

@@ -7,16 +7,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from ul2tune.feed.config import DELIVERY_FIELDS
+
 # What may change between two starts of one run without changing what it computes.
-EXEMPT = frozenset(
-    {
-        "data/data_dir",
-        "data/num_workers",
-        "data/prefetch_batches",
-        "data/verify_checksums",
-        "model/remat",
-    }
-)
+EXEMPT = frozenset({*(f"data/{name}" for name in DELIVERY_FIELDS), "model/remat"})
 # Of the run's own settings only these define it; the others say how long, how often, where.
 RUN_FIELDS = ("seed", "num_microbatches", "ema_decay")
 
