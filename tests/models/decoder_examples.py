@@ -66,6 +66,20 @@ def opt(**changes: Any) -> DecoderConfig:
     return DecoderConfig(**(SIZES | values | changes))
 
 
+def t5(**changes: Any) -> DecoderConfig:
+    """T5's decoder without an encoder: a relative position bias, nothing divides its logits."""
+    values: dict[str, Any] = {
+        "num_kv_heads": 4,
+        "activation": "gelu_gated",
+        "relative_buckets": 8,
+        "relative_max_distance": 10,
+        "query_scalar": 1.0,
+        "tied_logits": True,
+        "scale_logits": True,
+    }
+    return DecoderConfig(**(SIZES | values | changes))
+
+
 def documents(seed: int = 0) -> list[list[Any]]:
     """Per row, the (inputs, targets) of its documents."""
     rng = np.random.default_rng(seed)

@@ -22,7 +22,7 @@ from ul2tune.models import base
 from ul2tune.models.decoder import DecoderConfig
 from ul2tune.sharding import MeshConfig
 
-FAMILIES = {"gemma": tiny.gemma(), "opt": tiny.opt()}
+FAMILIES = {"gemma": tiny.gemma(), "opt": tiny.opt(), "t5": tiny.t5()}
 
 
 @functools.partial(jax.jit, static_argnums=0, compiler_options=examples.QUICK)
@@ -160,6 +160,7 @@ def test_without_segment_ids_a_prompt_ends_at_its_last_token():
     [
         ("opt", {"remat": "full", "scan_layers": False}),
         ("gemma", {"attention": "chunked", "attention_chunk_tokens": 5, "remat": "dots"}),
+        ("t5", {"attention": "chunked", "attention_chunk_tokens": 5, "scan_layers": False}),
     ],
 )
 def test_how_it_is_computed_changes_nothing(name, changes):

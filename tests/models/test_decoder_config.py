@@ -55,6 +55,11 @@ CHANGES: dict[str, Any] = {
     "attention_chunk_tokens": 3,
 }
 OPT_CHANGES: dict[str, Any] = {"embedding_dim": None, "max_length": 80}
+T5_CHANGES: dict[str, Any] = {
+    "relative_buckets": 6,
+    "relative_max_distance": 5,
+    "scale_logits": False,
+}
 # One change of two fields, which contradict each other alone.
 BOTH: dict[str, Any] = {"learned_positions": {"learned_positions": False, "rope": Rope()}}
 HOW = ("remat", "scan_layers", "attention", "attention_chunk_tokens")
@@ -62,6 +67,7 @@ CASES = {
     **{name: (tiny.gemma(), {name: value}) for name, value in CHANGES.items()},
     **{name: (tiny.opt(), {name: value}) for name, value in OPT_CHANGES.items()},
     **{name: (tiny.opt(), values) for name, values in BOTH.items()},
+    **{name: (tiny.t5(), {name: value}) for name, value in T5_CHANGES.items()},
 }
 
 
@@ -126,6 +132,28 @@ def test_impossible_configurations_are_refused(changes, message):
 
 
 @pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rope": Rope()}, "set exactly one of them"),
+        ({"learned_positions": True}, "set exactly one of them"),
+        ({"relative_buckets": None}, "set exactly one of them"),
+        ({"relative_max_distance": None}, "relative_max_distance = None need each other"),
+        (
+            {"relative_buckets": None, "learned_positions": True},
+            "relative_buckets = None and relative_max_distance = 10 need each other",
+        ),
+        ({"relative_buckets": 1}, "relative_buckets = 1 must be at least 2"),
+        ({"relative_max_distance": 4}, "less than twice relative_max_distance = 4"),
+        ({"relative_buckets": 8.0}, "relative_buckets = 8.0 must be an integer"),
+        ({"sliding_window": 3, "attention_pattern": "L", "local_rope": Rope()}, "needs rope"),
+    ],
+)
+def test_impossible_relative_positions_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        tiny.t5(**changes)
+
+
+@pytest.mark.parametrize(
     ("path", "std"),
     [
         ("token_embedding", 64**-0.5),
@@ -139,9 +167,34 @@ def test_impossible_configurations_are_refused(changes, message):
     ],
 )
 def test_initial_scales(path, std):
-    config = tiny.gemma(
-        vocab_size=512, d_model=64, head_dim=32, d_ff=128, attention_bias=True, num_layers=2
-    )
+    check_initial_scale(tiny.gemma(**WIDE, attention_bias=True), path, std)
+
+
+@pytest.mark.parametrize(
+    ("path", "std"),
+    [
+        ("token_embedding", 1.0),
+        ("head", 64**-0.5),
+        ("relative_bias", (2 / (16 + 32)) ** 0.5),
+        ("layers/attention/query", (64 * 32) ** -0.5),
+        ("layers/attention/key", 64**-0.5),
+        ("layers/mlp/wo", 128**-0.5),
+    ],
+)
+def test_initial_scales_of_t5(path, std):
+    """Those of T5X: the query's has what other families divide logits by, if nothing does."""
+    wide = {"num_heads": 16, "num_kv_heads": 16, "relative_buckets": 32}
+    config = tiny.t5(**WIDE, **wide, relative_max_distance=128, tied_logits=False)
+    check_initial_scale(config, path, std)
+    if path == "layers/attention/query":
+        scaled = dataclasses.replace(config, query_scalar=None)
+        check_initial_scale(scaled, path, std * 32**0.5)
+
+
+WIDE = {"vocab_size": 512, "d_model": 64, "head_dim": 32, "d_ff": 128, "num_layers": 2}
+
+
+def check_initial_scale(config: DecoderConfig, path: str, std: float) -> None:
     init = jax.jit(base.init_params, static_argnums=0, compiler_options=examples.QUICK)
     leaf = tree.flatten(init(config, jax.random.key(0)))[path]
     np.testing.assert_allclose(np.std(leaf), std, rtol=0.1)

@@ -66,7 +66,7 @@ def test_the_places_are_those_of_t5():
     jaxpr = jax.make_jaxpr(lambda p: logits.__wrapped__(config, p, key))(
         base.abstract_params(config)
     )
-    drawn = Counter(_shapes_of_draws(jaxpr.jaxpr))
+    drawn = Counter(shapes_of_draws(jaxpr.jaxpr))
     rows, d, f, heads = 2, config.d_model, config.d_ff, config.num_heads
     encoder, decoder = config.num_encoder_layers, config.num_decoder_layers
     assert drawn == {
@@ -78,11 +78,11 @@ def test_the_places_are_those_of_t5():
     }
 
 
-def _shapes_of_draws(jaxpr):
+def shapes_of_draws(jaxpr):
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "random_bits":
             yield eqn.outvars[0].aval.shape
         for value in eqn.params.values():
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
-                yield from _shapes_of_draws(inner)
+                yield from shapes_of_draws(inner)

@@ -1,10 +1,12 @@
-"""Decoder-only transformers by configuration: OPT, Llama 2/3, Qwen 2.5/3, Gemma 2/3 (text).
+"""Decoder-only transformers by configuration: OPT, Llama 2/3, Qwen 2.5/3, Gemma 2/3 (text), T5's.
 
 What the families differ in, and nothing else: `decoder_model` is what they share. References: Zhang
 et al. 2022 (OPT, arXiv:2205.01068), Touvron et al. 2023 (Llama 2, arXiv:2307.09288), Dubey et al.
 2024 (Llama 3, arXiv:2407.21783), Yang et al. 2024 and 2025 (Qwen 2.5, arXiv:2412.15115; Qwen 3,
 arXiv:2505.09388), Gemma team 2024 and 2025 (Gemma 2, arXiv:2408.00118; Gemma 3, arXiv:2503.19786);
-in detail, Transformers' model classes.
+in detail, Transformers' model classes. T5's decoder without an encoder (relative position biases;
+UL2's decoder-only baselines, Tay et al. 2022, arXiv:2205.05131) is that of T5X's
+`examples/decoder_only`.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from ul2tune.models.folding import REMAT
 from ul2tune.models.grouped_attention import Heads
 from ul2tune.models.rotary import Rope
 
-_OPTIONAL_SIZES = ("embedding_dim", "sliding_window")
+_OPTIONAL_SIZES = ("embedding_dim", "sliding_window", "relative_buckets", "relative_max_distance")
 _OPTIONAL_SCALES = ("query_scalar", "attention_softcap", "logit_softcap")
 
 
@@ -50,10 +52,16 @@ class DecoderConfig:
       attention_bias: biases of queries, keys and values (OPT, Qwen 2.5).
       attention_out_bias: bias of attention's output (OPT).
       mlp_bias: biases of the feed-forward block (OPT).
-      rope: rotary positions; None = learned positions.
+      rope: rotary positions; None = one of the other two kinds.
       local_rope: those of local layers (Gemma 3); None = `rope` everywhere.
       learned_positions: a table of positions is added to the embeddings (OPT) instead of `rope`.
-      query_scalar: logits are divided by its square root (Gemma); None = `head_dim`.
+      relative_buckets: buckets of T5's relative position bias, one table for all layers, instead of
+        both; also in a prefix all keys to the right share the bucket of distance 0, as in T5X.
+        Such a model is initialised as T5, and `dropout_rate` acts where T5 has it.
+      relative_max_distance: distance from which on all share one bucket. Needs `relative_buckets`,
+        and they need it.
+      query_scalar: attention's logits are divided by its square root (Gemma; T5: 1); None =
+        `head_dim`.
       attention_softcap: bound of attention's logits, ``cap * tanh(x / cap)`` (Gemma 2).
       logit_softcap: bound of the output's (Gemma 2).
       attention_pattern: "L" local and "G" global layers, repeated over the depth: "G", "LG" (Gemma
@@ -64,10 +72,12 @@ class DecoderConfig:
         None = `d_model`, no projections.
       scale_embeddings: whether token embeddings are multiplied by ``d_model ** 0.5`` (Gemma).
       tied_logits: whether the token embedding is also the output head.
+      scale_logits: whether logits are multiplied by ``d_model ** -0.5``, as T5 does when tied.
       start_id: what documents start with. SeqIO's features start every document with 0; the model
         reads this id there (a beginning-of-sequence token). 0 = 0.
-      dropout_rate: probability of dropping from what a branch adds; applied only when a dropout key
-        is given.
+      dropout_rate: probability of dropping from what a branch adds, with `relative_buckets` also
+        from embeddings, hidden activations of the feed-forward, and final states; applied only when
+        a dropout key is given.
       attention_dropout_rate: the same of attention weights.
       dtype: "bfloat16" or "float32" activations and products; parameters are float32 either way.
       remat: what the backward pass computes again: "none", "dots" or "full", see `folding.REMAT`.
@@ -103,6 +113,8 @@ class DecoderConfig:
     rope: Rope | None = None
     local_rope: Rope | None = None
     learned_positions: bool = False
+    relative_buckets: int | None = None
+    relative_max_distance: int | None = None
     query_scalar: float | None = None
     attention_softcap: float | None = None
     logit_softcap: float | None = None
@@ -111,6 +123,7 @@ class DecoderConfig:
     embedding_dim: int | None = None
     scale_embeddings: bool = False
     tied_logits: bool = False
+    scale_logits: bool = False
     start_id: int = 0
     dropout_rate: float = 0.0
     attention_dropout_rate: float = 0.0
@@ -125,8 +138,18 @@ class DecoderConfig:
         problems = {
             f"num_kv_heads = {self.num_kv_heads} does not divide num_heads = "
             f"{self.num_heads}": self.num_heads % self.num_kv_heads != 0,
-            "rope is for models without learned_positions, which need it: set exactly one of "
-            "them": (self.rope is None) != self.learned_positions,
+            "rope, learned_positions and relative_buckets are three kinds of positions: set "
+            "exactly one of them": (self.rope is not None)
+            + self.learned_positions
+            + (self.relative_buckets is not None)
+            != 1,
+            f"relative_buckets = {self.relative_buckets} and relative_max_distance = "
+            f"{self.relative_max_distance} need each other": (self.relative_buckets is None)
+            != (self.relative_max_distance is None),
+            f"relative_buckets = {self.relative_buckets} must be at least 2 and less than twice "
+            f"relative_max_distance = {self.relative_max_distance}": self.relative_buckets
+            is not None
+            and not 2 <= self.relative_buckets < 2 * (self.relative_max_distance or 0),
             f"head_dim = {self.head_dim} must be even to be rotated": self.rope is not None
             and self.head_dim % 2 != 0,
             f"sliding_window = {self.sliding_window} belongs to patterns with L, which need it; "
@@ -196,7 +219,15 @@ class DecoderConfig:
             norm=self.norm if self.qk_norm else None,
             norm_eps=self.norm_eps,
             softcap=self.attention_softcap,
+            query_init=self._query_init,
         )
+
+    @property
+    def _query_init(self) -> float:
+        """T5 has in the query's initial scale what the others divide logits by."""
+        if self.relative_buckets is None:
+            return 1.0
+        return ((self.query_scalar or self.head_dim) / self.head_dim) ** 0.5
 
     def make(self, key: jax.Array) -> Decoder:
         """Returns the initialised model."""

@@ -60,16 +60,26 @@ class Block(nnx.Module):
             x_BLD = norm(x_BLD)
         return constrain(x_BLD, "batch", "length", None)
 
+    def dropout_keys(self, key: jax.Array | None) -> list[Any]:
+        """Keys for what attention adds, what the feed-forward adds, attention weights and, as in
+        T5 alone, hidden activations."""
+        if key is None:
+            return [None] * 4
+        if self.config.relative_buckets is not None:
+            return list(jax.random.split(key, 4))
+        return [*jax.random.split(key, 3), None]
+
     def __call__(self, x_BLD: jax.Array, attend: Any, keys: list[Any]) -> jax.Array:
         """Returns the residual stream after this layer, [B, L, D].
 
         Args:
           x_BLD: the residual stream before it.
           attend: the branch of attention: normed stream -> [B, L, D].
-          keys: two dropout keys.
+          keys: of :meth:`dropout_keys`.
         """
         x_BLD = self.add(x_BLD, "attention", attend, keys[0])
-        return self.add(x_BLD, "mlp", lambda y_BLD: self.mlp(y_BLD, (0.0, None)), keys[1])
+        hidden = self.config.dropout_rate, keys[3]
+        return self.add(x_BLD, "mlp", lambda y_BLD: self.mlp(y_BLD, hidden), keys[1])
 
 
 class Layout:

@@ -5,7 +5,8 @@ as prefix-LMs). Batches are SeqIO's language-model features (`data.convert.causa
 position i reads `decoder_input_tokens[i]`, the start token or token i - 1 of its document, and
 predicts token i. Where `decoder_causal_attention` is there and 1, attention is bidirectional.
 
-Axes: B batch, L length, S slots of the cache, D model, E embedding, V vocabulary, N layers.
+Axes: B batch, L length, S slots of the cache, D model, E embedding, V vocabulary, N layers, H heads, W
+distances.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ul2tune.models import decoder_features, grouped, layers
-from ul2tune.models.attention import Implementation
+from ul2tune.models import decoder_features, grouped, layers, relative_bias
+from ul2tune.models.attention import Implementation, spread
 from ul2tune.models.base import look_up
 from ul2tune.models.cache import AXES, PromptCache
 from ul2tune.models.decoder_block import Block, Layout
 from ul2tune.models.folding import fold
-from ul2tune.models.layers import linear, param
+from ul2tune.models.layers import drop_channels, linear, param
 from ul2tune.models.norms import Norm
 from ul2tune.sharding import constrain
 from ul2tune.types import Batch
@@ -44,7 +45,9 @@ class Decoder(nnx.Module):
         self.config, self.logit_softcap = config, config.logit_softcap
         d, e = config.d_model, config.embedding_dim or config.d_model
         keys = jax.random.split(key, 6)
-        init = layers.normal(e**-0.5)
+        relative = config.relative_buckets is not None
+        # T5's embeddings have unit variance.
+        init = layers.normal(1.0 if relative else e**-0.5)
         self.token_embedding = param(init, keys[0], vocab=config.vocab_size, embed=e)
         if config.embedding_dim is not None:
             projection = layers.normal(e**-0.5)
@@ -53,11 +56,16 @@ class Decoder(nnx.Module):
         if config.learned_positions:
             rows = config.max_length + POSITION_OFFSET
             self.position_embedding = param(init, keys[3], positions=rows, embed=d)
+        if config.relative_buckets is not None:
+            sizes = {"heads": config.num_heads, "relpos_buckets": config.relative_buckets}
+            uniform = layers.uniform((6 / sum(sizes.values())) ** 0.5)
+            self.relative_bias = param(uniform, keys[3], **sizes)
         self.layers = layers.stack(lambda k: Block(config, k), config.num_layers, keys[4])
         if config.final_norm:
             self.final_norm = Norm(config.norm, config.norm_eps, key, embed=d)
         if not config.tied_logits:
-            self.head = param(init, keys[5], vocab=config.vocab_size, embed=e)
+            head = layers.truncated_normal(e**-0.5) if relative else init
+            self.head = param(head, keys[5], vocab=config.vocab_size, embed=e)
 
     def hidden(self, batch: Batch, *, dropout_key: jax.Array | None = None) -> jax.Array:
         """Returns final states [B, L, E], such that ``logits = hidden @ head_kernel().T`` before
@@ -80,23 +88,27 @@ class Decoder(nnx.Module):
         positions_BL, seen = decoder_features.positions(batch), decoder_features.visibility(batch)
         layout = Layout(self.config, positions_BL, length)
         how = self._implementation()
-        rate = self.config.attention_dropout_rate
+        bias, rate = self._bias(length), self.config.attention_dropout_rate
 
         def step(x_BLD: jax.Array, block: Block, is_local: jax.Array, key: Any) -> jax.Array:
-            keys = [None] * 3 if key is None else list(jax.random.split(key, 3))
+            keys = block.dropout_keys(key)
             rotation = layout.rotation(is_local)
             visibility = dataclasses.replace(seen, window=layout.reach(is_local))
 
             def attend(y_BLD: jax.Array) -> jax.Array:
-                return block.attention(y_BLD, rotation, visibility, how, (rate, keys[2]))
+                return block.attention(y_BLD, rotation, visibility, how, (rate, keys[2]), bias)
 
             return block(x_BLD, attend, keys)
 
-        keys_N = None
+        keys_N, first, last = None, None, None
         if dropout_key is not None:
+            if self.config.relative_buckets is not None:  # T5 drops from both ends too
+                first, last, dropout_key = jax.random.split(dropout_key, 3)
             keys_N = jax.random.split(dropout_key, self.config.num_layers)
-        x_BLD = self._fold(step, self._embed(tokens_BL, positions_BL), layout.is_local_N, keys_N)
-        return self._finish(x_BLD)
+        dropped = self.config.dropout_rate
+        x_BLD = drop_channels(self._embed(tokens_BL, positions_BL), (dropped, first))
+        x_BLD = self._fold(step, x_BLD, layout.is_local_N, keys_N)
+        return drop_channels(self._finish(x_BLD), (dropped, last))
 
     def head_kernel(self) -> jax.Array:
         """The output head, float32 [V, E]: the token embedding itself when tied."""
@@ -149,6 +161,7 @@ class Decoder(nnx.Module):
         positions_B1 = cache.lengths_B[:, None] + index
         layout = Layout(self.config, positions_B1, cache.key.shape[2])
         distance_BS = cache.distances(index)
+        bias_BH1S = self._bias_of_slots(distance_BS)
 
         def step(carry: Any, block: Block, is_local: jax.Array, n: jax.Array) -> Any:
             x_B1D, cache = carry
@@ -164,10 +177,10 @@ class Decoder(nnx.Module):
                 # it would be copied for every token.
                 kv = attention.keys(y_B1D, rotation), attention.values(y_B1D)
                 cache = cache.write(n, cache.prompt_slots + index, *kv)
-                past = cache.key[n], cache.value[n], seen_BS[:, None]
+                past = cache.key[n], cache.value[n], seen_BS[:, None], bias_BH1S
                 return attention.attend_masked(attention.queries(y_B1D, rotation), *past)
 
-            return block(x_B1D, attend, [None, None]), cache
+            return block(x_B1D, attend, block.dropout_keys(None)), cache
 
         start = self._embed(tokens_B1, positions_B1), cache
         numbers_N = jnp.arange(self.config.num_layers)
@@ -180,6 +193,7 @@ class Decoder(nnx.Module):
         (batch, length), config = tokens_BL.shape, self.config
         positions_BL, seen = decoder_features.positions(prompt), decoder_features.visibility(prompt)
         layout, how = Layout(config, positions_BL, length), self._implementation()
+        bias = self._bias(length)
         slots = length + max_decode_length
         shape = (config.num_layers, batch, slots, config.num_kv_heads, config.head_dim)
         empty = constrain(jnp.zeros(shape, config.dtype), *AXES)
@@ -198,9 +212,10 @@ class Decoder(nnx.Module):
                 attention = block.attention
                 kv = attention.keys(y_BLD, rotation), attention.values(y_BLD)
                 cache = cache.write(n, 0, *kv)
-                return attention.attend(attention.queries(y_BLD, rotation), *kv, visibility, how)
+                query_BLHA = attention.queries(y_BLD, rotation)
+                return attention.attend(query_BLHA, *kv, visibility, how, bias)
 
-            return block(x_BLD, attend, [None, None]), cache
+            return block(x_BLD, attend, block.dropout_keys(None)), cache
 
         start = self._embed(tokens_BL, positions_BL), cache
         numbers_N = jnp.arange(config.num_layers)
@@ -210,6 +225,31 @@ class Decoder(nnx.Module):
         config = self.config
         stacked = (self.layers, *per_layer)
         return fold(step, carry, stacked, scan=config.scan_layers, remat=config.remat)
+
+    def _bias(self, length: int) -> jax.Array | None:
+        """The relative position bias of all layers as attention reads it; None where there is none.
+
+        Causal also in a prefix: what is to the right shares the bucket of distance 0, as in T5X.
+        """
+        if self.config.relative_max_distance is None:
+            return None
+        bias_HW = self._bias_by_distance(length, length, self.config.relative_max_distance)
+        return spread(bias_HW, length, self._implementation())
+
+    def _bias_of_slots(self, distance_BS: jax.Array) -> jax.Array | None:
+        """The same of slots that are so far behind, [B, H, 1, S]; of those to come it is unused."""
+        if self.config.relative_max_distance is None:
+            return None
+        slots = distance_BS.shape[1]
+        # Entry w is that of a key slots - 1 - w behind.
+        bias_HW = self._bias_by_distance(slots, 1, self.config.relative_max_distance)
+        bias_HBS = bias_HW[:, slots - 1 - jnp.maximum(distance_BS, 0)]
+        return jnp.swapaxes(bias_HBS, 0, 1)[:, :, None]
+
+    def _bias_by_distance(self, queries: int, keys: int, max_distance: int) -> jax.Array:
+        return relative_bias.by_distance(
+            self.relative_bias[...], queries, keys, bidirectional=False, max_distance=max_distance
+        )
 
     def _embed(self, tokens_BL: jax.Array, positions_BL: jax.Array) -> jax.Array:
         config = self.config
@@ -232,6 +272,8 @@ class Decoder(nnx.Module):
             x_BLD = self.final_norm(x_BLD)
         if self.config.embedding_dim is not None:
             x_BLD = linear(x_BLD, self.project_out[...], 1)
+        if self.config.scale_logits:
+            x_BLD = (x_BLD.astype(jnp.float32) * self.config.d_model**-0.5).astype(x_BLD.dtype)
         return x_BLD
 
     def _logits(self, hidden_BLE: jax.Array) -> jax.Array:

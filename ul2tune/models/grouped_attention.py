@@ -1,5 +1,6 @@
 """Attention with everything the decoder-only families add to T5's: shared key/value heads, biases,
-norms of queries and keys, rotated positions, a scale, a bound on the logits.
+norms of queries and keys, rotated positions, a scale, a bound on the logits. A bias by distance is
+that of T5.
 
 Axes: B batch, L query length, S key length, D model, H query heads, K key/value heads, A head size.
 """
@@ -37,6 +38,7 @@ class Heads:
       norm_eps: of those norms.
       softcap: bound of the logits; None = unbounded.
       source_d_model: width of what keys and values are made of; None = `d_model`.
+      query_init: factor of the query's initial scale.
     """
 
     d_model: int
@@ -50,6 +52,7 @@ class Heads:
     norm_eps: float = 1e-6
     softcap: float | None = None
     source_d_model: int | None = None
+    query_init: float = 1.0
 
 
 class GroupedQueryAttention(nnx.Module):
@@ -65,8 +68,8 @@ class GroupedQueryAttention(nnx.Module):
         keys, source = jax.random.split(key, 4), sizes.source_d_model or d
         queries = {"heads": sizes.num_heads, "kv": sizes.head_dim}
         shared = {"kv_heads": sizes.num_kv_heads, "kv": sizes.head_dim}
-        # Unit logits and outputs from unit inputs: the scale is not in the query's init as in T5.
-        self.query = param(normal(d**-0.5), keys[0], embed=d, **queries)
+        # Unit logits and outputs from unit inputs; where the scale is 1 (T5) it is in `query_init`.
+        self.query = param(normal(d**-0.5 * sizes.query_init), keys[0], embed=d, **queries)
         self.key = param(normal(source**-0.5), keys[1], embed=source, **shared)
         self.value = param(normal(source**-0.5), keys[2], embed=source, **shared)
         out_std = (sizes.num_heads * sizes.head_dim) ** -0.5
@@ -126,9 +129,10 @@ class GroupedQueryAttention(nnx.Module):
         value_BSKA: jax.Array,
         visibility: Visibility,
         implementation: Implementation,
+        bias: jax.Array | None = None,
     ) -> jax.Array:
-        """Returns what queries read, merged, [B, L, D]."""
-        inputs = (query_BLHA, key_BSKA, value_BSKA, None, visibility, implementation)
+        """Returns what queries read, merged, [B, L, D]. `bias` is as in `attention.attend`."""
+        inputs = (query_BLHA, key_BSKA, value_BSKA, bias, visibility, implementation)
         return self.merge(attention.attend(*inputs, softcap=self.sizes.softcap))
 
     def attend_masked(
@@ -137,9 +141,10 @@ class GroupedQueryAttention(nnx.Module):
         key_BSKA: jax.Array,
         value_BSKA: jax.Array,
         mask_BLS: jax.Array,
+        bias_BHLS: jax.Array | None = None,
     ) -> jax.Array:
-        """:meth:`attend` with an explicit mask: decoding, where keys are slots of a cache."""
-        inputs = (query_BLHA, key_BSKA, value_BSKA, None, mask_BLS)
+        """:meth:`attend` with an explicit mask and bias: decoding, where keys are a cache's slots."""
+        inputs = (query_BLHA, key_BSKA, value_BSKA, bias_BHLS, mask_BLS)
         return self.merge(attention.xla(*inputs, self.sizes.softcap))
 
     def __call__(
@@ -149,6 +154,7 @@ class GroupedQueryAttention(nnx.Module):
         visibility: Visibility,
         implementation: Implementation,
         dropout: Dropout = (0.0, None),
+        bias: jax.Array | None = None,
     ) -> jax.Array:
         """Self-attention: returns what every position of `x_BLD` reads from the others."""
         return self.attend(
@@ -157,4 +163,5 @@ class GroupedQueryAttention(nnx.Module):
             self.values(x_BLD, dropout),
             visibility,
             implementation,
+            bias,
         )
