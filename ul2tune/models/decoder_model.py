@@ -5,8 +5,8 @@ as prefix-LMs). Batches are SeqIO's language-model features (`data.convert.causa
 position i reads `decoder_input_tokens[i]`, the start token or token i - 1 of its document, and
 predicts token i. Where `decoder_causal_attention` is there and 1, attention is bidirectional.
 
-Axes: B batch, L length, S slots of the cache, D model, E embedding, V vocabulary, N layers, H heads, W
-distances.
+Axes: B batch, L length, S slots of the cache, D model, E embedding, V vocabulary, N layers,
+H heads, W distances.
 """
 
 from __future__ import annotations
@@ -100,11 +100,11 @@ class Decoder(nnx.Module):
 
             return block(x_BLD, attend, keys)
 
-        keys_N, first, last = None, None, None
-        if dropout_key is not None:
-            if self.config.relative_buckets is not None:  # T5 drops from both ends too
-                first, last, dropout_key = jax.random.split(dropout_key, 3)
-            keys_N = jax.random.split(dropout_key, self.config.num_layers)
+        inner, first, last = dropout_key, None, None
+        if dropout_key is not None and self.config.relative_buckets is not None:
+            # T5 drops from both ends too.
+            inner, first, last = jax.random.split(dropout_key, 3)
+        keys_N = None if inner is None else jax.random.split(inner, self.config.num_layers)
         dropped = self.config.dropout_rate
         x_BLD = drop_channels(self._embed(tokens_BL, positions_BL), (dropped, first))
         x_BLD = self._fold(step, x_BLD, layout.is_local_N, keys_N)

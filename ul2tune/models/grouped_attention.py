@@ -143,7 +143,7 @@ class GroupedQueryAttention(nnx.Module):
         mask_BLS: jax.Array,
         bias_BHLS: jax.Array | None = None,
     ) -> jax.Array:
-        """:meth:`attend` with an explicit mask and bias: decoding, where keys are a cache's slots."""
+        """:meth:`attend` with an explicit mask and bias: decoding, where keys are in a cache."""
         inputs = (query_BLHA, key_BSKA, value_BSKA, bias_BHLS, mask_BLS)
         return self.merge(attention.xla(*inputs, self.sizes.softcap))
 
