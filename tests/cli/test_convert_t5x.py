@@ -40,6 +40,11 @@ CASES = {
         AdafactorConfig(stacked_as="scanned", momentum=0.9),
         {"layout": "scanned"},
     ),
+    "decoder_only": (
+        examples.DECODER_ONLY,
+        AdafactorConfig(momentum=0.9),
+        {"dtype": "bfloat16", "format": "orbax"},
+    ),
 }
 
 

@@ -9,11 +9,34 @@ from ul2tune import tree
 from ul2tune.convert.t5x import names
 from ul2tune.convert.t5x.moments import AdafactorMoments
 from ul2tune.models import base
+from ul2tune.models.decoder import DecoderConfig
 from ul2tune.models.t5 import T5Config
 from ul2tune.optim.adafactor import AdafactorConfig
 
 JOINED = names.Layout(scanned=True)
 SPLIT = names.Layout(split_heads=True)
+
+
+def decoder_only(**changes) -> DecoderConfig:
+    """As T5X's decoder-only example has it."""
+    sizes = {
+        "vocab_size": 24,
+        "d_model": 8,
+        "head_dim": 4,
+        "d_ff": 12,
+        "num_heads": 3,
+        "num_kv_heads": 3,
+        "num_layers": 2,
+        "max_length": 2**15,
+        "activation": "gelu_gated",
+        "relative_buckets": 32,
+        "relative_max_distance": 128,
+        "query_scalar": 1.0,
+        "tied_logits": True,
+        "scale_logits": True,
+        "dtype": "float32",
+    }
+    return DecoderConfig(**{**sizes, **changes})
 
 
 def config(**changes) -> T5Config:
@@ -33,9 +56,11 @@ def config(**changes) -> T5Config:
 T5_1_0 = config(activation="relu", tied_logits=True, scale_logits=True)
 T5_1_1 = config()
 UMT5 = config(per_layer_relative_bias=True)
+DECODER_ONLY = decoder_only()
+UNTIED = decoder_only(activation="relu", tied_logits=False, scale_logits=False)
 
 
-def flat_params(model: T5Config, seed: int = 0) -> dict[str, np.ndarray]:
+def flat_params(model: T5Config | DecoderConfig, seed: int = 0) -> dict[str, np.ndarray]:
     """Different numbers everywhere, norms included."""
     shapes = tree.flatten(base.abstract_params(model))
     keys = jax.random.split(jax.random.key(seed), len(shapes))
@@ -45,13 +70,15 @@ def flat_params(model: T5Config, seed: int = 0) -> dict[str, np.ndarray]:
     }
 
 
-def plans(model: T5Config, adafactor: AdafactorConfig):
+def plans(model: T5Config | DecoderConfig, adafactor: AdafactorConfig):
     axes = tree.flatten(base.param_axes(model))
     shapes = tree.flatten(base.abstract_params(model))
     return {path: adafactor.factoring(path, shapes[path].shape, axes[path]) for path in axes}
 
 
-def moments(model: T5Config, rules, step: int, *, momentum: bool = False) -> AdafactorMoments:
+def moments(
+    model: T5Config | DecoderConfig, rules, step: int, *, momentum: bool = False
+) -> AdafactorMoments:
     """A state of random moments in the shapes that our Adafactor has."""
     shapes = {path: leaf.shape for path, leaf in tree.flatten(base.abstract_params(model)).items()}
     draw = np.random.default_rng(step).random

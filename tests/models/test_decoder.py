@@ -210,9 +210,8 @@ def test_documents_begin_with_the_start_token():
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_bfloat16_and_dropout_run(name):
-    config = dataclasses.replace(
-        FAMILIES[name], dtype="bfloat16", dropout_rate=0.3, attention_dropout_rate=0.3
-    )
+    weights = {} if name == "t5" else {"attention_dropout_rate": 0.3}
+    config = dataclasses.replace(FAMILIES[name], dtype="bfloat16", dropout_rate=0.3, **weights)
     params, batch = examples.params(config), tiny.packed_batch()
     exact = logits(FAMILIES[name], params, batch)
     rounded = logits(config, params, batch)

@@ -142,6 +142,7 @@ def test_impossible_configurations_are_refused(changes, message):
             {"relative_buckets": None, "learned_positions": True},
             "relative_buckets = None and relative_max_distance = 10 need each other",
         ),
+        ({"attention_dropout_rate": 0.1}, "dropout_rate acts there too"),
         ({"relative_buckets": 1}, "relative_buckets = 1 must be at least 2"),
         ({"relative_max_distance": 4}, "less than twice relative_max_distance = 4"),
         ({"relative_buckets": 8.0}, "relative_buckets = 8.0 must be an integer"),

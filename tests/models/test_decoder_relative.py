@@ -88,7 +88,7 @@ def test_logits_are_those_of_the_equations(layout, tied, packed, attention):
 
 
 def test_dropout_is_where_t5_has_it():
-    config = tiny.t5(dropout_rate=0.1, attention_dropout_rate=0.1, scan_layers=False)
+    config = tiny.t5(dropout_rate=0.1, scan_layers=False)
     rows, depth, d, f = 2, config.num_layers, config.d_model, config.d_ff
 
     def places(config):

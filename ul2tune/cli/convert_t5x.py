@@ -26,6 +26,7 @@ from ul2tune.convert.t5x import models as t5x
 from ul2tune.convert.t5x import moments as t5x_moments
 from ul2tune.convert.t5x.moments import AdafactorMoments
 from ul2tune.models import base
+from ul2tune.models.decoder import DecoderConfig
 from ul2tune.models.t5 import T5Config
 from ul2tune.optim.adafactor import AdafactorConfig, AdafactorState
 from ul2tune.optim.descent import DescentState
@@ -65,7 +66,7 @@ def import_model(options: argparse.Namespace) -> None:
         if moments is not None:
             _write_state(writer, moments)
         (folder / FOLDER).mkdir()
-        embedding = source.tensors.read("target/token_embedder/embedding")
+        embedding = source.tensors.read(source.leaves[0].names[0])
         record = {
             "source": options.source,
             "ul2tune": __version__,
@@ -137,7 +138,7 @@ def export_model(options: argparse.Namespace) -> None:
     """
     step_dir = initialize.resolve(options.checkpoint)
     config = exported.config_of(step_dir)
-    if not isinstance(config, T5Config):
+    if not isinstance(config, T5Config | DecoderConfig):
         raise ValueError(
             f"T5X's examples have no {type(config).__name__.removesuffix('Config')}; only models "
             f"of the T5 family can be exported."
@@ -145,7 +146,8 @@ def export_model(options: argparse.Namespace) -> None:
     if options.dtype not in ("stored", *t5x.DTYPES):
         raise ValueError(f"--dtype={options.dtype} is not one of T5X's: {', '.join(t5x.DTYPES)}.")
     record = _record(step_dir)
-    default = "scanned" if config.per_layer_relative_bias else "plain"
+    own_biases = isinstance(config, T5Config) and config.per_layer_relative_bias
+    default = "scanned" if own_biases else "plain"
     state = None if options.no_optimizer_state else _read_state(step_dir, config)
     export = t5x.Export(
         config=config,

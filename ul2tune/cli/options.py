@@ -238,8 +238,8 @@ def _import_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--set", action="append", metavar="FIELD=VALUE",
-        help="t5x: a field of T5Config that names and shapes do not show (repeatable), such as "
-        "activation=silu_gated for UL2-20B",
+        help="t5x: a field of T5Config, or of DecoderConfig where there is no encoder, that names "
+        "and shapes do not show (repeatable), such as activation=silu_gated for UL2-20B",
     )  # fmt: skip
     _optimizer_state_argument(parser)
 

@@ -76,9 +76,9 @@ class DecoderConfig:
       start_id: what documents start with. SeqIO's features start every document with 0; the model
         reads this id there (a beginning-of-sequence token). 0 = 0.
       dropout_rate: probability of dropping from what a branch adds, with `relative_buckets` also
-        from embeddings, hidden activations of the feed-forward, and final states; applied only when
-        a dropout key is given.
-      attention_dropout_rate: the same of attention weights.
+        from embeddings, attention weights, hidden activations of the feed-forward, and final
+        states; applied only when a dropout key is given.
+      attention_dropout_rate: the same of attention weights, where `dropout_rate` is not.
       dtype: "bfloat16" or "float32" activations and products; parameters are float32 either way.
       remat: what the backward pass computes again: "none", "dots" or "full", see `folding.REMAT`.
       scan_layers: one compiled block looped over the layers, or all blocks inline.
@@ -150,6 +150,10 @@ class DecoderConfig:
             f"relative_max_distance = {self.relative_max_distance}": self.relative_buckets
             is not None
             and not 2 <= self.relative_buckets < 2 * (self.relative_max_distance or 0),
+            f"attention_dropout_rate = {self.attention_dropout_rate} has no use with "
+            f"relative_buckets: as in T5 dropout_rate acts there too; leave it 0.0": (
+                self.relative_buckets is not None and self.attention_dropout_rate != 0.0
+            ),
             f"head_dim = {self.head_dim} must be even to be rotated": self.rope is not None
             and self.head_dim % 2 != 0,
             f"sliding_window = {self.sliding_window} belongs to patterns with L, which need it; "

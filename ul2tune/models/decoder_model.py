@@ -83,12 +83,14 @@ class Decoder(nnx.Module):
           ValueError: if rows are longer than the model's `max_length`.
         """
         tokens_BL = jnp.asarray(batch["decoder_input_tokens"])
-        length = tokens_BL.shape[1]
+        config, length = self.config, tokens_BL.shape[1]
         self._check_length(length)
         positions_BL, seen = decoder_features.positions(batch), decoder_features.visibility(batch)
-        layout = Layout(self.config, positions_BL, length)
-        how = self._implementation()
-        bias, rate = self._bias(length), self.config.attention_dropout_rate
+        layout, how = Layout(config, positions_BL, length), self._implementation()
+        bias, dropped, rate = self._bias(length), config.dropout_rate, config.attention_dropout_rate
+        is_t5 = config.relative_buckets is not None
+        if is_t5:
+            rate = dropped
 
         def step(x_BLD: jax.Array, block: Block, is_local: jax.Array, key: Any) -> jax.Array:
             keys = block.dropout_keys(key)
@@ -101,11 +103,9 @@ class Decoder(nnx.Module):
             return block(x_BLD, attend, keys)
 
         inner, first, last = dropout_key, None, None
-        if dropout_key is not None and self.config.relative_buckets is not None:
-            # T5 drops from both ends too.
+        if dropout_key is not None and is_t5:  # which drops from both ends too
             inner, first, last = jax.random.split(dropout_key, 3)
-        keys_N = None if inner is None else jax.random.split(inner, self.config.num_layers)
-        dropped = self.config.dropout_rate
+        keys_N = None if inner is None else jax.random.split(inner, config.num_layers)
         x_BLD = drop_channels(self._embed(tokens_BL, positions_BL), (dropped, first))
         x_BLD = self._fold(step, x_BLD, layout.is_local_N, keys_N)
         return drop_channels(self._finish(x_BLD), (dropped, last))

@@ -30,7 +30,7 @@ def golden(shared):
 def write(tmp_path, config, params, layout, **changes):
     """Writes `params` in one of the four layouts, two of which the exporter does not offer."""
     leaves = []
-    for weight in t5x_names.weights(config, layout):
+    for weight in t5x.weights(config, layout):
         leaf, array = weight.leaf(), params[weight.path]
         for n, name in enumerate(leaf.names):
             leaves.append((name, leaf.to_theirs(array[n] if leaf.stacked else array)))
@@ -39,14 +39,23 @@ def write(tmp_path, config, params, layout, **changes):
     return legacy.write(str(tmp_path), 7, leaves)
 
 
+SCANNED = (t5x_names.SCANNED, examples.JOINED)  # T5X has no such decoder-only model
+
+
 @pytest.mark.parametrize(
-    "layout", [t5x_names.PLAIN, t5x_names.SCANNED, examples.SPLIT, examples.JOINED]
+    ("name", "layout"),
+    [(name, layout) for name in ("T5_1_0", "T5_1_1", "UMT5") for layout in SCANNED]
+    + [
+        (name, layout)
+        for name in ("T5_1_0", "T5_1_1", "UMT5", "DECODER_ONLY", "UNTIED")
+        for layout in (t5x_names.PLAIN, examples.SPLIT)
+    ],
 )
-@pytest.mark.parametrize("name", ["T5_1_0", "T5_1_1", "UMT5"])
 def test_every_layout_is_recognised_and_read_exactly(tmp_path, layout, name):
     config = getattr(examples, name)
     params = examples.flat_params(config)
-    source = t5x.open_model(write(tmp_path, config, params, layout), {"dtype": "float32"})
+    told = {"dtype": "float32", "activation": config.activation}
+    source = t5x.open_model(write(tmp_path, config, params, layout), told)
     assert source.config == config
     assert source.layout == layout
     assert source.step == 7
@@ -112,14 +121,6 @@ def test_missing_unused_and_misshapen_parameters_are_errors(tmp_path, changes, m
         t5x.open_model(path)
 
 
-def test_a_decoder_only_model_is_refused(tmp_path):
-    path = legacy.write(
-        str(tmp_path), 1, [("target/decoder/layers_0/mlp/wo/kernel", np.ones((2, 2), np.float32))]
-    )
-    with pytest.raises(ValueError, match="decoder-only"):
-        t5x.open_model(path)
-
-
 def test_numbers_that_are_none_are_refused(tmp_path):
     params = examples.flat_params(examples.T5_1_1)
     params["encoder/final_norm"] = np.full(8, np.nan, np.float32)
@@ -181,7 +182,10 @@ def test_parameters_go_onto_a_mesh(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", t5x.DTYPES)
-@pytest.mark.parametrize(("name", "layout"), [("T5_1_1", "plain"), ("UMT5", "scanned")])
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [("T5_1_1", "plain"), ("UMT5", "scanned"), ("DECODER_ONLY", "plain"), ("UNTIED", "plain")],
+)
 @pytest.mark.parametrize("form", t5x.FORMATS)
 def test_what_is_exported_is_read_again(tmp_path, form, name, layout, dtype):
     config = getattr(examples, name)

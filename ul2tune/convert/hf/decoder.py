@@ -234,6 +234,12 @@ def _cap(fields: Fields, name: str, default: float | None) -> float | None:
 
 def _kind(config: DecoderConfig, liked: Any) -> str:
     """The model type that can say most of a configuration."""
+    if config.relative_buckets is not None:
+        raise ValueError(
+            f"Transformers has no decoder-only model with T5's relative position bias "
+            f"(DecoderConfig.relative_buckets = {config.relative_buckets}); `ul2tune export t5x` "
+            f"writes it for T5X."
+        )
     if config.learned_positions:
         return "opt"
     if config.norm == "rms_offset":

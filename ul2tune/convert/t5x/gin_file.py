@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ul2tune.convert import folders
+from ul2tune.models.decoder import DecoderConfig
 from ul2tune.models.t5 import T5Config
 
 FILES = ("config.gin", "model.gin")
@@ -22,13 +23,35 @@ _ACTIVATIONS = {
     ("silu", "linear"): "silu_gated",
     ("swish", "linear"): "silu_gated",
 }
+# Configurations of T5X's examples; the second is that of `decoder_only`.
+_OWNERS = ("T5Config", "TransformerConfig")
+_ENCODER_DECODER = (
+    "MODEL = @models.EncoderDecoderModel()",
+    "models.EncoderDecoderModel:",
+    "  module = @network.Transformer()",
+    "  input_vocabulary = %VOCABULARY",
+    "  output_vocabulary = %VOCABULARY",
+    "  optimizer_def = %OPTIMIZER",
+    "network.Transformer.config = @network.T5Config()",
+    "network.T5Config:",
+)
+_DECODER_ONLY = (
+    "MODEL = @models.DecoderOnlyModel()",
+    "models.DecoderOnlyModel:",
+    "  module = @network.DecoderWrapper()",
+    "  vocabulary = %VOCABULARY",
+    "  optimizer_def = %OPTIMIZER",
+    "  # Of a prefix-LM: inputs_bidirectional_attention = True",
+    "network.DecoderWrapper.config = @network.TransformerConfig()",
+    "network.TransformerConfig:",
+)
 _BINDING = re.compile(r"^([\w./]+)\s*=\s*(\S.*?)\s*(?:#.*)?$", re.MULTILINE)
 _SECTION = re.compile(r"^([\w./]+):[ \t]*(?:#.*)?\n((?:[ \t]+.*\n|[ \t]*\n)*)", re.MULTILINE)
 
 
 def read(path: str) -> dict[str, Any]:
-    """Fields of our `T5Config` from the gin file in a checkpoint's folder or the one above it;
-    {} if there is none.
+    """Fields of our `T5Config` or `DecoderConfig` from the gin file in a checkpoint's folder or the
+    one above it; {} if there is none.
 
     Raises:
       ValueError: for an activation that we do not have.
@@ -55,7 +78,8 @@ def parse(text: str, where: str) -> dict[str, Any]:
     # `network.T5Config.mlp_activations` -> (T5Config, mlp_activations); scopes do not matter here.
     short = {tuple(name.split("/")[-1].split(".")[-2:]): value for name, value in bindings.items()}
     told = {}
-    for owner, key in (("T5Config", "mlp_activations"), ("MlpBlock", "activations")):
+    places = [(owner, "mlp_activations") for owner in _OWNERS]
+    for owner, key in (*places, ("MlpBlock", "activations")):
         value = _literal(short.get((owner, key)), bindings)
         if value is not None:
             names = tuple(value) if isinstance(value, tuple | list) else (value,)
@@ -68,9 +92,10 @@ def parse(text: str, where: str) -> dict[str, Any]:
     ours = _literal(short.get(("T5Config", "activation")), bindings)
     if ours in _ACTIVATIONS.values():  # trained by T5X through `integrations.t5x`
         told["activation"] = ours
-    rate = _literal(short.get(("T5Config", "dropout_rate")), bindings)
-    if isinstance(rate, int | float):
-        told["dropout_rate"] = float(rate)
+    for owner in _OWNERS:
+        rate = _literal(short.get((owner, "dropout_rate")), bindings)
+        if isinstance(rate, int | float):
+            told["dropout_rate"] = float(rate)
     return told
 
 
@@ -86,24 +111,27 @@ def _literal(value: str | None, bindings: Mapping[str, str], depth: int = 8) -> 
         return None
 
 
-def text(config: T5Config, *, scanned: bool) -> str:
-    """A gin file with which T5X builds the model; to be included before a run file.
-
-    Raises:
-      ValueError: for an activation that T5X's examples do not have.
-    """
+def text(config: T5Config | DecoderConfig, *, scanned: bool) -> str:
+    """A gin file with which T5X builds the model; to be included before a run file."""
     activations = next(key for key, ours in _ACTIVATIONS.items() if ours == config.activation)
     if activations[0] == "silu":
         activations = ("swish", *activations[1:])  # its name among `flax.linen`'s that T5X looks up
-    package = "scalable_t5" if scanned else "t5"
+    if isinstance(config, DecoderConfig):
+        package, settings = "decoder_only", _DECODER_ONLY
+        own = {"num_layers": config.num_layers, "head_dim": config.head_dim}
+    else:
+        package, settings = ("scalable_t5" if scanned else "t5"), _ENCODER_DECODER
+        own = {
+            "num_encoder_layers": config.num_encoder_layers,
+            "num_decoder_layers": config.num_decoder_layers,
+            "head_dim": config.d_kv,
+        }
     sizes = {
         "vocab_size": config.vocab_size,
         "dtype": config.dtype,
         "emb_dim": config.d_model,
         "num_heads": config.num_heads,
-        "num_encoder_layers": config.num_encoder_layers,
-        "num_decoder_layers": config.num_decoder_layers,
-        "head_dim": config.d_kv,
+        **own,
         "mlp_dim": config.d_ff,
         "mlp_activations": activations,
         "dropout_rate": config.dropout_rate,
@@ -120,14 +148,7 @@ def text(config: T5Config, *, scanned: bool) -> str:
         "",
         "VOCABULARY = %gin.REQUIRED",
         "OPTIMIZER = %gin.REQUIRED",
-        "MODEL = @models.EncoderDecoderModel()",
-        "models.EncoderDecoderModel:",
-        "  module = @network.Transformer()",
-        "  input_vocabulary = %VOCABULARY",
-        "  output_vocabulary = %VOCABULARY",
-        "  optimizer_def = %OPTIMIZER",
-        "network.Transformer.config = @network.T5Config()",
-        "network.T5Config:",
+        *settings,
         *(f"  {name} = {value!r}" for name, value in sizes.items()),
     ]
     return "\n".join(lines) + "\n"

@@ -23,12 +23,13 @@ import numpy as np
 from ul2tune import tree
 from ul2tune.convert import folders
 from ul2tune.convert.mapping import Arrays, Leaf
-from ul2tune.convert.t5x import gin_file, legacy, names, orbax_form
+from ul2tune.convert.t5x import decoder_only, gin_file, legacy, names, orbax_form
 from ul2tune.convert.t5x import moments as t5x_moments
 from ul2tune.convert.t5x.axes import LAYERS
 from ul2tune.convert.t5x.moments import AdafactorMoments, Plan
 from ul2tune.convert.t5x.names import LAYOUTS, Layout, Weight
 from ul2tune.models import base
+from ul2tune.models.decoder import DecoderConfig
 from ul2tune.models.t5 import T5Config
 from ul2tune.types import Tree
 
@@ -55,7 +56,7 @@ class Source:
 
     path: str
     tensors: Arrays
-    config: T5Config
+    config: T5Config | DecoderConfig
     layout: Layout
     notes: tuple[str, ...] = ()
 
@@ -74,7 +75,7 @@ class Source:
     @property
     def weights(self) -> tuple[Weight, ...]:
         """The table of its parameters."""
-        return names.weights(self.config, self.layout)
+        return weights(self.config, self.layout)
 
     @property
     def leaves(self) -> tuple[Leaf, ...]:
@@ -124,6 +125,13 @@ class Source:
             yield _NORM, shape, iter([np.ones(shape, np.float32)])
 
 
+def weights(config: T5Config | DecoderConfig, layout: Layout) -> tuple[Weight, ...]:
+    """The table of a model's parameters."""
+    if isinstance(config, DecoderConfig):
+        return decoder_only.weights(config, layout)
+    return names.weights(config, layout)
+
+
 def open_tensors(path: str) -> tuple[str, Arrays]:
     """Opens a checkpoint in either format: its folder, and its arrays by T5X's names.
 
@@ -137,13 +145,14 @@ def open_tensors(path: str) -> tuple[str, Arrays]:
 
 
 def open_model(path: str, told: Mapping[str, Any] | None = None) -> Source:
-    """Opens a checkpoint and works out which T5 it holds; reads no parameters.
+    """Opens a checkpoint and works out which model it holds; reads no parameters.
 
     Args:
       path: checkpoint_<step>, its msgpack file, or a MODEL_DIR (its newest checkpoint); local or
         ``gs://``.
-      told: fields of `T5Config` that are known better than what names, shapes and the gin file
-        beside the checkpoint say, such as ``{"activation": "silu_gated"}`` for UL2-20B.
+      told: fields of `T5Config`, or of `DecoderConfig` where there is no encoder, that are known
+        better than what names, shapes and the gin file beside the checkpoint say, such as
+        ``{"activation": "silu_gated"}`` for UL2-20B.
 
     Raises:
       ValueError: for anything missing, unused, of another shape, damaged, hostile, or not
@@ -152,9 +161,9 @@ def open_model(path: str, told: Mapping[str, Any] | None = None) -> Source:
     folder, tensors = open_tensors(path)
     try:
         fields = {**gin_file.read(folder), **(told or {})}
-        config, layout = names.config_from(tensors, fields)
+        config, layout = _config_from(tensors, fields)
         source = Source(path=folder, tensors=tensors, config=config, layout=layout)
-        names.check(tensors, source.weights, config)
+        names.check(tensors, source.weights, _facts(config))
         known = (names.TARGET, t5x_moments.STATES, STEP)
         odd = sorted(name for name in tensors.names if not name.startswith(known))
         if odd or STEP not in tensors.names:
@@ -170,6 +179,28 @@ def open_model(path: str, told: Mapping[str, Any] | None = None) -> Source:
             "the decoder's final norm has no scale in the checkpoint (as in UL2-20B): taken as ones"
         )
     return dataclasses.replace(source, notes=tuple(notes))
+
+
+def _config_from(
+    tensors: Arrays, told: Mapping[str, Any]
+) -> tuple[T5Config | DecoderConfig, Layout]:
+    target = [name for name in tensors.names if name.startswith(names.TARGET)]
+    shapes = {name.removeprefix(names.TARGET): tuple(tensors.shape(name)) for name in target}
+    names.refuse_fused(shapes)
+    single = decoder_only.is_decoder_only(shapes)
+    cls = DecoderConfig if single else T5Config
+    fields = {field.name for field in dataclasses.fields(cls)}
+    if unknown := sorted(set(told) - fields):
+        raise ValueError(
+            f"{cls.__name__} has no field {unknown[0]!r}; its fields: {sorted(fields)}."
+        )
+    return (decoder_only if single else names).config_from(shapes, told)
+
+
+def _facts(config: T5Config | DecoderConfig) -> str:
+    if isinstance(config, DecoderConfig):
+        return decoder_only.facts(config)
+    return names.facts(config)
 
 
 def load_params(path: str | Source, abstract: Tree | None = None) -> Tree:
@@ -233,12 +264,12 @@ class Export:
       step: names the checkpoint.
       moments: Adafactor's state, or None.
       plans: how its optimiser factors, see :func:`load_moments`; needed with `moments`.
-      layout: "plain" (T5 1.0, 1.1, mT5, ByT5, UL2) or "scanned" (scalable_t5, umT5).
+      layout: "plain" (T5 1.0, 1.1, mT5, ByT5, UL2, decoder-only) or "scanned" (scalable_t5, umT5).
       format: "legacy" or "orbax".
       dtype: of the parameters; the optimiser's state is float32 always.
     """
 
-    config: T5Config
+    config: T5Config | DecoderConfig
     step: int
     moments: AdafactorMoments | None = None
     plans: Mapping[str, Plan] | None = None
@@ -268,19 +299,22 @@ class Export:
     @property
     def repeats_bias(self) -> bool:
         """Whether the one table of biases is written once per layer, as that layout wants it."""
+        if isinstance(self.config, DecoderConfig):
+            return False
         return self.layout == "scanned" and not self.config.per_layer_relative_bias
 
     def leaves(self, read: Read) -> Iterator[tuple[str, np.ndarray]]:
         """T5X's names and arrays, one at a time, of our parameters by path."""
         config = self.config
         if self.repeats_bias:
+            assert isinstance(config, T5Config)
             config = dataclasses.replace(config, per_layer_relative_bias=True)
-        weights = names.weights(config, LAYOUTS[self.layout])
-        for weight in weights:
+        table = weights(config, LAYOUTS[self.layout])
+        for weight in table:
             leaf = weight.leaf()
             if self.repeats_bias and weight.path.endswith(_LAYER_BIAS):
-                table = np.asarray(read(weight.path.replace(_LAYER_BIAS, _BIAS)))
-                found = np.broadcast_to(table, (weight.sizes[LAYERS], *table.shape))
+                shared = np.asarray(read(weight.path.replace(_LAYER_BIAS, _BIAS)))
+                found = np.broadcast_to(shared, (weight.sizes[LAYERS], *shared.shape))
             else:
                 found = read(weight.path)
             layers = found if leaf.stacked else [np.asarray(found, np.float32)]
@@ -289,7 +323,7 @@ class Export:
                 yield name, np.ascontiguousarray(value)
         if self.moments is not None:
             assert self.plans is not None
-            yield from t5x_moments.leaves(self.moments, weights, self.plans)
+            yield from t5x_moments.leaves(self.moments, table, self.plans)
 
 
 def export_checkpoint(directory: str, export: Export, read: Read) -> str:
@@ -321,8 +355,11 @@ def export_checkpoint(directory: str, export: Export, read: Read) -> str:
     return written
 
 
-def _check_representable(config: T5Config, layout: str) -> None:
+def _check_representable(config: T5Config | DecoderConfig, layout: str) -> None:
     """Raises ValueError, naming what T5X's examples do not have."""
+    if isinstance(config, DecoderConfig):
+        decoder_only.check_representable(config, layout)
+        return
     expected = {
         "scale_logits": config.tied_logits,
         "relative_buckets": 32,

@@ -8,13 +8,13 @@ Layouts (E = embed, H = heads, D = head size, L = layers):
     scanned: `examples/scalable_t5`    encoder/encoder/…     [E, L, H, D]    [H, L, D, E]
     scanned, joined: flaxformer        "                     [E, L, H*D]     [H*D, L, E]
 
-T5 1.0, 1.1, LM-adapted, mT5, ByT5, Flan-T5 and UL2 are plain, umT5 is scanned. Reference: T5X's
-`examples/t5/network.py` and `examples/scalable_t5/network.py` at cc342d4.
+T5 1.0, 1.1, LM-adapted, mT5, ByT5, Flan-T5 and UL2 are plain, umT5 is scanned. Models without an
+encoder are in `decoder_only`. Reference: T5X's `examples/t5/network.py` and
+`examples/scalable_t5/network.py` at cc342d4.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -31,8 +31,8 @@ _SELF = {"encoder": "attention", "decoder": "self_attention"}
 # Kernel of attention -> its axes with heads split, and joined.
 _INPUT = (("embed", "heads", "kv"), ("embed", "heads*kv"))
 _OUTPUT = (("heads", "kv", "embed"), ("heads*kv", "embed"))
-_KERNELS = {"query": _INPUT, "key": _INPUT, "value": _INPUT, "out": _OUTPUT}
-_BIAS = ("heads", "relpos_buckets")
+KERNELS = {"query": _INPUT, "key": _INPUT, "value": _INPUT, "out": _OUTPUT}
+BIAS = ("heads", "relpos_buckets")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +129,7 @@ def weights(config: T5Config, layout: Layout) -> tuple[Weight, ...]:
             )
         if not config.per_layer_relative_bias:
             name = f"{stack}/relpos_bias/rel_embedding"
-            table.append(single(f"{stack}/relative_bias", _BIAS, name))
+            table.append(single(f"{stack}/relative_bias", BIAS, name))
         if stack == "encoder" or layout.decoder_norm:
             name = f"{stack}/{stack}_norm/scale"
             table.append(single(f"{stack}/final_norm", ("embed",), name))
@@ -148,16 +148,30 @@ def _block(config: T5Config, layout: Layout, stack: str) -> dict[str, tuple[Axes
         table["cross_attention_norm"] = (norm, "pre_cross_attention_layer_norm/scale", norm)
         blocks["cross_attention"] = "encoder_decoder_attention"
     for ours, theirs in blocks.items():
-        for kernel, (axes, joined) in _KERNELS.items():
+        for kernel, (axes, joined) in KERNELS.items():
             flat = axes if layout.split_heads else joined
             table[f"{ours}/{kernel}"] = (axes, f"{theirs}/{kernel}/kernel", flat)
-    inputs = ("wi_0", "wi_1") if config.activation.endswith("_gated") else ("wi",)
-    for kernel in (*inputs, "wo"):
-        axes = ("mlp", "embed") if kernel == "wo" else ("embed", "mlp")
-        table[f"mlp/{kernel}"] = (axes, f"mlp/{kernel}/kernel", axes)
+    table.update(mlp_kernels(config.activation))
     if config.per_layer_relative_bias:
-        table["relative_bias"] = (_BIAS, "relpos_bias/rel_embedding", _BIAS)
+        table["relative_bias"] = (BIAS, "relpos_bias/rel_embedding", BIAS)
     return table
+
+
+def mlp_kernels(activation: str) -> dict[str, tuple[Axes, str, Axes]]:
+    """Of the feed-forward block: our path -> (our axes, T5X's name, T5X's axes)."""
+    inputs = ("wi_0", "wi_1") if activation.endswith("_gated") else ("wi",)
+    axes = {**dict.fromkeys(inputs, ("embed", "mlp")), "wo": ("mlp", "embed")}
+    return {f"mlp/{name}": (axes[name], f"mlp/{name}/kernel", axes[name]) for name in axes}
+
+
+def refuse_fused(names: Iterable[str]) -> None:
+    """Raises ValueError for a flaxformer model that joins attention and feed-forward."""
+    fused = [name for name in names if "_fused" in name]
+    if fused:
+        raise ValueError(
+            f"The checkpoint holds {fused[0]!r}: a flaxformer decoder with fused projections, "
+            f"which is another model than T5. It cannot be imported."
+        )
 
 
 def detect(names: Collection[str], shape_of: Mapping[str, tuple[int, ...]]) -> Layout:
@@ -166,16 +180,9 @@ def detect(names: Collection[str], shape_of: Mapping[str, tuple[int, ...]]) -> L
     Raises:
       ValueError: for a model that is no encoder-decoder T5 of one of the four layouts.
     """
-    fused = [name for name in names if "_fused" in name]
-    if fused:
-        raise ValueError(
-            f"The checkpoint holds {fused[0]!r}: a flaxformer decoder with fused projections, "
-            f"which is another model than T5. It cannot be imported."
-        )
     if not any(name.startswith("encoder/") for name in names):
         raise ValueError(
-            "The checkpoint holds no encoder: it is T5X's decoder-only example (T5's relative "
-            "bias and norms without an encoder), which no model of this program can represent."
+            f"The checkpoint holds no encoder, so it is no T5; it holds {_some(names)}."
         )
     scanned = any(name.startswith("encoder/encoder/") for name in names)
     layer = "encoder/encoder" if scanned else "encoder/layers_0"
@@ -191,25 +198,23 @@ def detect(names: Collection[str], shape_of: Mapping[str, tuple[int, ...]]) -> L
     return Layout(scanned=scanned, split_heads=rank == 3, decoder_norm=DECODER_NORM in names)
 
 
-def config_from(tensors: Arrays, told: Mapping[str, Any]) -> tuple[T5Config, Layout]:
+def config_from(
+    shapes: Mapping[str, tuple[int, ...]], told: Mapping[str, Any]
+) -> tuple[T5Config, Layout]:
     """Infers the configuration from names and shapes.
 
     What these do not show is taken as T5X's examples have it: a gated feed-forward is "gelu_gated",
     another one "relu"; tied logits are scaled; distances end at 128.
 
     Args:
-      tensors: the checkpoint.
+      shapes: of all parameters, by names without ``target/``.
       told: fields of `T5Config` known from elsewhere (a gin file, the user). Sizes among them are
         checked against the arrays by :func:`check`.
 
     Raises:
-      ValueError: for a model that is no T5, or unknown fields in `told`.
+      ValueError: for a model that is no T5.
     """
-    fields = {field.name for field in dataclasses.fields(T5Config)}
-    if unknown := sorted(set(told) - fields):
-        raise ValueError(f"T5Config has no field {unknown[0]!r}; its fields: {sorted(fields)}.")
-    names = {name.removeprefix(TARGET) for name in tensors.names if name.startswith(TARGET)}
-    shapes = {name: tuple(tensors.shape(TARGET + name)) for name in names}
+    names = shapes.keys()
     layout = detect(names, shapes)
 
     def sizes_of(pattern: str, rank: int) -> tuple[int, ...]:
@@ -229,16 +234,15 @@ def config_from(tensors: Arrays, told: Mapping[str, Any]) -> tuple[T5Config, Lay
     vocab_size, d_model = sizes_of(EMBEDDING, 2)
     if heads_kv % max(bias[0], 1) or not bias[0]:
         raise ValueError(f"Kernels [{d_model}, {heads_kv}] do not divide into {bias[0]} heads.")
+    decoder_query = shapes.get("decoder/decoder/self_attention/query/kernel", (0, 0))
     known = {
         "vocab_size": vocab_size,
         "d_model": d_model,
         "d_kv": heads_kv // bias[0],
         "d_ff": sizes_of(f"{layer}/mlp/wi(_0)?/kernel", 2 + layout.scanned)[-1],
         "num_heads": bias[0],
-        "num_encoder_layers": _depth(names, "encoder", query, layout),
-        "num_decoder_layers": _depth(
-            names, "decoder", shapes.get("decoder/decoder/self_attention/query/kernel"), layout
-        ),
+        "num_encoder_layers": query[1] if layout.scanned else depth(names, "encoder"),
+        "num_decoder_layers": decoder_query[1] if layout.scanned else depth(names, "decoder"),
         "activation": "gelu_gated" if gated else "relu",
         "tied_logits": HEAD not in names,
         "scale_logits": HEAD not in names,
@@ -248,15 +252,19 @@ def config_from(tensors: Arrays, told: Mapping[str, Any]) -> tuple[T5Config, Lay
     return T5Config(**{**known, **told}), layout
 
 
-def _depth(names: Iterable[str], stack: str, query: tuple[int, ...] | None, layout: Layout) -> int:
-    if layout.scanned:
-        return query[1] if query else 0
+def depth(names: Iterable[str], stack: str) -> int:
+    """How many layers there are, where each has arrays of its own."""
     found = (re.match(rf"{stack}/layers_(\d+)/", name) for name in names)
     return len({match[1] for match in found if match})
 
 
-def check(tensors: Arrays, table: Iterable[Weight], config: T5Config) -> None:
+def check(tensors: Arrays, table: Iterable[Weight], model: str) -> None:
     """Checks that the checkpoint's parameters are exactly those of the table.
+
+    Args:
+      tensors: the checkpoint.
+      table: what it should hold.
+      model: which model that is, in words.
 
     Raises:
       ValueError: naming parameters that are missing, left over, or of another shape.
@@ -265,23 +273,24 @@ def check(tensors: Arrays, table: Iterable[Weight], config: T5Config) -> None:
     present = {name for name in tensors.names if name.startswith(TARGET)}
     if missing := sorted(expected.keys() - present):
         raise ValueError(
-            f"The checkpoint lacks {_some(missing)}, which {_facts(config)} has. It is incomplete, "
+            f"The checkpoint lacks {_some(missing)}, which {model} has. It is incomplete, "
             f"or another model."
         )
     if unused := sorted(present - expected.keys()):
         raise ValueError(
-            f"The checkpoint holds {_some(unused)}, which {_facts(config)} has no use for. It is "
+            f"The checkpoint holds {_some(unused)}, which {model} has no use for. It is "
             f"another model; nothing was imported."
         )
     for name, weight in expected.items():
         if tuple(tensors.shape(name)) != weight.their_shape:
             raise ValueError(
-                f"{name!r} has the shape {tuple(tensors.shape(name))}; {_facts(config)} wants "
+                f"{name!r} has the shape {tuple(tensors.shape(name))}; {model} wants "
                 f"{weight.their_shape} with the axes {weight.their_axes}."
             )
 
 
-def _facts(config: T5Config) -> str:
+def facts(config: T5Config) -> str:
+    """The model in words, for messages."""
     return (
         f"a T5 with d_model {config.d_model}, {config.num_heads} heads of {config.d_kv}, d_ff "
         f"{config.d_ff}, {config.num_encoder_layers} + {config.num_decoder_layers} layers and "
