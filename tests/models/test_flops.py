@@ -124,6 +124,12 @@ def test_decoder_only_is_six_flops_per_parameter_and_attention():
     assert got == pytest.approx(expected, rel=1e-3)
 
 
+def test_relative_positions_are_no_products():
+    t5 = decoder(rope=None, relative_buckets=32, relative_max_distance=128, query_scalar=1.0)
+    rotated = flops.train_flops_per_row(decoder(), 512, 512)
+    assert flops.train_flops_per_row(t5, 512, 512) == rotated
+
+
 def test_windows_and_shared_heads_save_what_they_save():
     length = 4096
     full = flops.train_flops_per_row(decoder(), 0, length)

@@ -36,6 +36,8 @@ PUBLISHED = {
     "byt5_xl": 3738,
     "byt5_xxl": 12907,
     "ul2_20b": 19460,
+    # T5X's file says 134.3, with an output head of its own; its logits are tied.
+    "t5_decoder_base": 109.6,
     # Of the weights on the Hugging Face Hub, tied ones counted once (Gemma 3: the text part's).
     "opt_125m": 125.2,
     "opt_350m": 331.2,
