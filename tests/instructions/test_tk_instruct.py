@@ -64,6 +64,21 @@ def test_the_budget_admits_demos_up_to_the_first_that_does_not_fit():
     assert shown(2000) == ("positive-1", "positive-2", "positive-3", "negative-1")
 
 
+@pytest.mark.parametrize("negative", [False, True])
+def test_the_budget_counts_a_space_between_demos_of_a_kind(negative):
+    """As Tk-Instruct's collator, whose prompt has none: the third demo needs a token more."""
+    demos = tuple(Demo(input=f"{n}", target="y", negative=negative) for n in range(3))
+    record = Record(id="r", task="t", instruction="Do", input="q", targets=("z",), demos=demos)
+
+    def render(**options):
+        encodings = (TkInstruct(positive=3, negative=3, **options),)
+        return tk_instruct.render(record, 0, encodings=encodings, tokenizer=BYTES)
+
+    length = len(render().inputs.encode()) + 1
+    assert len(render(max_tokens=length + 1).demo_ids) == 3
+    assert len(render(max_tokens=length).demo_ids) == 2
+
+
 def test_a_small_demo_after_one_that_does_not_fit_is_not_shown():
     demos = (Demo(input="x" * 500, target="y"), Demo(input="a", target="b"))
     record = Record(id="r", task="t", instruction="Do", input="q", targets=("z",), demos=demos)

@@ -94,21 +94,24 @@ def render(
     query = _closed("Now complete the following example -\nInput: ", record.input) + "\nOutput: "
     name = f"{record.task}. " if encoding.task_name else ""
     definition = _closed("Definition: ", record.instruction) + "\n\n" if encoding.definition else ""
-    shown: list[str] = []
+    positives: list[str] = []
+    negatives: list[str] = []
     demo_ids: list[str] = []
     left_out = False
-    for negative, limit in ((False, encoding.positive), (True, encoding.negative)):
+    kinds = ((False, positives, encoding.positive), (True, negatives, encoding.negative))
+    for negative, shown, limit in kinds:
         candidates = [demo for demo in record.demos if demo.negative == negative]
         for number, demo in enumerate(candidates[:limit], start=1):
             text = _render_demo(demo, number, encoding.explanations)
-            # As Tk-Instruct: the budget is checked without the task's name.
-            whole = "".join((definition, *shown, text, query))
+            # As Tk-Instruct: the budget is checked without the task's name, and with a space more
+            # between examples of a kind.
+            whole = definition + " ".join(positives) + " ".join(negatives) + text + query
             if tokenizer is not None and len(tokenizer.encode(whole)) + 1 > encoding.max_tokens:
                 left_out = True
                 break
             shown.append(text)
             demo_ids.append(demo.id or f"{'negative' if negative else 'positive'}-{number}")
-    inputs = "".join((name, definition, *shown, query))
+    inputs = "".join((name, definition, *positives, *negatives, query))
     cut = False
     if tokenizer is not None:
         ids = tokenizer.encode(inputs)
