@@ -61,6 +61,10 @@ MODELS = {
         ),
         "prefix_lm",
     ),
+    "relative bias, prefix": (
+        DecoderConfig(**SIZES, relative_buckets=8, relative_max_distance=16, query_scalar=1.0),
+        "prefix_lm",
+    ),
 }
 
 
