@@ -130,6 +130,13 @@ def test_rows_without_segments_and_empty_sides_are_padding():
     np.testing.assert_array_equal(batch["decoder_loss_weights"], [[0] * 4, [1, 1, 0, 0], [0] * 4])
 
 
+def test_a_side_that_is_empty_keeps_its_number_in_a_packed_row():
+    """SeqIO numbers the sides apart: its second targets would attend to the third's inputs."""
+    batch = convert.encoder_decoder(segments([[5], [], [6]], [[7], [8], [9]], [0, 0, 0]), 3, 3)
+    assert batch["encoder_segment_ids"].tolist() == [[1, 3, 0]]
+    assert batch["decoder_segment_ids"].tolist() == [[1, 2, 3]]
+
+
 def test_id_zero_inside_a_sequence_is_a_token():
     batch = convert.encoder_decoder(segments([[5, 0, 6]], [[0, 7]], [0]), 4, 3)
     np.testing.assert_array_equal(batch["encoder_segment_ids"], [[1, 1, 1, 0]])

@@ -25,8 +25,11 @@ and the first of them as a prefix-LM row of 9::
     decoder_loss_weights     0 0 0 0 1 1 1 0 0
 
 DIVERGES from SeqIO: the length of an example is its length, not its count of non-zero ids, so a
-token with id 0 inside a sequence neither cuts the sequence short nor loses its loss weight. Ours
-adds `decoder_source_ids`.
+token with id 0 inside a sequence neither cuts the sequence short nor loses its loss weight. In a
+packed row an example that is empty on one side still counts there: SeqIO numbers encoder and
+decoder segments apart, and decoders after an empty input attend to another example's. SeqIO's
+prefix-LM puts a padding token, with a place of its own, where targets are empty; ours does not.
+Ours adds `decoder_source_ids`.
 
 Axis legend: N segments, R rows of the batch, L decoder length, S encoder length, T tokens of all
 segments.
