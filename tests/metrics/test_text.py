@@ -45,6 +45,30 @@ def test_token_f1(prediction, references, expected):
     assert text.score_token_f1(prediction, references) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("prediction", "reference", "squad", "trivia_qa"),
+    [
+        ("The Beatles!", "beatles", 1.0, 1.0),
+        ("rock-n-roll", "rock n roll", 0.0, 1.0),  # SQuAD drops the hyphens, TriviaQA parts there
+        ("rock-n-roll", "rocknroll", 1.0, 0.0),
+        ("‘Hamlet’", "hamlet", 0.0, 1.0),  # typographic quotes are TriviaQA's only
+        ("an", "the", 1.0, 1.0),
+        ("cats", "cat", 0.0, 0.0),
+    ],
+)
+def test_question_answering_is_normalised_as_each_data_set_does(
+    prediction, reference, squad, trivia_qa
+):
+    assert text.score_squad_exact_match(prediction, ["no", reference]) == squad
+    assert text.score_trivia_qa_exact_match(prediction, ["no", reference]) == trivia_qa
+
+
+def test_trivia_qa_f1():
+    assert text.score_trivia_qa_f1("the rock-n-roll", ["rock"]) == pytest.approx(0.5)
+    assert text.score_token_f1("the rock-n-roll", ["rock"]) == 0.0
+    assert text.score_trivia_qa_f1("", ["‘"]) == 1.0
+
+
 def test_rouge_l_is_the_longest_common_subsequence():
     # LCS of "police kill the gunman" and "police killed the gunman" with stems is all 4 words.
     assert text.score_rouge_l("police kill the gunman", ["police killed the gunman"]) == 1.0

@@ -20,7 +20,10 @@ from ul2tune.metrics.text import (
     score_exact_match,
     score_rouge_l,
     score_rouge_l_gpt2,
+    score_squad_exact_match,
     score_token_f1,
+    score_trivia_qa_exact_match,
+    score_trivia_qa_f1,
 )
 
 Score = Callable[[str, Sequence[str]], float]
@@ -31,6 +34,9 @@ MetricFn = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, float]]
 SCORES: Mapping[str, Score] = {
     "exact_match": score_exact_match,
     "token_f1": score_token_f1,
+    "squad_exact_match": score_squad_exact_match,
+    "trivia_qa_exact_match": score_trivia_qa_exact_match,
+    "trivia_qa_f1": score_trivia_qa_f1,
     "rouge_l": score_rouge_l,
     "rouge_l_gpt2": score_rouge_l_gpt2,
     "bbh": score_bbh,

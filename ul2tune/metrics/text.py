@@ -6,12 +6,14 @@ import functools
 import re
 import string
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from ul2tune.metrics import byte_bpe
 
 _DROP_PUNCTUATION = str.maketrans("", "", string.punctuation)
+# TriviaQA's evaluation script puts a blank for each of these, where SQuAD's drops them.
+_BLANK_PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation + "‘’´`_", " "))
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
@@ -26,6 +28,12 @@ def normalize(text: str) -> str:
 def normalize_squad(text: str) -> str:
     """SQuAD's normalisation (Rajpurkar et al. 2016, evaluation script): articles go as well."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_DROP_PUNCTUATION)).split())
+
+
+def normalize_trivia_qa(text: str) -> str:
+    """TriviaQA's normalisation (Joshi et al. 2017, evaluation script): punctuation separates words,
+    typographic quotes too; articles go."""
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_BLANK_PUNCTUATION)).split())
 
 
 def score_exact_match(prediction: str, references: Sequence[str]) -> float:
@@ -43,7 +51,35 @@ def score_token_f1(prediction: str, references: Sequence[str]) -> float:
     Raises:
       ValueError: if there are no references.
     """
-    return _best(_token_f1(prediction, reference) for reference in references)
+    return _best(_f1(prediction, reference, normalize_squad) for reference in references)
+
+
+def score_squad_exact_match(prediction: str, references: Sequence[str]) -> float:
+    """SQuAD's exact match, as T5 and T0 report it: equal but for case, punctuation and articles.
+
+    Raises:
+      ValueError: if there are no references.
+    """
+    return _best(float(normalize_squad(prediction) == normalize_squad(text)) for text in references)
+
+
+def score_trivia_qa_exact_match(prediction: str, references: Sequence[str]) -> float:
+    """TriviaQA's exact match, see :func:`normalize_trivia_qa`.
+
+    Raises:
+      ValueError: if there are no references.
+    """
+    predicted = normalize_trivia_qa(prediction)
+    return _best(float(predicted == normalize_trivia_qa(text)) for text in references)
+
+
+def score_trivia_qa_f1(prediction: str, references: Sequence[str]) -> float:
+    """TriviaQA's F1 over bags of normalised words; two empty answers agree.
+
+    Raises:
+      ValueError: if there are no references.
+    """
+    return _best(_f1(prediction, text, normalize_trivia_qa) for text in references)
 
 
 def score_rouge_l(prediction: str, references: Sequence[str]) -> float:
@@ -101,8 +137,8 @@ def _best(scores: Iterable[float]) -> float:
     return best
 
 
-def _token_f1(prediction: str, reference: str) -> float:
-    predicted, expected = normalize_squad(prediction).split(), normalize_squad(reference).split()
+def _f1(prediction: str, reference: str, normalized: Callable[[str], str]) -> float:
+    predicted, expected = normalized(prediction).split(), normalized(reference).split()
     if not predicted or not expected:
         return float(predicted == expected)
     common = sum((Counter(predicted) & Counter(expected)).values())

@@ -25,9 +25,9 @@ _ROUND_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 _SCORES: Mapping[str, tuple[str, ...]] = {
     "Accuracy": ("exact_match",),
     "ROUGE": ("rouge_l",),
-    "Squad": ("exact_match", "token_f1"),
-    "Span Squad": ("exact_match", "token_f1"),
-    "Trivia QA": ("exact_match", "token_f1"),
+    "Squad": ("squad_exact_match", "token_f1"),
+    "Span Squad": ("squad_exact_match", "token_f1"),
+    "Trivia QA": ("trivia_qa_exact_match", "trivia_qa_f1"),
 }
 
 
