@@ -183,6 +183,19 @@ def to_global(local: Mapping[str, np.ndarray], mesh: Mesh, batch_size: int) -> d
     }
 
 
+def batch_groups(batch_size: int) -> int:
+    """Into how many groups of rows the current mesh splits a batch; 1 where no mesh is set, where
+    it is that of another program, or where the rows do not divide.
+
+    What is summed over rows and kept per group costs no communication until the groups are added.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if not set(MESH_AXES) <= set(mesh.axis_names):
+        return 1
+    groups = mesh.shape["data"] * mesh.shape["fsdp"]
+    return groups if batch_size % groups == 0 else 1
+
+
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     """Constrains an activation to its logical axes; does nothing where no mesh is set, or that of
     another program (T5X), which has axes and rules of its own."""

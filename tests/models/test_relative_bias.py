@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
 
-from ul2tune.models import relative_bias
+from tests.models import examples
+from ul2tune import sharding
+from ul2tune.models import base, relative_bias
 
 
 def test_buckets_of_the_docstring():
@@ -96,3 +101,49 @@ def test_adding_to_rows_has_the_gradients_of_a_plain_sum():
         ours = jax.grad(loss, position)(relative_bias.add_to_rows, logits_BHLS, bias_BHLS)
         plain = jax.grad(loss, position)(jnp.add, logits_BHLS, bias_BHLS)
         np.testing.assert_allclose(ours, plain, rtol=1e-5)
+
+
+def test_adding_per_group_has_the_gradients_of_a_plain_sum():
+    keys = jax.random.split(jax.random.key(0), 3)
+    logits_BHLS = jax.random.normal(keys[0], (6, 2, 4, 5))
+    bias_GHLS = jax.random.normal(keys[1], (3, 2, 4, 5))
+    weight_BHLS = jax.random.normal(keys[2], (6, 2, 4, 5))
+
+    def plain(logits_BHLS, bias_GHLS):
+        return logits_BHLS + jnp.repeat(bias_GHLS, 2, axis=0)
+
+    def loss(add, logits, bias):
+        return jnp.sum(jnp.square(add(logits, bias)) * weight_BHLS)
+
+    for position in (1, 2):
+        ours = jax.grad(loss, position)(relative_bias.add_to_rows, logits_BHLS, bias_GHLS)
+        expected = jax.grad(loss, position)(plain, logits_BHLS, bias_GHLS)
+        np.testing.assert_allclose(ours, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("values", [{}, {"per_layer_relative_bias": True}])
+def test_devices_add_the_gradient_by_distance(values):
+    """Not as [H, L, S], which is L times as much."""
+    config = examples.config(num_heads=4, attention="xla", **values)
+    batch = {name: jnp.tile(x, (8, 1))[:8] for name, x in examples.packed_batch().items()}
+    params = base.init_params(config, jax.random.key(0))
+
+    def gradient(params, batch):
+        return jax.grad(lambda p: jnp.sum(base.bind(config, p).hidden(batch) ** 2))(params)
+
+    expected = jax.jit(gradient)(params, batch)
+    mesh = sharding.make_mesh(sharding.MeshConfig(data=2, fsdp=2, tensor=2))
+    with jax.set_mesh(mesh):
+        shardings = sharding.param_shardings(params, base.param_axes(config), mesh)
+        rows = NamedSharding(mesh, sharding.spec(("batch",)))
+        arguments = jax.device_put(params, shardings), jax.device_put(batch, rows)
+        compiled = jax.jit(gradient, out_shardings=shardings).lower(*arguments).compile()
+        actual = compiled(*arguments)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), actual, expected
+    )
+    lengths = {batch[f"{side}_tokens"].shape[1] for side in ("encoder_input", "decoder_target")}
+    reduced = re.findall(r"= (.*) all-reduce(?:-start)?\(", compiled.as_text())
+    assert reduced
+    for length in lengths:
+        assert not [shapes for shapes in reduced if f"{length},{length}]" in shapes]

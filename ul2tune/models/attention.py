@@ -2,7 +2,7 @@
 no bias terms. `grouped_attention` has that of the decoder-only families.
 
 Axes: B batch, L query length, S key length, D model, H heads, K key/value heads, A head size,
-W = L + S - 1 distances.
+W = L + S - 1 distances, G groups of rows.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ul2tune import sharding
 from ul2tune.models import chunked_attention, grouped, relative_bias
 from ul2tune.models.layers import drop, keep_mask, linear, normal, param
 from ul2tune.models.softmax import softmax_mix
@@ -63,38 +64,43 @@ def attend(
     if implementation.name == "chunked":
         how = chunked_attention.How(chunk_tokens=implementation.chunk_tokens, softcap=softcap)
         return chunked_attention.attend(query_BLHA, key_BSKA, value_BSKA, bias, visibility, how)
-    bias_BHLS = None if bias is None else spread(bias, query_BLHA.shape[1], implementation)[None]
+    bias_GHLS = None if bias is None else spread(bias, query_BLHA.shape[:2], implementation)
     problem = None if implementation.name == "xla" else _cudnn_lacks(query_BLHA, key_BSKA, softcap)
     if implementation.name == "cudnn" and problem:
         raise ValueError(f"attention = 'cudnn' {problem}; use 'xla' or 'chunked'.")
     if implementation.name != "xla" and not problem:
-        return _cudnn(query_BLHA, key_BSKA, value_BSKA, bias_BHLS, visibility)
-    return xla(query_BLHA, key_BSKA, value_BSKA, bias_BHLS, visibility.mask(), softcap)
+        return _cudnn(query_BLHA, key_BSKA, value_BSKA, bias_GHLS, visibility)
+    return xla(query_BLHA, key_BSKA, value_BSKA, bias_GHLS, visibility.mask(), softcap)
 
 
-def spread(bias: jax.Array, length: int, implementation: Implementation) -> jax.Array:
-    """Returns the bias as the implementation reads it: [H, L, S], or by distance for "chunked".
+def spread(bias: jax.Array, queries: tuple[int, ...], implementation: Implementation) -> jax.Array:
+    """Returns the bias as the implementation reads it: [G, H, L, S] for groups of rows, or by
+    distance for "chunked".
 
     Layers that share their bias share this work, and that of its gradient, if it is done before
-    them; a bias that is spread stays as it is.
+    them; a bias that is spread stays as it is. `queries` are the sizes (B, L).
     """
-    if implementation.name == "chunked" or bias.ndim == 3:
+    if implementation.name == "chunked" or bias.ndim == 4:
         return bias
-    return relative_bias.toeplitz(bias, length)
+    batch_size, length = queries
+    # cuDNN's kernel takes one bias for all rows.
+    may_be_cudnn = implementation.name != "xla" and jax.default_backend() == "gpu"
+    groups = 1 if may_be_cudnn else sharding.batch_groups(batch_size)
+    return relative_bias.toeplitz_per_group(bias, length, groups)
 
 
 def xla(
     query_BLHA: jax.Array,
     key_BSKA: jax.Array,
     value_BSKA: jax.Array,
-    bias_BHLS: jax.Array | None,
+    bias_GHLS: jax.Array | None,
     mask_BLS: jax.Array,
     softcap: float | None = None,
 ) -> jax.Array:
     """Attention with an explicit bias and mask; one query per row when decoding."""
     logits_BHLS = grouped.cap(grouped.scores(query_BLHA, key_BSKA), softcap)
-    if bias_BHLS is not None:
-        logits_BHLS = relative_bias.add_to_rows(logits_BHLS, bias_BHLS)
+    if bias_GHLS is not None:
+        logits_BHLS = relative_bias.add_to_rows(logits_BHLS, bias_GHLS)
     return softmax_mix(logits_BHLS, mask_BLS, value_BSKA)
 
 

@@ -3,7 +3,8 @@
 Distances are those of row indexes. Segments of a packed row are contiguous, so inside a segment
 index distances are position distances, and the bias has no batch axis.
 
-Axes: L query length, S key length, H heads, R buckets, W = L + S - 1 possible distances.
+Axes: B batch, L query length, S key length, H heads, R buckets, W = L + S - 1 possible distances,
+G groups of rows that lie on different devices.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from ul2tune.sharding import constrain
 
 
 def buckets(
@@ -97,30 +100,54 @@ def toeplitz(bias_HW: jax.Array, query_length: int) -> jax.Array:
     return flat.reshape(num_heads, query_length, width)[:, :, query_length - 1 :]
 
 
+def toeplitz_per_group(bias_HW: jax.Array, query_length: int, groups: int) -> jax.Array:
+    """:func:`toeplitz` once for each group of rows, [G, H, L, S].
+
+    Every device then sums the gradient of its own rows by distance, and devices add arrays [H, W]
+    instead of [H, L, S].
+    """
+    if groups == 1:
+        return toeplitz(bias_HW, query_length)[None]
+    bias_GHW = jnp.broadcast_to(bias_HW[None], (groups, *bias_HW.shape))
+    bias_GHW = constrain(bias_GHW, "batch", "heads", None)
+    bias_GHLS = jax.vmap(lambda bias_HW: toeplitz(bias_HW, query_length))(bias_GHW)
+    return constrain(bias_GHLS, "batch", "heads", None, None)
+
+
 @jax.custom_vjp
-def add_to_rows(logits_BHLS: jax.Array, bias_BHLS: jax.Array) -> jax.Array:
-    """Returns ``logits + bias``, the same bias [1, H, L, S] for every row of the batch.
+def add_to_rows(logits_BHLS: jax.Array, bias_GHLS: jax.Array) -> jax.Array:
+    """Returns ``logits + bias``, the same bias for all B / G rows of a group.
 
     The gradient is a product with ones: XLA for CPU sums over a leading axis a hundred times slower
     than it multiplies (in a small T5's training step that sum took a seventh of the time).
     """
-    return logits_BHLS + bias_BHLS
+    groups = bias_GHLS.shape[0]
+    if groups == 1:
+        return logits_BHLS + bias_GHLS
+    return (_group(logits_BHLS, groups) + bias_GHLS[:, None]).reshape(logits_BHLS.shape)
 
 
-def _add_forward(logits_BHLS: jax.Array, bias_BHLS: jax.Array) -> tuple[jax.Array, None]:
-    return logits_BHLS + bias_BHLS, None
+def _group(x_BHLS: jax.Array, groups: int) -> jax.Array:
+    """[B, H, L, S] -> [G, B / G, H, L, S]"""
+    return x_BHLS.reshape(groups, -1, *x_BHLS.shape[1:])
 
 
-def _add_backward(residuals: None, grad_BHLS: jax.Array) -> tuple[jax.Array, jax.Array]:
-    del residuals
+def _add_forward(logits_BHLS: jax.Array, bias_GHLS: jax.Array) -> tuple[jax.Array, int]:
+    return add_to_rows(logits_BHLS, bias_GHLS), bias_GHLS.shape[0]
+
+
+def _add_backward(groups: int, grad_BHLS: jax.Array) -> tuple[jax.Array, jax.Array]:
     # Two read it; XLA for CPU would compute all of it twice, once for each.
     grad_BHLS = jax.lax.platform_dependent(
         grad_BHLS, cpu=jax.lax.optimization_barrier, default=lambda grad_BHLS: grad_BHLS
     )
-    ones_B = jnp.ones(grad_BHLS.shape[0], grad_BHLS.dtype)
+    ones_B = jnp.ones(grad_BHLS.shape[0] // groups, grad_BHLS.dtype)
     # NUMERICS: as exact as the sum it stands for.
     highest = jax.lax.Precision.HIGHEST
-    return grad_BHLS, jnp.einsum("B,BHLS->HLS", ones_B, grad_BHLS, precision=highest)[None]
+    if groups == 1:
+        return grad_BHLS, jnp.einsum("B,BHLS->HLS", ones_B, grad_BHLS, precision=highest)[None]
+    grouped = _group(grad_BHLS, groups)
+    return grad_BHLS, jnp.einsum("B,GBHLS->GHLS", ones_B, grouped, precision=highest)
 
 
 add_to_rows.defvjp(_add_forward, _add_backward)

@@ -240,10 +240,10 @@ class Stack(nnx.Module):
         rate, (first, inner, last) = self.config.dropout_rate, _split(key, 3)
         num_layers = self.config.num_layers(decoder=self.decoder)
         keys_N = None if inner is None else jax.random.split(inner, num_layers)
-        length, own = x_BLD.shape[1], self.config.per_layer_relative_bias
+        queries, own = x_BLD.shape[:2], self.config.per_layer_relative_bias
 
         def spread(block: Block | None) -> jax.Array:
-            return attention.spread(self.bias_HW(block, length), length, self.config.how)
+            return attention.spread(self.bias_HW(block, queries[1]), queries, self.config.how)
 
         shared = None if own else spread(None)
 

@@ -230,7 +230,7 @@ class _Chunking:
     @classmethod
     def of(cls, batch_size: int, length: int, chunk_tokens: int) -> _Chunking:
         """Chunks of equal size, of at most `chunk_tokens` per data-parallel group if C > 1."""
-        groups = _data_parallel_groups(batch_size)
+        groups = sharding.batch_groups(batch_size)
         num_chunks = min(length, math.ceil(batch_size * length / (groups * chunk_tokens)))
         return cls(length=length, size=math.ceil(length / num_chunks), groups=groups)
 
@@ -244,15 +244,6 @@ class _Chunking:
         """The inverse of :meth:`split`."""
         x = jnp.moveaxis(chunks, 0, 1)
         return x.reshape(x.shape[0], -1, *x.shape[3:])[:, : self.length]
-
-
-def _data_parallel_groups(batch_size: int) -> int:
-    """Into how many groups of rows the current mesh splits the batch (1 where no mesh is set)."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
-        return 1
-    groups = math.prod(mesh.shape[axis] for axis in sharding.RULES["batch"] or ())
-    return groups if batch_size % groups == 0 else 1
 
 
 def _operand(head_VD: jax.Array, dtype: Any) -> jax.Array:
