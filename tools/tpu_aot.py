@@ -1,5 +1,7 @@
 """Compiles training steps for a TPU topology without a TPU, and prints the memory per chip.
 
+`--collectives MIB` also prints what chips exchange.
+
     make test-tpu-aot        # installs libtpu into an environment of its own, then runs this
 
 Needs `libtpu` (the extra [tpu]); no TPU, no data, no checkpoint: everything is abstract.
@@ -8,9 +10,11 @@ Needs `libtpu` (the extra [tpu]); no TPU, no data, no checkpoint: everything is 
 from __future__ import annotations
 
 import argparse
+import collections
 import json
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -33,6 +37,21 @@ from ul2tune.training.run import train
 from ul2tune.training.step import Recipe
 
 GIB = 2**30
+COLLECTIVES = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
+ITEM_BYTES = {"pred": 1, "bf16": 2, "f32": 4, "s32": 4, "u32": 4}
+SMALL = (
+    "models/t5_1_1_base.gin",
+    "data/ul2_stdlib.gin",
+    "optim/adafactor_pretrain.gin",
+    "runs/pretrain.gin",
+)
+SMALL_VALUES = {
+    "BATCH_SIZE": "64",
+    "T5Config.num_encoder_layers": "2",
+    "T5Config.num_decoder_layers": "2",
+    "TRAIN_STEPS": "1",
+    "MODEL_DIR": "unused",
+}
 # name -> gin files and values. Batches are global; 16 chips.
 CASES: Mapping[str, tuple[tuple[str, ...], Mapping[str, str]]] = {
     "demo": (("recipes/demo_pretrain.gin",), {"BATCH_SIZE": "16"}),
@@ -53,30 +72,74 @@ CASES: Mapping[str, tuple[tuple[str, ...], Mapping[str, str]]] = {
         },
     ),
 }
+# Base with two layers a stack, on three meshes; only when named.
+ON_REQUEST: Mapping[str, tuple[tuple[str, ...], Mapping[str, str]]] = {
+    "fsdp": ((*SMALL, "mesh/fsdp.gin"), SMALL_VALUES),
+    "data_fsdp": (
+        (*SMALL, "mesh/data_fsdp_tensor.gin"),
+        {**SMALL_VALUES, "DATA_PARALLELISM": "4", "TENSOR_PARALLELISM": "1"},
+    ),
+    "fsdp_tensor": (
+        (*SMALL, "mesh/fsdp_tensor.gin"),
+        {**SMALL_VALUES, "TENSOR_PARALLELISM": "4"},
+    ),
+}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Compiles steps for a TPU topology.")
     parser.add_argument("--topology", default="v5e:4x4")
-    parser.add_argument("--case", choices=CASES, action="append", help="default: all")
+    parser.add_argument("--case", choices=[*CASES, *ON_REQUEST], action="append")
     parser.add_argument(
         "--limit_gib", type=float, default=16.0, help="memory of one chip (v5e: 16)"
+    )
+    parser.add_argument(
+        "--collectives", type=float, metavar="MIB", help="list what is exchanged in larger pieces"
     )
     options = parser.parse_args()
     topology = topologies.get_topology_desc(platform="tpu", topology_name=options.topology)
     fits = True
     for name in options.case or CASES:
-        result = compile_case(name, topology)
+        result, hlo = compile_case(name, topology)
         fits &= result["total_gib"] <= options.limit_gib
         print(json.dumps({"case": name, "topology": options.topology, **result}), flush=True)
+        if options.collectives is not None:
+            for line in collectives(hlo, options.collectives * 2**20):
+                print(line, flush=True)
     if not fits:
         print(f"More than {options.limit_gib} GiB per chip.", file=sys.stderr)
     return 0 if fits else 1
 
 
-def compile_case(name: str, topology: Any) -> dict[str, Any]:
-    """Compiles one case's step; sizes are per chip."""
-    files, values = CASES[name]
+def collectives(hlo: str, least_bytes: float) -> list[str]:
+    """Size of the result on one chip, number, kind, shape and origin, the largest first.
+
+    Only what a step does once and by itself: no loops over layers or chunks, and none of what
+    libtpu fuses with something else (gathers of kernels, most reductions of their gradients).
+    """
+    found: collections.Counter[tuple[int, str, str]] = collections.Counter()
+    inside_entry = False
+    for line in hlo.splitlines():
+        if line.endswith("{"):
+            inside_entry = line.startswith("ENTRY")
+        match = re.search(rf"= (.*?) ({COLLECTIVES})(?:-start)?\(", line)
+        if not inside_entry or not match:
+            continue
+        name = re.search(r'op_name="([^"]*)"', line)
+        for dtype, sizes in re.findall(r"(\w+)\[([\d,]*)\]", match[1]):
+            num_bytes = ITEM_BYTES.get(dtype, 4) * math.prod(
+                map(int, filter(None, sizes.split(",")))
+            )
+            if num_bytes >= least_bytes:
+                origin = name[1].rpartition("/")[2] if name else "combined"
+                found[num_bytes, f"{match[2]} {dtype}[{sizes}]", origin] += 1
+    ordered = sorted(found.items(), reverse=True)
+    return [f"{b / 2**20:8.1f} MiB x {n}  {what}  {origin}" for (b, what, origin), n in ordered]
+
+
+def compile_case(name: str, topology: Any) -> tuple[dict[str, Any], str]:
+    """Compiles one case's step; returns its sizes per chip, and the optimised HLO."""
+    files, values = {**CASES, **ON_REQUEST}[name]
     arguments = gin_config.load(files, list(values.items()), roots=[train]).arguments(train)
     model, data, run = arguments["model"], arguments["data"], arguments["run"]
     mesh = sharding.make_mesh(arguments["mesh"], topology.devices)
@@ -97,7 +160,7 @@ def compile_case(name: str, topology: Any) -> dict[str, Any]:
         step.compile(spec.state, spec.frozen, abstract_batch(data, mesh))
     state_bytes = state.bytes_per_device((spec.state, spec.frozen))
     temporary_bytes = step.temporary_bytes or 0
-    return {
+    sizes = {
         "chips": math.prod(mesh.shape.values()),
         "mesh": dict(mesh.shape),
         "parameters": tree.num_elements(abstract),
@@ -108,6 +171,7 @@ def compile_case(name: str, topology: Any) -> dict[str, Any]:
         "total_gib": round((state_bytes + temporary_bytes) / GIB, 3),
         "compile_secs": round(time.monotonic() - start, 1),
     }
+    return sizes, step.hlo()
 
 
 def abstract_batch(data: FeedConfig, mesh: jax.sharding.Mesh) -> dict[str, Any]:

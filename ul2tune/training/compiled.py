@@ -47,6 +47,10 @@ class CompiledStep:
         memory = self._executable.memory_analysis()
         self.temporary_bytes = getattr(memory, "temp_size_in_bytes", None)
 
+    def hlo(self) -> str:
+        """The optimised program, as text."""
+        return self._executable.as_text()
+
     def __call__(self, state: Tree, frozen: Tree, batch: Batch) -> tuple[dict[str, Any], Metrics]:
         """Runs one step; `state` is donated."""
         return self._executable(state, frozen, batch)
