@@ -87,7 +87,8 @@ class Decoder(nnx.Module):
         self._check_length(length)
         positions_BL, seen = decoder_features.positions(batch), decoder_features.visibility(batch)
         layout, how = Layout(config, positions_BL, length), self._implementation()
-        bias, dropped, rate = self._bias(length), config.dropout_rate, config.attention_dropout_rate
+        bias, dropped = self._bias(tokens_BL.shape), config.dropout_rate
+        rate = config.attention_dropout_rate
         is_t5 = config.relative_buckets is not None
         if is_t5:
             rate = dropped
@@ -193,7 +194,7 @@ class Decoder(nnx.Module):
         (batch, length), config = tokens_BL.shape, self.config
         positions_BL, seen = decoder_features.positions(prompt), decoder_features.visibility(prompt)
         layout, how = Layout(config, positions_BL, length), self._implementation()
-        bias = self._bias(length)
+        bias = self._bias((batch, length))
         slots = length + max_decode_length
         shape = (config.num_layers, batch, slots, config.num_kv_heads, config.head_dim)
         empty = constrain(jnp.zeros(shape, config.dtype), *AXES)
@@ -226,15 +227,17 @@ class Decoder(nnx.Module):
         stacked = (self.layers, *per_layer)
         return fold(step, carry, stacked, scan=config.scan_layers, remat=config.remat)
 
-    def _bias(self, length: int) -> jax.Array | None:
-        """The relative position bias of all layers as attention reads it; None where there is none.
+    def _bias(self, queries: tuple[int, ...]) -> jax.Array | None:
+        """The relative position bias of all layers as attention reads it, for queries [B, L]; None
+        where there is none.
 
         Causal also in a prefix: what is to the right shares the bucket of distance 0, as in T5X.
         """
         if self.config.relative_max_distance is None:
             return None
-        bias_HW = self._bias_by_distance(length, length, self.config.relative_max_distance)
-        return spread(bias_HW, length, self._implementation())
+        length, max_distance = queries[1], self.config.relative_max_distance
+        bias_HW = self._bias_by_distance(length, length, max_distance)
+        return spread(bias_HW, queries, self._implementation())
 
     def _bias_of_slots(self, distance_BS: jax.Array) -> jax.Array | None:
         """The same of slots that are so far behind, [B, H, 1, S]; of those to come it is unused."""
