@@ -159,14 +159,14 @@ def test_a_missing_module_is_named_with_its_extra(module, remedy, monkeypatch, c
 
 
 def test_inspect_prepares_the_split_that_it_shows(monkeypatch, tmp_path, capsys):
-    commands = []
+    commands, popen = [], subprocess.Popen
 
-    def prepare(command, check, env):
+    def prepare(command, env):
         assert env["UL2TUNE_PREPARE"] == "missing"  # looking replaces nothing
         commands.append(command)
-        return subprocess.CompletedProcess(command, 3)
+        return popen([sys.executable, "-c", "raise SystemExit(3)"])
 
-    monkeypatch.setattr(prepared.subprocess, "run", prepare)
+    monkeypatch.setattr(prepared.subprocess, "Popen", prepare)
     arguments = ["--gin_file=recipes/ul2_base.gin", "--gin.MODEL_DIR=x"]
     assert main.main(["inspect", *arguments, f"--gin.DATA_DIR={tmp_path}", "--split=test"]) == 1
     assert "Preparing it failed with exit status 3" in capsys.readouterr().err
