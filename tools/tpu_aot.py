@@ -89,7 +89,12 @@ ON_REQUEST: Mapping[str, tuple[tuple[str, ...], Mapping[str, str]]] = {
 def main() -> int:
     parser = argparse.ArgumentParser(description="Compiles steps for a TPU topology.")
     parser.add_argument("--topology", default="v5e:4x4")
-    parser.add_argument("--case", choices=[*CASES, *ON_REQUEST], action="append")
+    parser.add_argument(
+        "--case",
+        choices=[*CASES, *ON_REQUEST],
+        action="append",
+        help=f"default: {', '.join(CASES)}",
+    )
     parser.add_argument(
         "--limit_gib", type=float, default=16.0, help="memory of one chip (v5e: 16)"
     )

@@ -192,7 +192,7 @@ def batch_groups(batch_size: int) -> int:
     mesh = jax.sharding.get_abstract_mesh()
     if not set(MESH_AXES) <= set(mesh.axis_names):
         return 1
-    groups = mesh.shape["data"] * mesh.shape["fsdp"]
+    groups = math.prod(mesh.shape[axis] for axis in RULES["batch"] or ())
     return groups if batch_size % groups == 0 else 1
 
 

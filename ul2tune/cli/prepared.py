@@ -119,6 +119,11 @@ def _check_seen(
     with agreement.together():
         while missing := missing_splits(mixture, data_dir, splits):
             if time.monotonic() >= deadline:
+                if process_index == 0:
+                    raise ValueError(
+                        f"{data_dir} lacks {mixture} ({', '.join(missing)}) although preparing it "
+                        f"ended well. Run `ul2tune prepare` by itself and read what it says."
+                    )
                 raise ValueError(
                     f"Process {process_index} does not find {mixture} ({', '.join(missing)}) in "
                     f"{data_dir}, which process 0 does: DATA_DIR must be one folder shared by all "
