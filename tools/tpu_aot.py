@@ -38,7 +38,8 @@ from ul2tune.training.step import Recipe
 
 GIB = 2**30
 COLLECTIVES = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
-ITEM_BYTES = {"pred": 1, "bf16": 2, "f32": 4, "s32": 4, "u32": 4}
+# By the digits of a type's name, but for the one that has none: "bf16", "f32", "s8".
+PRED_BITS = 8
 SMALL = (
     "models/t5_1_1_base.gin",
     "data/ul2_stdlib.gin",
@@ -127,14 +128,16 @@ def collectives(hlo: str, least_bytes: float) -> list[str]:
     for line in hlo.splitlines():
         if line.endswith("{"):
             inside_entry = line.startswith("ENTRY")
-        match = re.search(rf"= (.*?) ({COLLECTIVES})(?:-start)?\(", line)
+        match = re.search(rf"= (.*?) ({COLLECTIVES})(-start)?\(", line)
         if not inside_entry or not match:
             continue
         name = re.search(r'op_name="([^"]*)"', line)
-        for dtype, sizes in re.findall(r"(\w+)\[([\d,]*)\]", match[1]):
-            num_bytes = ITEM_BYTES.get(dtype, 4) * math.prod(
-                map(int, filter(None, sizes.split(",")))
-            )
+        arrays = re.findall(r"([a-z]+)(\d*)\w*\[([\d,]+)\]", match[1])
+        if match[3] and match[2] in ("all-gather", "collective-permute"):
+            arrays = arrays[len(arrays) // 2 :]  # the operands come first
+        for kind, digits, sizes in arrays:
+            dtype = kind + digits
+            num_bytes = int(digits or PRED_BITS) * math.prod(map(int, sizes.split(","))) // 8
             if num_bytes >= least_bytes:
                 origin = name[1].rpartition("/")[2] if name else "combined"
                 found[num_bytes, f"{match[2]} {dtype}[{sizes}]", origin] += 1

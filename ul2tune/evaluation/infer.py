@@ -19,7 +19,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from ul2tune import sharding
 from ul2tune.checkpoints import agreement, initialize, layout
@@ -129,10 +128,10 @@ def infer(
             setting="InferConfig.allow_other_vocabulary",
         )
         settings = _settings(model, vocabulary, step_dir, infer)
-    asked = prompts.read(input_path, infer.input_format)
-    # Standard input that is empty should not wait for the model either.
-    asked = itertools.chain([next(asked)], asked)
-    num_done = _agreed_start(Path(output_path), settings, asked, digest.digest())
+        asked = prompts.read(input_path, infer.input_format)
+        # Standard input that is empty should not wait for the model either.
+        asked = itertools.chain([next(asked)], asked)
+    num_done = _agreed_start(Path(output_path), settings, asked, digest.hexdigest())
     enabled = jax.process_index() == 0
     progress = Progress("infer", total, "prompts", enabled=enabled, done=num_done)
     initialize.warn_of_other_model(step_dir, model)
@@ -234,31 +233,17 @@ def _short_hash(text: str) -> str:
 
 
 def _agreed_start(
-    output: Path, settings: dict[str, Any], asked: Iterator[Prompt], digest: bytes
+    output: Path, settings: dict[str, Any], asked: Iterator[Prompt], digest: str
 ) -> int:
     """The number of answers that are there, as the first process says, and skips their prompts.
 
     Collective. `digest` is of the prompts, which must be the same everywhere.
     """
-    first, refused = jax.process_index() == 0, None
-    num_done = 0
-    try:
-        num_done = _resume(output, settings, asked) if first else 0
-    except (ValueError, OSError) as error:
-        refused = error  # the others must not wait for ever
-    mine = np.frombuffer(digest[:16], np.int32)
-    if jax.process_count() > 1:
-        said = np.array([num_done, refused is not None, *mine], np.int32)
-        everyone = np.asarray(multihost_utils.process_allgather(said)).tolist()
-        num_done, stop, *_ = everyone[0]
-        if stop and not first:
-            raise ValueError("The first process refuses to go on; its message says why.")
-        # All of them see it: none waits for one that has gone.
-        if any(theirs[2:] != everyone[0][2:] for theirs in everyone):
+    num_done, expected = agreement.from_first(lambda: (_resume(output, settings, asked), digest))
+    with agreement.together():
+        if digest != expected:
             raise ValueError("The processes have different prompts: give all the same file.")
-    if refused is not None:
-        raise refused
-    if not first:
+    if jax.process_index() != 0:
         next(itertools.islice(asked, num_done, num_done), None)
     return num_done
 

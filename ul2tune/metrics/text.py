@@ -42,7 +42,7 @@ def score_exact_match(prediction: str, references: Sequence[str]) -> float:
     Raises:
       ValueError: if there are no references.
     """
-    return _best(float(normalize(prediction) == normalize(text)) for text in references)
+    return _exact_match(prediction, references, normalize)
 
 
 def score_token_f1(prediction: str, references: Sequence[str]) -> float:
@@ -60,7 +60,7 @@ def score_squad_exact_match(prediction: str, references: Sequence[str]) -> float
     Raises:
       ValueError: if there are no references.
     """
-    return _best(float(normalize_squad(prediction) == normalize_squad(text)) for text in references)
+    return _exact_match(prediction, references, normalize_squad)
 
 
 def score_trivia_qa_exact_match(prediction: str, references: Sequence[str]) -> float:
@@ -69,8 +69,7 @@ def score_trivia_qa_exact_match(prediction: str, references: Sequence[str]) -> f
     Raises:
       ValueError: if there are no references.
     """
-    predicted = normalize_trivia_qa(prediction)
-    return _best(float(predicted == normalize_trivia_qa(text)) for text in references)
+    return _exact_match(prediction, references, normalize_trivia_qa)
 
 
 def score_trivia_qa_f1(prediction: str, references: Sequence[str]) -> float:
@@ -135,6 +134,12 @@ def _best(scores: Iterable[float]) -> float:
     if best is None:
         raise ValueError("There are no references: a prediction is scored by at least one.")
     return best
+
+
+def _exact_match(
+    prediction: str, references: Sequence[str], normalized: Callable[[str], str]
+) -> float:
+    return _best(float(normalized(prediction) == normalized(text)) for text in references)
 
 
 def _f1(prediction: str, reference: str, normalized: Callable[[str], str]) -> float:

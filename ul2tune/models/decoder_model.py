@@ -57,9 +57,8 @@ class Decoder(nnx.Module):
             rows = config.max_length + POSITION_OFFSET
             self.position_embedding = param(init, keys[3], positions=rows, embed=d)
         if config.relative_buckets is not None:
-            sizes = {"heads": config.num_heads, "relpos_buckets": config.relative_buckets}
-            uniform = layers.uniform((6 / sum(sizes.values())) ** 0.5)
-            self.relative_bias = param(uniform, keys[3], **sizes)
+            sizes = config.num_heads, config.relative_buckets
+            self.relative_bias = relative_bias.table(*sizes, keys[3])
         self.layers = layers.stack(lambda k: Block(config, k), config.num_layers, keys[4])
         if config.final_norm:
             self.final_norm = Norm(config.norm, config.norm_eps, key, embed=d)
@@ -276,7 +275,7 @@ class Decoder(nnx.Module):
         if self.config.embedding_dim is not None:
             x_BLD = linear(x_BLD, self.project_out[...], 1)
         if self.config.scale_logits:
-            x_BLD = (x_BLD.astype(jnp.float32) * self.config.d_model**-0.5).astype(x_BLD.dtype)
+            x_BLD = layers.scale_down(x_BLD, self.config.d_model)
         return x_BLD
 
     def _logits(self, hidden_BLE: jax.Array) -> jax.Array:

@@ -140,6 +140,14 @@ def rms_norm(x_BLD: jax.Array, scale_D: jax.Array, eps: float) -> jax.Array:
     return (x * inverse * scale).astype(x_BLD.dtype)
 
 
+def scale_down(hidden_BLD: jax.Array, d_model: int) -> jax.Array:
+    """Returns ``hidden * d_model ** -0.5``, by which T5 scales tied logits.
+
+    NUMERICS: multiplied in float32, then rounded to the activations' dtype.
+    """
+    return (hidden_BLD.astype(jnp.float32) * d_model**-0.5).astype(hidden_BLD.dtype)
+
+
 def keep_mask(dropout: Dropout, shape: Sequence[int]) -> jax.Array | None:
     """Returns 0 where dropped and 1 / (1 - rate) where kept, float32; None where dropout is off."""
     rate, key = dropout

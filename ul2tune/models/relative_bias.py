@@ -12,7 +12,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
+from ul2tune.models.layers import param, uniform
 from ul2tune.sharding import constrain
 
 
@@ -46,6 +48,12 @@ def buckets(
     scaled = logs / np.log(max_distance / num_exact) * (num_buckets - num_exact)
     far = np.minimum(num_exact + scaled.astype(np.int32), num_buckets - 1)
     return offset + np.where(behind < num_exact, behind, far)
+
+
+def table(num_heads: int, num_buckets: int, key: jax.Array) -> nnx.Param:
+    """The parameter [H, R], initialised as T5X does (uniform, scaled by the mean of both sizes)."""
+    init = uniform((6 / (num_heads + num_buckets)) ** 0.5)
+    return param(init, key, heads=num_heads, relpos_buckets=num_buckets)
 
 
 def by_distance(
@@ -132,11 +140,13 @@ def _group(x_BHLS: jax.Array, groups: int) -> jax.Array:
     return x_BHLS.reshape(groups, -1, *x_BHLS.shape[1:])
 
 
-def _add_forward(logits_BHLS: jax.Array, bias_GHLS: jax.Array) -> tuple[jax.Array, int]:
-    return add_to_rows(logits_BHLS, bias_GHLS), bias_GHLS.shape[0]
+def _add_forward(logits_BHLS: jax.Array, bias_GHLS: jax.Array) -> tuple[jax.Array, jax.Array]:
+    # What the gradient needs is a shape: residuals are arrays, this one is empty.
+    return add_to_rows(logits_BHLS, bias_GHLS), jnp.zeros((bias_GHLS.shape[0], 0))
 
 
-def _add_backward(groups: int, grad_BHLS: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _add_backward(empty_G0: jax.Array, grad_BHLS: jax.Array) -> tuple[jax.Array, jax.Array]:
+    groups = empty_G0.shape[0]
     # Two read it; XLA for CPU would compute all of it twice, once for each.
     grad_BHLS = jax.lax.platform_dependent(
         grad_BHLS, cpu=jax.lax.optimization_barrier, default=lambda grad_BHLS: grad_BHLS

@@ -127,9 +127,7 @@ def _split(key: jax.Array | None, num: int) -> list[Any]:
 
 
 def _bias_table(config: T5Config, key: jax.Array) -> nnx.Param:
-    heads, buckets = config.num_heads, config.relative_buckets
-    init = layers.uniform((6 / (heads + buckets)) ** 0.5)
-    return param(init, key, heads=heads, relpos_buckets=buckets)
+    return relative_bias.table(config.num_heads, config.relative_buckets, key)
 
 
 class Block(nnx.Module):
@@ -314,7 +312,7 @@ class T5(nnx.Module):
     def _scale(self, x_BLD: jax.Array) -> jax.Array:
         if not self.config.scale_logits:
             return x_BLD
-        return (x_BLD.astype(jnp.float32) * self.config.d_model**-0.5).astype(x_BLD.dtype)
+        return layers.scale_down(x_BLD, self.config.d_model)
 
     def _logits(self, hidden_BLD: jax.Array) -> jax.Array:
         head_VD = self.head_kernel().astype(hidden_BLD.dtype)
