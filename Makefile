@@ -28,7 +28,8 @@ test: lint
 
 # Under the Python that has JAX for CUDA, as GPU machines come: it needs the core packages and pytest.
 test-gpu:
-	CUDA_VISIBLE_DEVICES=0 JAX_PLATFORMS=cuda $(PYTHON_GPU) -m pytest -m gpu tests/gpu
+	CUDA_VISIBLE_DEVICES=0 JAX_PLATFORMS=cuda,cpu XLA_PYTHON_CLIENT_PREALLOCATE=false \
+	  $(PYTHON_GPU) -m pytest -m gpu tests/gpu
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
@@ -102,6 +103,25 @@ def test_what_is_not_here_says_nothing(project):
     for name in ("text/a.txt", "folder/deep/b.txt", "my_tasks.py"):
         (project / name).unlink()
     assert stamp.differences(before, MODULES) == []
+
+
+def test_a_copy_is_no_change_though_its_time_is_another(project, monkeypatch):
+    before = made(project)
+    for name in ("text/a.txt", "folder/deep/b.txt"):
+        os.utime(project / name, (0, 0))
+    assert stamp.differences(before, MODULES) == []
+    (project / "text/a.txt").write_text("c")  # of the same size
+    assert stamp.differences(before, MODULES) == [f"file {project}/text/*.txt"]
+    # Large ones are not read: there the time counts.
+    monkeypatch.setattr(stamp, "_READ_BYTES", 0)
+    assert len(stamp.differences(before, MODULES)) == 2
+
+
+def test_stamps_of_times_alone_still_hold(project):
+    """As older versions made them."""
+    before = made(project)
+    sources = {name: digests.split()[0] for name, digests in before["sources"].items()}
+    assert stamp.differences({**before, "sources": sources}, MODULES) == []
 
 
 def test_a_vocabulary_that_no_task_reads_is_no_change(project, monkeypatch):

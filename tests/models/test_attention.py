@@ -247,6 +247,37 @@ def test_auto_leaves_cudnn_where_it_cannot_run(monkeypatch, capability, tensor, 
 
 
 @pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(
+    ("flags", "lacks"),
+    [("", None), ("--xla_gpu_deterministic_ops=false --xla_gpu_autotune_level=1", None),
+     ("--xla_gpu_deterministic_ops", "--xla_gpu_deterministic_ops in XLA_FLAGS"),
+     ("--a=1 --xla_gpu_exclude_nondeterministic_ops=true --b=2",
+      "does not run with --xla_gpu_exclude_nondeterministic_ops=true")],
+)  # fmt: skip
+def test_auto_leaves_cudnn_where_all_bits_are_to_be_reproduced(monkeypatch, flags, lacks):
+    monkeypatch.setattr(jax, "local_devices", lambda: [FakeDevice("9.0")])
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    x_BLHA = jnp.ones((2, 8, 4, 64), jnp.bfloat16)
+    found = attention._cudnn_lacks(x_BLHA, x_BLHA, None)
+    assert found is None if lacks is None else lacks in found
+
+
+@pytest.mark.usefixtures("gpu")
+def test_no_query_of_cudnn_sees_nothing(monkeypatch):
+    """Packed rows with padding on one side only: cuDNN's softmax over nothing is NaN."""
+    handed = {}
+    monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *a, **more: handed.update(more))
+    query_BL, key_BS = jnp.array([[1, 1, 2, 0]]), jnp.array([[1, 1, 1, 3]])
+    seen = Visibility(query_BL=query_BL, key_BS=key_BS, causal=False, packed=True)
+    x_BLHA = jnp.ones((1, 4, 2, 64), jnp.bfloat16)
+    how = Implementation(name="cudnn", chunk_tokens=1)
+    attention.attend(x_BLHA, x_BLHA, x_BLHA, None, seen, how)
+    assert _drawn(handed["mask"][0, 0]) == ["xxx.", "xxx.", "xxxx", "xxxx"]
+    plain = attention.xla(x_BLHA, x_BLHA, jnp.arange(512.0).reshape(1, 4, 2, 64), None, seen.mask())
+    np.testing.assert_allclose(plain[0, 3], jnp.arange(512.0).reshape(4, 2, 64).mean(0), rtol=1e-6)
+
+
+@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("window", [None, 3])
 def test_cudnn_lowers_shared_heads_and_refuses_caps(window):
     segments = jnp.ones((2, 8), jnp.int32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.training import tiny
 from ul2tune.sharding import MeshConfig
 from ul2tune.training import drift, progress, writers
 from ul2tune.training.metrics import StepRecord, Window
@@ -215,6 +217,15 @@ def test_drift_names_every_difference():
     with pytest.raises(ValueError, match=r"(?s)checkpoint 5 was made.*mesh/data: 1 -> 2"):
         drift.check(saved, config(data=2), allow=False, where="checkpoint 5")
     drift.check(saved, config(data=2), allow=True, where="checkpoint 5")
+
+
+def test_how_attention_is_computed_may_change_in_the_middle_of_a_run():
+    def config(**values: Any) -> dict[str, Any]:
+        return drift.describe({"model": dataclasses.replace(tiny.MODEL, **values)})
+
+    how = {"remat": "full", "attention": "chunked", "attention_chunk_tokens": 8}
+    assert drift.differences(config(), config(**how)) == []
+    assert drift.differences(config(), config(d_ff=8)) == ["model/d_ff: 32 -> 8"]
 
 
 def test_sigterm_is_heard_inside_and_given_back_after():

@@ -3,7 +3,7 @@ TensorFlow: so that a run notices that its task, vocabulary or text is not what 
 
     modules     the files of TASK_MODULES and of the project's own modules that they import
     variables   the environment variables that those files name
-    sources     the files that tasks and vocabularies read, by size and time
+    sources     the files that tasks and vocabularies read, by size and time, small ones by content
 
 A stamp only says where to look closer: `prepare` decides by fingerprints whether anything is to be
 done. What is not there (a copied data folder on a machine without the text) says nothing.
@@ -29,6 +29,8 @@ VOCABULARY, DEFAULT_VOCABULARY = "UL2TUNE_VOCABULARY", "stdlib"
 TRAINED, TEXT = "trained", "UL2TUNE_TEXT"
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]+")
 _FOLDER = "folder "
+# Local sources of up to so many bytes are read whole (30 ms): a copy has another time.
+_READ_BYTES = 32 * 2**20
 
 Stamp = Mapping[str, Any]
 
@@ -176,8 +178,8 @@ def _parse(code: bytes) -> ast.AST:
 
 
 def _source_digest(source: str) -> str | None:
-    """Of names, sizes and times of a source's files; None if there are none, or none can be seen
-    from here."""
+    """Digests of a source's files: of names, sizes and times, and, if it is small, of names and
+    contents. None if there are no files, or none can be seen from here."""
     folder = os.path.expanduser(source)
     try:
         if "://" not in source and os.path.isdir(folder):
@@ -185,9 +187,12 @@ def _source_digest(source: str) -> str | None:
         else:
             found = files.expand(source)
         stamps = [(file, *files.stamp(file)) for file in found]
+        is_small = sum(size for _, size, _ in stamps) <= _READ_BYTES
+        read = is_small and not any("://" in file for file in found)
+        contents = [(file, files.sha256(file)) for file in found] if read else []
     except (OSError, ValueError, ImportError):
         return None
-    return _sha256(repr(stamps).encode()) if stamps else None
+    return " ".join(_sha256(repr(what).encode()) for what in (stamps, contents) if what) or None
 
 
 def _sha256(data: bytes) -> str:

@@ -7,6 +7,8 @@ W = L + S - 1 distances, G groups of rows.
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass
 
 import jax
@@ -20,6 +22,11 @@ from ul2tune.models.softmax import softmax_mix
 from ul2tune.models.visibility import Visibility
 from ul2tune.sharding import constrain
 
+# With either of them XLA compiles cuDNN's attention and then does not find it ("IndexError:
+# raw_hash_map::at", JAX 0.11.2 on an H200).
+_REPRODUCIBLE = re.compile(
+    r"--xla_gpu_(?:exclude_nondeterministic|deterministic)_ops(?:=(?:true|1))?(?!\S)"
+)
 IMPLEMENTATIONS = ("auto", "xla", "chunked", "cudnn")
 
 
@@ -117,7 +124,9 @@ def _cudnn_lacks(query_BLHA, key_BSKA, softcap: float | None) -> str | None:
     keys, kv_heads = key_BSKA.shape[1:3]
     mesh = jax.sharding.get_abstract_mesh()
     tensor = mesh.shape.get("tensor", 1)
+    flags = _REPRODUCIBLE.findall(os.environ.get("XLA_FLAGS", ""))
     problems = [
+        (bool(flags), f"does not run with {' '.join(flags)} in XLA_FLAGS"),
         (dtype != jnp.bfloat16, f"needs dtype bfloat16, not {dtype}"),
         (
             size % 8 != 0 or size > largest,
@@ -145,7 +154,11 @@ def _cudnn(query_BLHA, key_BSKA, value_BSKA, bias_BHLS, visibility: Visibility) 
     beyond_segments = (visibility.prefix_BL, visibility.window, visibility.own_keys)
     if visibility.packed or any(value is not None for value in beyond_segments):
         # Folded into the bias, [B, H, L, S] in memory; still half of what "xla" takes.
-        options["mask"] = visibility.mask()[:, None]
+        mask_BLS = visibility.mask()
+        # NUMERICS: a query that sees nothing (padding where the other side has none) averages all
+        # keys, as in "xla"; the kernel would make it, and every gradient, NaN.
+        mask_BLS |= ~jnp.any(mask_BLS, axis=-1, keepdims=True)
+        options["mask"] = mask_BLS[:, None]
     else:
         # A padding row would be empty, and a softmax over nothing NaN: every row keeps one token.
         options["query_seq_lengths"] = _lengths(visibility.query_BL)

@@ -122,7 +122,7 @@ class T5GemmaConfig:
     dtype: str = "bfloat16"
     remat: str = "none"
     scan_layers: bool = True
-    attention: str = "xla"
+    attention: str = "auto"
     attention_chunk_tokens: int = 512
 
     def __post_init__(self):

@@ -9,8 +9,13 @@ from typing import Any
 
 from ul2tune.feed.config import DELIVERY_FIELDS
 
-# What may change between two starts of one run without changing what it computes.
-EXEMPT = frozenset({*(f"data/{name}" for name in DELIVERY_FIELDS), "model/remat"})
+# What may change between two starts of one run without changing what it computes, but for rounding.
+EXEMPT = frozenset(
+    {
+        *(f"data/{name}" for name in DELIVERY_FIELDS),
+        *(f"model/{name}" for name in ("remat", "attention", "attention_chunk_tokens")),
+    }
+)
 # Of the run's own settings only these define it; the others say how long, how often, where.
 RUN_FIELDS = ("seed", "num_microbatches", "ema_decay")
 
