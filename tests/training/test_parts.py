@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.training import tiny
+from ul2tune.optim.optimizer import OptimizerConfig
 from ul2tune.sharding import MeshConfig
 from ul2tune.training import drift, progress, writers
 from ul2tune.training.metrics import StepRecord, Window
@@ -217,6 +218,24 @@ def test_drift_names_every_difference():
     with pytest.raises(ValueError, match=r"(?s)checkpoint 5 was made.*mesh/data: 1 -> 2"):
         drift.check(saved, config(data=2), allow=False, where="checkpoint 5")
     drift.check(saved, config(data=2), allow=True, where="checkpoint 5")
+
+
+def test_a_field_younger_than_the_checkpoint_differs_only_off_its_default():
+    optimizer = OptimizerConfig(name="adafactor", schedule=tiny.SCHEDULE)
+    current = drift.describe({"model": tiny.MODEL, "meshes": [MeshConfig()], "o": optimizer})
+    saved = json.loads(json.dumps(current))
+    for name in set(saved["o"]) - {"class", "name", "schedule"}:
+        del saved["o"][name]
+    del saved["model"]["per_layer_relative_bias"], saved["meshes"][0]["fsdp"]
+    assert drift.differences(saved, current) == []
+    changed = dataclasses.replace(tiny.MODEL, per_layer_relative_bias=True)
+    current = drift.describe({"model": changed, "meshes": [MeshConfig(fsdp=2)], "o": optimizer})
+    assert drift.differences(saved, current) == [
+        "meshes/0/fsdp: (absent) -> 2",
+        "model/per_layer_relative_bias: (absent) -> True",
+    ]
+    # A field that is no longer there is another matter.
+    assert drift.differences(json.loads(json.dumps(current)), saved) != []
 
 
 def test_how_attention_is_computed_may_change_in_the_middle_of_a_run():

@@ -20,11 +20,21 @@ EXEMPT = frozenset(
 RUN_FIELDS = ("seed", "num_microbatches", "ema_decay")
 
 
+class _Fields(dict[str, Any]):
+    """What :func:`describe` makes of a dataclass, with the names of fields at their default."""
+
+    at_default: frozenset[str] = frozenset()
+
+
 def describe(value: Any) -> Any:
     """Any configuration as plain JSON; dataclasses carry their class name."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"class": type(value).__name__, **fields}
+        described = _Fields({"class": type(value).__name__, **fields})
+        described.at_default = frozenset(
+            f.name for f in dataclasses.fields(value) if getattr(value, f.name) == _default(f)
+        )
+        return described
     if isinstance(value, Mapping):
         return {str(key): describe(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -34,30 +44,53 @@ def describe(value: Any) -> Any:
     return getattr(value, "__qualname__", None) or repr(value)
 
 
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is dataclasses.MISSING:
+        return field.default
+    return field.default_factory()
+
+
 def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """``["model/d_model: 512 -> 256", …]`` for every setting that differs."""
+    """``["model/d_model: 512 -> 256", …]`` for every setting that differs.
+
+    A field that is younger than the checkpoint does not differ while it is at its default: the
+    default of a new field is what was done before there was one.
+    """
     old, new = _flat(saved), _flat(current)
+    exempt = EXEMPT | (_at_default(current) - old.keys())
     return [
         f"{path}: {old.get(path, '(absent)')} -> {new.get(path, '(absent)')}"
         for path in sorted(old.keys() | new.keys())
-        if path not in EXEMPT and old.get(path, _MISSING) != new.get(path, _MISSING)
+        if path not in exempt and old.get(path, _MISSING) != new.get(path, _MISSING)
     ]
 
 
 _MISSING = object()
 
 
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
+def _items(value: Any, path: str) -> list[tuple[str, Any]] | None:
+    """Path and value of everything inside; None of what holds nothing."""
     if isinstance(value, Mapping):
-        items = value.items()
+        items = list(value.items())
     elif isinstance(value, list):
-        items = enumerate(value)
+        items = list(enumerate(value))
     else:
+        return None
+    return [(f"{path}/{key}" if path else str(key), item) for key, item in items]
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    items = _items(value, path)
+    if items is None:
         return {path: value}
-    flat: dict[str, Any] = {}
-    for key, item in items:
-        flat.update(_flat(item, f"{path}/{key}" if path else str(key)))
-    return flat
+    return {leaf: x for inner, item in items for leaf, x in _flat(item, inner).items()}
+
+
+def _at_default(value: Any, path: str = "") -> frozenset[str]:
+    """The paths that :func:`_flat` has for fields at their default."""
+    names = value.at_default if isinstance(value, _Fields) else frozenset()
+    own = frozenset(_flat({name: value[name] for name in names}, path))
+    return own.union(*(_at_default(item, inner) for inner, item in _items(value, path) or ()))
 
 
 def check(saved: Mapping[str, Any], current: Mapping[str, Any], *, allow: bool, where: str) -> None:
