@@ -17,7 +17,7 @@ from flax import nnx
 
 from ul2tune import sharding
 from ul2tune.models import chunked_attention, grouped, relative_bias
-from ul2tune.models.layers import drop, keep_mask, linear, normal, param
+from ul2tune.models.layers import drop, keep_mask, linear, normal, param, written
 from ul2tune.models.softmax import softmax_mix
 from ul2tune.models.visibility import Visibility
 from ul2tune.sharding import constrain
@@ -93,7 +93,7 @@ def spread(bias: jax.Array, queries: tuple[int, ...], implementation: Implementa
     # cuDNN's kernel takes one bias for all rows.
     may_be_cudnn = implementation.name != "xla" and jax.default_backend() == "gpu"
     groups = 1 if may_be_cudnn else sharding.batch_groups(batch_size)
-    return relative_bias.toeplitz_per_group(bias, length, groups)
+    return written(relative_bias.toeplitz_per_group(bias, length, groups))
 
 
 def xla(

@@ -115,6 +115,15 @@ def _product_backward(residuals: Any, grad_MF: jax.Array) -> tuple[jax.Array, ja
 _product.defvjp(_product_forward, _product_backward)
 
 
+def written(x: jax.Array) -> jax.Array:
+    """`x`, which XLA for CPU then writes to memory once.
+
+    It would compute an operand again for everyone who reads it, and in the order in which they do:
+    divisions and index arithmetic are not vectorised there where the reader transposes.
+    """
+    return jax.lax.platform_dependent(x, cpu=jax.lax.optimization_barrier, default=lambda x: x)
+
+
 def _transposed_copy(x_MD: jax.Array) -> jax.Array:
     """``x.T``, written to memory in that order.
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ul2tune.models.layers import param, uniform
+from ul2tune.models.layers import param, uniform, written
 from ul2tune.sharding import constrain
 
 
@@ -147,10 +147,7 @@ def _add_forward(logits_BHLS: jax.Array, bias_GHLS: jax.Array) -> tuple[jax.Arra
 
 def _add_backward(empty_G0: jax.Array, grad_BHLS: jax.Array) -> tuple[jax.Array, jax.Array]:
     groups = empty_G0.shape[0]
-    # Two read it; XLA for CPU would compute all of it twice, once for each.
-    grad_BHLS = jax.lax.platform_dependent(
-        grad_BHLS, cpu=jax.lax.optimization_barrier, default=lambda grad_BHLS: grad_BHLS
-    )
+    grad_BHLS = written(grad_BHLS)  # two read it
     ones_B = jnp.ones(grad_BHLS.shape[0] // groups, grad_BHLS.dtype)
     # NUMERICS: as exact as the sum it stands for.
     highest = jax.lax.Precision.HIGHEST

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from ul2tune.models import grouped
+from ul2tune.models.layers import written
 from ul2tune.models.visibility import MASKED
 
 
@@ -39,7 +40,7 @@ def _forward(logits_BHLS, mask_BLS, value_BSKA) -> tuple[jax.Array, Any]:
     # and kept so for the gradient.
     weights_BHLS = weights_BHLS.astype(value_BSKA.dtype)
     mixed_BHLA = grouped.mix(weights_BHLS, value_BSKA, jnp.float32) / sum_BHL[..., None]
-    out_BLHA = jnp.moveaxis(mixed_BHLA, 1, 2).astype(value_BSKA.dtype)
+    out_BLHA = jnp.moveaxis(written(mixed_BHLA), 1, 2).astype(value_BSKA.dtype)
     return out_BLHA, (weights_BHLS, sum_BHL, out_BLHA, mask_BLS, value_BSKA)
 
 
@@ -79,7 +80,7 @@ def gradients(
       value_BSKA: the keys' values.
     """
     sum_BLH1 = jnp.moveaxis(sum_BHL, 1, 2)[..., None]
-    scaled_BLHA = (grad_BLHA / sum_BLH1).astype(value_BSKA.dtype)
+    scaled_BLHA = written((grad_BLHA / sum_BLH1).astype(value_BSKA.dtype))
     rounded_BHLS = weights_BHLS.astype(value_BSKA.dtype)
     value_grad = grouped.gather(rounded_BHLS, scaled_BLHA, value_BSKA.shape[2])
     centred_BHLS = grouped.scores(grad_BLHA, value_BSKA) - delta_BHL[..., None]
