@@ -117,6 +117,18 @@ def test_a_copy_is_no_change_though_its_time_is_another(project, monkeypatch):
     assert len(stamp.differences(before, MODULES)) == 2
 
 
+def test_contents_are_read_only_where_times_differ(project, monkeypatch):
+    """A mixture may have hundreds of sources, and every run asks when it starts."""
+    before, read = made(project), []
+    sha256 = stamp.files.sha256
+    monkeypatch.setattr(stamp.files, "sha256", lambda file: read.append(file) or sha256(file))
+    assert stamp.differences(before, MODULES) == []
+    assert read == []
+    os.utime(project / "text/a.txt", (0, 0))
+    assert stamp.differences(before, MODULES) == []
+    assert read == [str(project / "text/a.txt")]
+
+
 def test_stamps_of_times_alone_still_hold(project):
     """As older versions made them."""
     before = made(project)

@@ -42,8 +42,13 @@ def make(modules: Sequence[str], sources: Iterable[str]) -> Stamp:
       modules: names, as in TASK_MODULES.
       sources: paths of files and folders, and globs.
     """
+    return _make(modules, dict.fromkeys(sources, ()))
+
+
+def _make(modules: Sequence[str], known: Mapping[str, Collection[str]]) -> Stamp:
+    """A stamp of sources of which these digests are known."""
     found = _module_files(modules)
-    digests = {source: _source_digest(source) for source in sorted(set(sources))}
+    digests = {source: _source_digests(source, known[source]) for source in sorted(known)}
     return {
         "modules": {name: _code_digests(data) for name, data in found.items()},
         "variables": _variables(found.values()),
@@ -58,7 +63,7 @@ def differences(stamp: Stamp, modules: Sequence[str]) -> list[str]:
       stamp: of the prepared data.
       modules: TASK_MODULES of today.
     """
-    now = make(modules, stamp["sources"])
+    now = _make(modules, {source: was.split() for source, was in stamp["sources"].items()})
     changed = [
         *(f"module {name}" for name in _changed(stamp["modules"], now["modules"])),
         *(f"file {source}" for source in _changed(stamp["sources"], now["sources"])),
@@ -177,9 +182,13 @@ def _parse(code: bytes) -> ast.AST:
         return ast.Module(body=[], type_ignores=[])  # importing it will say more
 
 
-def _source_digest(source: str) -> str | None:
+def _source_digests(source: str, known: Collection[str]) -> str:
     """Digests of a source's files: of names, sizes and times, and, if it is small, of names and
-    contents. None if there are no files, or none can be seen from here."""
+    contents. "" if there are no files, or none can be seen from here.
+
+    Contents are not read where the digest of times is `known`: nothing changed, and a mixture may
+    have hundreds of sources.
+    """
     folder = os.path.expanduser(source)
     try:
         if "://" not in source and os.path.isdir(folder):
@@ -187,12 +196,17 @@ def _source_digest(source: str) -> str | None:
         else:
             found = files.expand(source)
         stamps = [(file, *files.stamp(file)) for file in found]
+        if not stamps:
+            return ""
+        digests = [_sha256(repr(stamps).encode())]
         is_small = sum(size for _, size, _ in stamps) <= _READ_BYTES
-        read = is_small and not any("://" in file for file in found)
-        contents = [(file, files.sha256(file)) for file in found] if read else []
+        is_local = not any("://" in file for file in found)
+        if digests[0] not in known and is_small and is_local:
+            contents = [(file, files.sha256(file)) for file in found]
+            digests.append(_sha256(repr(contents).encode()))
     except (OSError, ValueError, ImportError):
-        return None
-    return " ".join(_sha256(repr(what).encode()) for what in (stamps, contents) if what) or None
+        return ""
+    return " ".join(digests)
 
 
 def _sha256(data: bytes) -> str:
