@@ -17,6 +17,7 @@ from tests.training import tiny
 from ul2tune.optim.optimizer import OptimizerConfig
 from ul2tune.sharding import MeshConfig
 from ul2tune.training import drift, progress, writers
+from ul2tune.training.loss import LossConfig
 from ul2tune.training.metrics import StepRecord, Window
 from ul2tune.training.signals import StopSignal
 
@@ -238,12 +239,21 @@ def test_a_field_younger_than_the_checkpoint_differs_only_off_its_default():
     assert drift.differences(json.loads(json.dumps(current)), saved) != []
 
 
-def test_how_attention_is_computed_may_change_in_the_middle_of_a_run():
-    def config(**values: Any) -> dict[str, Any]:
-        return drift.describe({"model": dataclasses.replace(tiny.MODEL, **values)})
+def test_how_a_model_is_computed_may_change_in_the_middle_of_a_run():
+    def config(chunk_tokens: int = 4, **values: Any) -> dict[str, Any]:
+        model, loss = (
+            dataclasses.replace(tiny.MODEL, **values),
+            LossConfig(chunk_tokens=chunk_tokens),
+        )
+        return drift.describe({"model": model, "loss": loss})
 
-    how = {"remat": "full", "attention": "chunked", "attention_chunk_tokens": 8}
-    assert drift.differences(config(), config(**how)) == []
+    how = {
+        "remat": "full",
+        "scan_layers": not tiny.MODEL.scan_layers,
+        "attention": "chunked",
+        "attention_chunk_tokens": 8,
+    }
+    assert drift.differences(config(), config(chunk_tokens=8, **how)) == []
     assert drift.differences(config(), config(d_ff=8)) == ["model/d_ff: 32 -> 8"]
 
 

@@ -17,18 +17,10 @@ from ul2tune.types import Tree
 
 log = logging.getLogger(__name__)
 PARAMS, OPTIMIZER, EMA = "params", "opt_state", "ema"
-# Fields of a model configuration that do not change the function its parameters compute.
-FREE_FIELDS = frozenset(
-    {
-        "dropout_rate",
-        "attention_dropout_rate",
-        "dtype",
-        "remat",
-        "scan_layers",
-        "attention",
-        "attention_chunk_tokens",
-    }
-)
+# Fields of a model configuration that say how it is computed: results agree but for rounding.
+METHOD_FIELDS = frozenset({"remat", "scan_layers", "attention", "attention_chunk_tokens"})
+# Those that do not change the function its parameters compute.
+FREE_FIELDS = METHOD_FIELDS | {"dropout_rate", "attention_dropout_rate", "dtype"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from ul2tune.training import drift
 
 GIN_FILE = "model.gin"
 # How a run computes, for the run or its recipe to say.
-_OF_RUNS = initialize.FREE_FIELDS - {"dropout_rate", "attention_dropout_rate"}
+_OF_RUNS = initialize.METHOD_FIELDS | {"dtype"}
 
 
 @contextmanager

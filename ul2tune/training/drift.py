@@ -7,13 +7,15 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from ul2tune.checkpoints.initialize import METHOD_FIELDS
 from ul2tune.feed.config import DELIVERY_FIELDS
 
 # What may change between two starts of one run without changing what it computes, but for rounding.
 EXEMPT = frozenset(
     {
         *(f"data/{name}" for name in DELIVERY_FIELDS),
-        *(f"model/{name}" for name in ("remat", "attention", "attention_chunk_tokens")),
+        *(f"model/{name}" for name in METHOD_FIELDS),
+        "loss/chunk_tokens",
     }
 )
 # Of the run's own settings only these define it; the others say how long, how often, where.
