@@ -198,11 +198,17 @@ def test_cudnn_says_what_it_lacks():
         attention.attend(*random_inputs(seen), seen, how)
 
 
+class FakeDevice:
+    def __init__(self, compute_capability):
+        self.compute_capability = compute_capability
+
+
 @pytest.fixture
 def gpu(monkeypatch):
     """As far as one gets without a GPU: JAX accepts the shapes and emits cuDNN's kernels."""
     cudnn = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "local_devices", lambda: [FakeDevice("9.0")])
     monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91000)
     monkeypatch.setattr(cudnn, "check_compute_capability", lambda capability: True)
 
@@ -224,11 +230,6 @@ def test_auto_is_cudnn_where_it_can_be_had(dtype, length, softcap, fused):
 
     lowered = jax.jit(attended).trace(x_BLHA).lower(lowering_platforms=("cuda",))
     assert ("__cudnn$fmha" in lowered.as_text()) == fused
-
-
-class FakeDevice:
-    def __init__(self, compute_capability):
-        self.compute_capability = compute_capability
 
 
 @pytest.mark.usefixtures("gpu")
@@ -255,11 +256,23 @@ def test_auto_leaves_cudnn_where_it_cannot_run(monkeypatch, capability, tensor, 
       "does not run with --xla_gpu_exclude_nondeterministic_ops=true")],
 )  # fmt: skip
 def test_auto_leaves_cudnn_where_all_bits_are_to_be_reproduced(monkeypatch, flags, lacks):
-    monkeypatch.setattr(jax, "local_devices", lambda: [FakeDevice("9.0")])
     monkeypatch.setenv("XLA_FLAGS", flags)
     x_BLHA = jnp.ones((2, 8, 4, 64), jnp.bfloat16)
     found = attention._cudnn_lacks(x_BLHA, x_BLHA, None)
     assert found is None if lacks is None else lacks in found
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(
+    ("flags", "groups"), [("", 1), ("--xla_gpu_exclude_nondeterministic_ops=true", 8)]
+)
+def test_a_bias_is_spread_per_group_of_rows_where_auto_is_not_cudnn(monkeypatch, flags, groups):
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    how = Implementation(name="auto", chunk_tokens=1)
+    mesh = jax.sharding.AbstractMesh((2, 4, 1), ("data", "fsdp", "tensor"))
+    with jax.sharding.use_abstract_mesh(mesh):
+        spread = jax.eval_shape(lambda: attention.spread(jnp.ones((4, 9)), (8, 5), how))
+    assert spread.shape == (groups, 4, 5, 5)
 
 
 @pytest.mark.usefixtures("gpu")

@@ -91,7 +91,7 @@ def spread(bias: jax.Array, queries: tuple[int, ...], implementation: Implementa
         return bias
     batch_size, length = queries
     # cuDNN's kernel takes one bias for all rows.
-    may_be_cudnn = implementation.name != "xla" and jax.default_backend() == "gpu"
+    may_be_cudnn = implementation.name != "xla" and _machine_lacks() is None
     groups = 1 if may_be_cudnn else sharding.batch_groups(batch_size)
     return written(relative_bias.toeplitz_per_group(bias, length, groups))
 
@@ -111,22 +111,31 @@ def xla(
     return softmax_mix(logits_BHLS, mask_BLS, value_BSKA)
 
 
-def _cudnn_lacks(query_BLHA, key_BSKA, softcap: float | None) -> str | None:
-    """Why cuDNN's kernel cannot compute this here, or None if it can."""
-    dtype, (length, size) = query_BLHA.dtype, (query_BLHA.shape[1], query_BLHA.shape[3])
+def _machine_lacks() -> str | None:
+    """Why cuDNN's kernel cannot run here whatever the inputs, or None if it can."""
     if jax.default_backend() != "gpu":
         return f"needs an NVIDIA GPU, and this is {jax.default_backend()!r}"
-    # The fake GPU of the tests has no such attribute; AMD's are named "gfx942".
-    capability = str(getattr(jax.local_devices()[0], "compute_capability", "9.0"))
+    capability = _capability()
     if not capability[0].isdigit() or float(capability) < 8:
         return f"needs an NVIDIA GPU of compute capability 8.0 or more, and this is {capability}"
-    largest = 256 if float(capability) >= 9 else 128
-    keys, kv_heads = key_BSKA.shape[1:3]
-    mesh = jax.sharding.get_abstract_mesh()
-    tensor = mesh.shape.get("tensor", 1)
     flags = _REPRODUCIBLE.findall(os.environ.get("XLA_FLAGS", ""))
+    return f"does not run with {' '.join(flags)} in XLA_FLAGS" if flags else None
+
+
+def _capability() -> str:
+    """Of this process's GPUs; AMD's are named "gfx942"."""
+    return str(getattr(jax.local_devices()[0], "compute_capability", "unknown"))
+
+
+def _cudnn_lacks(query_BLHA, key_BSKA, softcap: float | None) -> str | None:
+    """Why cuDNN's kernel cannot compute this here, or None if it can."""
+    if (lacks := _machine_lacks()) is not None:
+        return lacks
+    dtype, (length, size) = query_BLHA.dtype, (query_BLHA.shape[1], query_BLHA.shape[3])
+    largest = 256 if float(_capability()) >= 9 else 128
+    keys, kv_heads = key_BSKA.shape[1:3]
+    tensor = jax.sharding.get_abstract_mesh().shape.get("tensor", 1)
     problems = [
-        (bool(flags), f"does not run with {' '.join(flags)} in XLA_FLAGS"),
         (dtype != jnp.bfloat16, f"needs dtype bfloat16, not {dtype}"),
         (
             size % 8 != 0 or size > largest,
@@ -204,13 +213,12 @@ class MultiHeadAttention(nnx.Module):
         bias: jax.Array | None,
         visibility: Visibility,
         implementation: Implementation,
-        dropout: tuple[float, jax.Array | None] = (0.0, None),
+        dropout: Dropout = (0.0, None),
     ) -> jax.Array:
         """Returns what every position of `x_BLD` reads from `source_BSD`, [B, L, D].
 
-        `bias` is as in :func:`attend`. `dropout` is a rate and a key. T5X drops attention weights
-        with one mask [B, H, 1, S] for all queries; that is the same as scaling the values, which
-        every implementation can do.
+        `bias` is as in :func:`attend`. T5X drops attention weights with one mask [B, H, 1, S]
+        for all queries; that is the same as scaling the values, which every implementation can do.
         """
         value_BSHA = self.heads(source_BSD, self.value)
         mask_BSH = keep_mask(dropout, value_BSHA.shape[:3])
