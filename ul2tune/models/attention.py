@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +43,11 @@ class Implementation:
 
     name: str
     chunk_tokens: int
+
+    @classmethod
+    def of(cls, config: Any) -> Implementation:
+        """What the configuration of a model asks for."""
+        return cls(name=config.attention, chunk_tokens=config.attention_chunk_tokens)
 
 
 def attend(

@@ -85,7 +85,7 @@ class Decoder(nnx.Module):
         config, length = self.config, tokens_BL.shape[1]
         self._check_length(length)
         positions_BL, seen = decoder_features.positions(batch), decoder_features.visibility(batch)
-        layout, how = Layout(config, positions_BL, length), self._implementation()
+        layout, how = Layout(config, positions_BL, length), Implementation.of(self.config)
         bias, dropped = self._bias(tokens_BL.shape), config.dropout_rate
         rate = config.attention_dropout_rate
         is_t5 = config.relative_buckets is not None
@@ -192,7 +192,7 @@ class Decoder(nnx.Module):
         tokens_BL = jnp.asarray(prompt["decoder_input_tokens"])
         (batch, length), config = tokens_BL.shape, self.config
         positions_BL, seen = decoder_features.positions(prompt), decoder_features.visibility(prompt)
-        layout, how = Layout(config, positions_BL, length), self._implementation()
+        layout, how = Layout(config, positions_BL, length), Implementation.of(self.config)
         bias = self._bias((batch, length))
         slots = length + max_decode_length
         shape = (config.num_layers, batch, slots, config.num_kv_heads, config.head_dim)
@@ -236,7 +236,7 @@ class Decoder(nnx.Module):
             return None
         length, max_distance = queries[1], self.config.relative_max_distance
         bias_HW = self._bias_by_distance(length, length, max_distance)
-        return spread(bias_HW, queries, self._implementation())
+        return spread(bias_HW, queries, Implementation.of(self.config))
 
     def _bias_of_slots(self, distance_BS: jax.Array) -> jax.Array | None:
         """The same of slots that are so far behind, [B, H, 1, S]; of those to come it is unused."""
@@ -284,10 +284,6 @@ class Decoder(nnx.Module):
             "BLE,VE->BLV", hidden_BLE, head_VE, preferred_element_type=jnp.float32
         )
         return grouped.cap(logits_BLV, self.logit_softcap)
-
-    def _implementation(self) -> Implementation:
-        config = self.config
-        return Implementation(name=config.attention, chunk_tokens=config.attention_chunk_tokens)
 
     def _check_length(self, length: int) -> None:
         if length > self.config.max_length:

@@ -110,13 +110,6 @@ class T5Config:
         """Returns the initialised model."""
         return T5(self, key)
 
-    @property
-    def how(self) -> attention.Implementation:
-        """How attention is computed."""
-        return attention.Implementation(
-            name=self.attention, chunk_tokens=self.attention_chunk_tokens
-        )
-
     def num_layers(self, *, decoder: bool) -> int:
         return self.num_decoder_layers if decoder else self.num_encoder_layers
 
@@ -177,7 +170,7 @@ class Block(nnx.Module):
           cross: the encoder's output [B, S, D] and who sees what of it; None in the encoder.
         """
         keys = _split(key, 3)
-        how = self.config.how
+        how = attention.Implementation.of(self.config)
         x_BLD = self.add(
             x_BLD,
             self.self_attention_norm,
@@ -239,9 +232,10 @@ class Stack(nnx.Module):
         num_layers = self.config.num_layers(decoder=self.decoder)
         keys_N = None if inner is None else jax.random.split(inner, num_layers)
         queries, own = x_BLD.shape[:2], self.config.per_layer_relative_bias
+        how = attention.Implementation.of(self.config)
 
         def spread(block: Block | None) -> jax.Array:
-            return attention.spread(self.bias_HW(block, queries[1]), queries, self.config.how)
+            return attention.spread(self.bias_HW(block, queries[1]), queries, how)
 
         shared = None if own else spread(None)
 

@@ -120,7 +120,7 @@ class Stack(nnx.Module):
         """
         config = self.config
         layout = Layout(config, positions_BL, x_BLD.shape[1])
-        how = Implementation(name=config.attention, chunk_tokens=config.attention_chunk_tokens)
+        how = Implementation.of(config)
         rate = config.attention_dropout_rate
         first, inner, last = [None] * 3 if key is None else jax.random.split(key, 3)
         keys_N = None if inner is None else jax.random.split(inner, config.num_layers)
