@@ -12,7 +12,7 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
-from ul2tune.models import grouped
+from ul2tune.models import base
 from ul2tune.types import Batch
 
 
@@ -51,17 +51,16 @@ def score(model: ScoringModel, batch: Batch) -> Scores:
 
     Args:
       model: bound to its parameters; this function runs inside `jax.jit`.
-      batch: encoder-decoder features, one example per row.
+      batch: features as the model's `hidden` reads them, one example per row.
     """
     hidden_BLD = model.hidden(batch)
-    head_VD = model.head_kernel().astype(hidden_BLD.dtype)
+    head_VD = model.head_kernel().astype(hidden_BLD.dtype)  # once, before the loop
     targets_BL = jnp.asarray(batch["decoder_target_tokens"])
     weights_BL = jnp.asarray(batch["decoder_loss_weights"], jnp.float32)
 
     def one_position(columns):
         hidden_BD, targets_B = columns
-        logits_BV = jnp.einsum("BD,VD->BV", hidden_BD, head_VD, preferred_element_type=jnp.float32)
-        logits_BV = grouped.cap(logits_BV, model.logit_softcap)
+        logits_BV = base.logits(hidden_BD, head_VD, model.logit_softcap)
         chosen_B = jnp.take_along_axis(logits_BV, targets_B[:, None], axis=-1)[:, 0]
         return chosen_B - jax.nn.logsumexp(logits_BV, axis=-1)
 

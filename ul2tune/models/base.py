@@ -16,9 +16,11 @@ from collections.abc import Hashable
 from typing import Any, ClassVar, Protocol
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from ul2tune import tree
+from ul2tune.models import grouped
 from ul2tune.sharding import constrain
 from ul2tune.types import Tree
 
@@ -77,6 +79,13 @@ def look_up(table_VD: jax.Array, ids_BL: jax.Array, axis: str = "vocab") -> jax.
     along B, and on some meshes XLA knows no better way than to replicate them.
     """
     return constrain(table_VD, axis, None)[ids_BL]
+
+
+def logits(hidden: jax.Array, head_VD: jax.Array, softcap: float | None) -> jax.Array:
+    """Float32 logits [..., V] of final states [..., D], in whose dtype the product is."""
+    head_VD = head_VD.astype(hidden.dtype)
+    product = jnp.einsum("...D,VD->...V", hidden, head_VD, preferred_element_type=jnp.float32)
+    return grouped.cap(product, softcap)
 
 
 def bind(config: ModelConfig, params: Tree) -> Any:

@@ -18,9 +18,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ul2tune.models import decoder_features, grouped, layers, relative_bias
+from ul2tune.models import base, decoder_features, layers, relative_bias
 from ul2tune.models.attention import Implementation, spread
-from ul2tune.models.base import look_up
 from ul2tune.models.cache import AXES, PromptCache
 from ul2tune.models.decoder_block import Block, Layout
 from ul2tune.models.folding import fold
@@ -257,7 +256,7 @@ class Decoder(nnx.Module):
         config = self.config
         start_BL = (tokens_BL == 0) & (positions_BL == 0)
         tokens_BL = jnp.where(start_BL, config.start_id, tokens_BL)
-        x_BLD = look_up(self.token_embedding[...], tokens_BL).astype(config.dtype)
+        x_BLD = base.look_up(self.token_embedding[...], tokens_BL).astype(config.dtype)
         if config.scale_embeddings:
             # NUMERICS: the factor is rounded to the compute dtype, as Gemma was trained.
             x_BLD *= jnp.asarray(config.d_model**0.5, config.dtype)
@@ -265,7 +264,7 @@ class Decoder(nnx.Module):
             x_BLD = linear(x_BLD, self.project_in[...], 1)
         if config.learned_positions:
             table_PD, numbers_BL = self.position_embedding[...], positions_BL + POSITION_OFFSET
-            x_BLD += look_up(table_PD, numbers_BL, "positions").astype(config.dtype)
+            x_BLD += base.look_up(table_PD, numbers_BL, "positions").astype(config.dtype)
         return constrain(x_BLD, "batch", "length", None)
 
     def _finish(self, x_BLD: jax.Array) -> jax.Array:
@@ -279,11 +278,7 @@ class Decoder(nnx.Module):
         return x_BLD
 
     def _logits(self, hidden_BLE: jax.Array) -> jax.Array:
-        head_VE = self.head_kernel().astype(hidden_BLE.dtype)
-        logits_BLV = jnp.einsum(
-            "BLE,VE->BLV", hidden_BLE, head_VE, preferred_element_type=jnp.float32
-        )
-        return grouped.cap(logits_BLV, self.logit_softcap)
+        return base.logits(hidden_BLE, self.head_kernel(), self.logit_softcap)
 
     def _check_length(self, length: int) -> None:
         if length > self.config.max_length:

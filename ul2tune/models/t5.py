@@ -19,8 +19,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ul2tune.models import attention, layers, relative_bias
-from ul2tune.models.base import look_up
+from ul2tune.models import attention, base, layers, relative_bias
 from ul2tune.models.cache import DecodeCache
 from ul2tune.models.folding import REMAT, fold
 from ul2tune.models.layers import Dropout, drop_channels, param, rms_norm
@@ -300,7 +299,8 @@ class T5(nnx.Module):
 
     def _embed(self, tokens_BL: Any) -> jax.Array:
         # T5 does not scale its embeddings.
-        x_BLD = look_up(self.token_embedding[...], jnp.asarray(tokens_BL)).astype(self.config.dtype)
+        ids_BL = jnp.asarray(tokens_BL)
+        x_BLD = base.look_up(self.token_embedding[...], ids_BL).astype(self.config.dtype)
         return constrain(x_BLD, "batch", "length", None)
 
     def _scale(self, x_BLD: jax.Array) -> jax.Array:
@@ -309,8 +309,7 @@ class T5(nnx.Module):
         return layers.scale_down(x_BLD, self.config.d_model)
 
     def _logits(self, hidden_BLD: jax.Array) -> jax.Array:
-        head_VD = self.head_kernel().astype(hidden_BLD.dtype)
-        return jnp.einsum("BLD,VD->BLV", hidden_BLD, head_VD, preferred_element_type=jnp.float32)
+        return base.logits(hidden_BLD, self.head_kernel(), self.logit_softcap)
 
     def start_decoding(self, batch: Batch, *, max_decode_length: int) -> DecodeCache:
         """Runs the encoder, computes all cross-attention keys and values, and empties the cache.

@@ -17,8 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ul2tune.models import decoder_features, grouped, layers
-from ul2tune.models.base import look_up
+from ul2tune.models import base, decoder_features, layers
 from ul2tune.models.cache import DecodeCache
 from ul2tune.models.decoder_block import Layout
 from ul2tune.models.layers import param
@@ -205,7 +204,7 @@ class T5Gemma(nnx.Module):
         config, table_VD = self.config, self._table(side)[...]
         # NUMERICS: the factor is rounded to the compute dtype, as Gemma was trained.
         scale = jnp.asarray(table_VD.shape[1] ** 0.5, config.dtype)
-        x_BLD = look_up(table_VD, tokens_BL).astype(config.dtype) * scale
+        x_BLD = base.look_up(table_VD, tokens_BL).astype(config.dtype) * scale
         if config.eoi_id is not None:
             apart = side == "decoder" and not config.tied_embeddings
             own_D = (self.decoder_eoi_embedding if apart else self.eoi_embedding)[...]
@@ -215,11 +214,7 @@ class T5Gemma(nnx.Module):
         return constrain(x_BLD, "batch", "length", None)
 
     def _logits(self, hidden_BLD: jax.Array) -> jax.Array:
-        head_VD = self.head_kernel().astype(hidden_BLD.dtype)
-        logits_BLV = jnp.einsum(
-            "BLD,VD->BLV", hidden_BLD, head_VD, preferred_element_type=jnp.float32
-        )
-        return grouped.cap(logits_BLV, self.logit_softcap)
+        return base.logits(hidden_BLD, self.head_kernel(), self.logit_softcap)
 
     def _check_length(self, side: str, length: int) -> None:
         limit = getattr(self.config, side).max_length
