@@ -143,6 +143,14 @@ def param_shardings(
     return tree.map_with_path(lambda path, p, a: sharding_for(path, p.shape, a, mesh), params, axes)
 
 
+def with_shardings(abstract: Any, shardings: Any) -> Any:
+    """Shapes and dtypes of a tree of arrays, perhaps abstract, with these shardings: what a
+    checkpoint restores into, and `jax.jit` lowers for."""
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings
+    )
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 

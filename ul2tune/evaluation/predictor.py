@@ -243,11 +243,7 @@ def abstract_sharded_params(model: Any, mesh: jax.sharding.Mesh) -> Tree:
     """The abstract parameters of a model, sharded over a mesh: what a checkpoint restores into."""
     abstract = base.abstract_params(model)
     shardings = sharding.param_shardings(abstract, base.param_axes(model), mesh)
-    return jax.tree.map(
-        lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s),
-        abstract,
-        shardings,
-    )
+    return sharding.with_shardings(abstract, shardings)
 
 
 def _round_up(length: int) -> int:

@@ -73,12 +73,12 @@ def specify(model: Any, optimizer: Optimizer, mesh: Mesh, *, ema: bool = False) 
     step = jax.ShapeDtypeStruct((), jnp.int32, sharding=sharding.replicated(mesh))
     state = {
         "step": step,
-        "params": _with_shardings(trainable, trainable_shardings),
-        "opt_state": _with_shardings(opt_state, opt_shardings),
+        "params": sharding.with_shardings(trainable, trainable_shardings),
+        "opt_state": sharding.with_shardings(opt_state, opt_shardings),
     }
     if ema:
         state["ema"] = state["params"]
-    return StateSpec(state=state, frozen=_with_shardings(frozen, frozen_shardings))
+    return StateSpec(state=state, frozen=sharding.with_shardings(frozen, frozen_shardings))
 
 
 def create(
@@ -120,9 +120,3 @@ def bytes_per_device(abstract: Tree) -> int:
     leaves = jax.tree.leaves(abstract)
     shards = [(leaf.sharding.shard_shape(leaf.shape), leaf.dtype) for leaf in leaves]
     return tree.num_bytes([jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shards])
-
-
-def _with_shardings(abstract: Tree, shardings: Tree) -> Any:
-    return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings
-    )
