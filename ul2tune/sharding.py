@@ -191,23 +191,29 @@ def to_global(local: Mapping[str, np.ndarray], mesh: Mesh, batch_size: int) -> d
     }
 
 
+def _mesh_in_use() -> jax.sharding.AbstractMesh | None:
+    """The current mesh; None where none is set, or that of another program (T5X), which has axes
+    and rules of its own."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh if set(MESH_AXES) <= set(mesh.axis_names) else None
+
+
 def batch_groups(batch_size: int) -> int:
-    """Into how many groups of rows the current mesh splits a batch; 1 where no mesh is set, where
-    it is that of another program, or where the rows do not divide.
+    """Into how many groups of rows our mesh splits a batch; 1 where there is none, or where the
+    rows do not divide.
 
     What is summed over rows and kept per group costs no communication until the groups are added.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if not set(MESH_AXES) <= set(mesh.axis_names):
+    mesh = _mesh_in_use()
+    if mesh is None:
         return 1
     groups = math.prod(mesh.shape[axis] for axis in RULES["batch"] or ())
     return groups if batch_size % groups == 0 else 1
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-    """Constrains an activation to its logical axes; does nothing where no mesh is set, or that of
-    another program (T5X), which has axes and rules of its own."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if not set(MESH_AXES) <= set(mesh.axis_names):
+    """Constrains an activation to its logical axes; does nothing where there is no mesh of ours."""
+    mesh = _mesh_in_use()
+    if mesh is None:
         return x
     return jax.lax.with_sharding_constraint(x, spec(axes, x.shape, mesh.shape))
