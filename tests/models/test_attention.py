@@ -263,6 +263,19 @@ def test_auto_leaves_cudnn_where_all_bits_are_to_be_reproduced(monkeypatch, flag
 
 
 @pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("name", ["auto", "xla"])
+def test_auto_says_once_why_it_is_not_cudnn_on_a_machine_that_has_it(caplog, name):
+    attention._tell.cache_clear()
+    segments, x_BLHA = jnp.ones((2, 7), jnp.int32), jnp.ones((2, 7, 4, 64), jnp.bfloat16)
+    seen = Visibility(query_BL=segments, key_BS=segments, causal=True, packed=False)
+    for _ in range(2):  # two layers
+        how = Implementation(name=name, chunk_tokens=1)
+        attention.attend(x_BLHA, x_BLHA, x_BLHA, None, seen, how)
+    told = ["cuDNN's needs even lengths, not 7 and 7."] if name == "auto" else []
+    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == told
+
+
+@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize(
     ("flags", "groups"), [("", 1), ("--xla_gpu_exclude_nondeterministic_ops=true", 8)]
 )

@@ -7,6 +7,8 @@ W = L + S - 1 distances, G groups of rows.
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import re
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from ul2tune.models.softmax import softmax_mix
 from ul2tune.models.visibility import Visibility
 from ul2tune.sharding import constrain
 
+log = logging.getLogger(__name__)
 # With either of them XLA compiles cuDNN's attention and then does not find it ("IndexError:
 # raw_hash_map::at", JAX 0.11.2 on an H200).
 _REPRODUCIBLE = re.compile(
@@ -83,7 +86,15 @@ def attend(
         raise ValueError(f"attention = 'cudnn' {problem}; use 'xla' or 'chunked'.")
     if implementation.name != "xla" and not problem:
         return _cudnn(query_BLHA, key_BSKA, value_BSKA, bias_GHLS, visibility)
+    if problem and _machine_lacks() is None:
+        _tell(problem)
     return xla(query_BLHA, key_BSKA, value_BSKA, bias_GHLS, visibility.mask(), softcap)
+
+
+@functools.cache
+def _tell(problem: str) -> None:
+    """Once: some of these are easily mended, and attention takes twice the time or more."""
+    log.warning("attention = 'auto' is 'xla' in part of this program: cuDNN's %s.", problem)
 
 
 def spread(bias: jax.Array, queries: tuple[int, ...], implementation: Implementation) -> jax.Array:
