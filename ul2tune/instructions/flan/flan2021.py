@@ -20,7 +20,6 @@ import numpy as np
 from ul2tune.instructions.reading import read_json
 
 EXAMPLES_CAP = 3000
-MULTI_SHOT = 16
 NUM_INTRA_SPLITS = 10
 # Held out together: training on the one would give the other away.
 RELATED = (

@@ -48,8 +48,6 @@ T0_PREFIX = "t0_task_adaptation:"
 X_SHOTS = 25
 MIX_SHOTS = 5
 _NIV2_SHOTS = 2
-# (pattern, shots) of the tasks `template_{i}_{n}_shot`, which are in no mixture.
-NUMBERED_SHOTS = ((0, 5), (1, 2), (2, 1))
 # Of the Natural Instructions those that MMLU was made into.
 _MMLU_TASKS = (*range(664, 668), *range(685, 738))
 _STYLES: Mapping[str, Style] = {
@@ -247,7 +245,8 @@ def prompting(
 
 
 def numbered_shots(pattern: FewShotPattern, shots: int) -> tuple[Mode, Layout]:
-    """`template_{i}_{n}_shot`: one pattern for query and exemplars."""
+    """`template_{i}_{n}_shot`: one pattern for query and exemplars. In no mixture; (i, n) are
+    (0, 5), (1, 2) and (2, 1)."""
     template = Template(
         patterns.compile_pattern(pattern.inputs, pattern.where),
         patterns.compile_pattern(pattern.targets, pattern.where),
