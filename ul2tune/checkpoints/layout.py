@@ -1,6 +1,7 @@
 """What a checkpoint is on disk, and the words for reading it.
 
-DIRECTORY/<step>/state/         arrays, written by Orbax (OCDBT): a nested dict of all that trains
+DIRECTORY/<step>/state/         arrays, a nested dict of parameters and all that trains: written by
+                                Orbax (OCDBT), or piece by piece as plain zarr (`streaming`)
 DIRECTORY/<step>/meta/metadata  JSON: leaves {path: [shape, dtype, fingerprint]}, streams, clock,
                                 configuration
 DIRECTORY/<step>.bad            a checkpoint that failed verification, never read again
