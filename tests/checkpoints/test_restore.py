@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from ul2tune.checkpoints.manager import CheckpointManager
+from ul2tune.checkpoints.pieces import StoredArray
+from ul2tune.checkpoints.restore import restore_latest
 
 RESTORE = """
 import logging, sys
@@ -65,3 +70,33 @@ def test_damage_is_told_once_in_a_sentence(tmp_path, damage, words):
     assert all(word in told for word in words)
     assert not any(noise in told for noise in ("bound method", "tensorstore_spec", "Tensorstore"))
     assert aside == "Checkpoint 2 was set aside as 2.bad."
+
+
+@pytest.mark.parametrize("name", ["state/manifest.ocdbt", "meta/metadata"])
+def test_what_may_not_be_read_is_not_damaged(tmp_path, monkeypatch, name):
+    """No older checkpoint is trained on from, and none is set aside."""
+    _save(tmp_path)
+    secret = tmp_path / "2" / name
+    _deny(monkeypatch, secret)
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    leaf = jax.ShapeDtypeStruct((64, 64), "float32", sharding=device)
+    with pytest.raises(PermissionError, match=f"{name} may not be read by this user.*chmod -R"):
+        restore_latest(tmp_path, {"params": {f"w{i}": leaf for i in range(8)}})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+    with pytest.raises(PermissionError, match=f"{name} may not be read by this user"):
+        np.asarray(StoredArray(tmp_path / "2", "params/w0"))
+
+
+def _deny(monkeypatch, secret: Path) -> None:
+    """Makes a file unreadable, for root too: the system's answers are those of another user."""
+    may, read = os.access, Path.read_text
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != secret and may(path, mode))
+
+    def read_text(path: Path, *args: Any, **kwargs: Any) -> str:
+        if path == secret:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    if secret.name != "metadata":
+        secret.write_bytes(b"")  # TensorStore opens files itself

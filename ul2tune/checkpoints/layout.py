@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import shlex
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,6 +46,21 @@ def sentence(error: BaseException) -> str:
         error = error.__cause__
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return textwrap.shorten(_DETAILS.split(lines[0])[0], 500, placeholder=" …")
+
+
+def refuse_unreadable(step_dir: str | Path) -> None:
+    """For a checkpoint that could not be read: files this user may not read are not damaged.
+
+    Raises:
+      PermissionError: naming the first of them.
+    """
+    for path in (Path(step_dir), *sorted(Path(step_dir).rglob("*"))):
+        if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+            raise PermissionError(
+                f"{path} may not be read by this user (Permission denied). The checkpoint may be "
+                f"sound: have its owner run `chmod -R a+rX {shlex.quote(str(step_dir))}`, then run "
+                f"the same command again."
+            )
 
 
 def flatten(state: Tree) -> dict[str, Any]:
@@ -91,6 +108,7 @@ def read_meta(step_dir: str | Path) -> dict[str, Any]:
 
     Raises:
       CorruptCheckpointError: if it is missing or damaged.
+      PermissionError: if it may not be read.
       ValueError: if a newer version of this package made it.
     """
     path = Path(step_dir) / META / "metadata"
@@ -98,6 +116,7 @@ def read_meta(step_dir: str | Path) -> dict[str, Any]:
         meta = json.loads(path.read_text(encoding="utf-8"))
         sealed = meta.pop("sha256")
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        refuse_unreadable(step_dir)
         raise CorruptCheckpointError(f"{path} is missing or damaged ({error})") from error
     if sealed != _digest(meta):
         raise CorruptCheckpointError(f"{path} is damaged (checksum differs)")

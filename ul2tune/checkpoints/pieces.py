@@ -69,6 +69,7 @@ class StoredArray:
             }
             return ts.open(spec, open=True, read=True).result()
         except (OSError, ValueError, KeyError) as error:
+            layout.refuse_unreadable(self._step_dir)
             raise self._damaged(layout.sentence(error)) from error
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -101,6 +102,7 @@ class StoredArray:
         try:
             return self._store[where].read().result()
         except (OSError, ValueError) as error:
+            layout.refuse_unreadable(self._step_dir)
             raise self._damaged(layout.sentence(error)) from error
 
     def _verify(self, found: HostFingerprint) -> None:

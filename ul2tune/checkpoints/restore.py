@@ -53,7 +53,8 @@ def restore_latest(
       ValueError: if a sound checkpoint does not fit `abstract` (another model or optimiser), or
         `accept` refuses it.
       CorruptCheckpointError: if there are checkpoints and none of them verifies: a run never starts
-      over silently.
+        over silently.
+      PermissionError: if one may not be read: that is no damage, and no older one is taken for it.
     """
     directory = Path(directory).absolute()
     damaged: dict[Path, str] = {}
@@ -147,7 +148,10 @@ def _read(path: Path, flat: Mapping[str, Any]) -> dict[str, jax.Array]:
     with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
         try:
             return layout.flatten(handler.restore(epath.Path(path), args=args))
+        except ImportError:  # of what Orbax needs
+            raise
         except Exception as error:
+            layout.refuse_unreadable(path.parent)
             # Orbax and TensorStore raise many types for damaged files; whatever it was, the files
             # were not readable.
             raise CorruptCheckpointError(f"unreadable ({layout.sentence(error)})") from error
