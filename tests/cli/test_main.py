@@ -171,3 +171,16 @@ def test_inspect_prepares_the_split_that_it_shows(monkeypatch, tmp_path, capsys)
     assert main.main(["inspect", *arguments, f"--gin.DATA_DIR={tmp_path}", "--split=test"]) == 1
     assert "Preparing it failed with exit status 3" in capsys.readouterr().err
     assert "--gin.PREPARE_SPLITS=('test',)" in commands[0]
+
+
+def test_a_user_without_a_home_can_run_commands(tmp_path, monkeypatch, capsys):
+    """As in containers, whose user is a mere number."""
+
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", home)
+    for name in ("UL2TUNE_CACHE_DIR", "XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    assert main.main(["init", str(tmp_path / "project")]) == 0
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ

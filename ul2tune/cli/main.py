@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from ul2tune.cli import distributed, extras, project
 from ul2tune.cli import options as options_lib
+from ul2tune.data import cache
 
 # Errors whose message is written for the user. Everything else is a bug and keeps its traceback.
 _USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
@@ -53,9 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _environment() -> None:
     """Settings needed before JAX or TensorFlow is imported; what the user has set stays."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    cache = Path(os.environ.get("UL2TUNE_CACHE_DIR") or user_cache / "ul2tune")
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / "jax"))
+    with contextlib.suppress(ValueError):  # no home: nothing is kept
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache.folder() / "jax"))
     # `tasks.…` is found in the working folder (as with `python -m`), else in the shipped project.
     if str(Path.cwd()) not in (os.path.abspath(path) for path in sys.path):
         sys.path.insert(0, str(Path.cwd()))

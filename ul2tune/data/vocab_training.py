@@ -22,6 +22,7 @@ from pathlib import Path
 
 import sentencepiece
 
+from ul2tune.data import cache
 from ul2tune.data.documents import Corpus, Rejections
 from ul2tune.data.vocab import SentencePieceVocabulary
 from ul2tune.data.vocab_base import MODES
@@ -53,15 +54,6 @@ class VocabularyConfig:
     max_bytes: int = 64 * 2**20
 
 
-def cache_dir() -> Path:
-    """Where trained vocabularies are kept: ``$UL2TUNE_CACHE_DIR``, else the user's cache folder."""
-    chosen = os.environ.get("UL2TUNE_CACHE_DIR")
-    if chosen:
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base) / "ul2tune"
-
-
 def trained_vocabulary(
     corpus: Corpus, config: VocabularyConfig | None = None, folder: str | Path | None = None
 ) -> SentencePieceVocabulary:
@@ -70,19 +62,24 @@ def trained_vocabulary(
     Args:
       corpus: what to learn the pieces from.
       config: sizes; the default fits small models.
-      folder: the cache; default :func:`cache_dir`.
+      folder: the cache; default :func:`cache.folder`.
+
+    Raises:
+      ValueError: if the corpus is empty, or the cache cannot be written to.
     """
     config = config or VocabularyConfig()
-    path = Path(folder or cache_dir()) / "vocabularies" / f"{_key(corpus, config)}.model"
+    path = Path(folder or cache.folder()) / "vocabularies" / f"{_key(corpus, config)}.model"
     if not path.is_file():
         started = time.monotonic()
         print(f"Training a vocabulary of {config.pieces} pieces …", file=sys.stderr, flush=True)
+        with cache.writing(path):  # before the work
+            path.parent.mkdir(parents=True, exist_ok=True)
         data = train(corpus, config)
-        path.parent.mkdir(parents=True, exist_ok=True)
         # Two processes may do this at once: both write the same bytes, and a rename is atomic.
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
+        with cache.writing(path):
+            temporary.write_bytes(data)
+            os.replace(temporary, path)
         seconds = time.monotonic() - started
         print(f"Trained the vocabulary in {seconds:.1f} s: {path}", file=sys.stderr, flush=True)
     return SentencePieceVocabulary(

@@ -27,8 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ul2tune.data import stdlib_corpus
-from ul2tune.data.vocab_training import cache_dir
+from ul2tune.data import cache, stdlib_corpus
 from ul2tune.instructions.records import Record, stable_hash
 from ul2tune.instructions.superni import TaskFile
 
@@ -102,7 +101,9 @@ class StdlibTask:
 
     def read(self, split: str) -> Iterator[Record]:
         """The records of one split, phrasings drawn per example."""
-        folder = write_tasks(cache_dir() / "stdlib_instructions" / fingerprint())
+        folder = cache.folder() / "stdlib_instructions" / fingerprint()
+        with cache.writing(folder):
+            write_tasks(folder)
         return self._file(str(folder / "tasks" / f"{self.name}.json")).read(split)
 
     def fingerprint(self) -> str:
