@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 
 import pytest
@@ -173,3 +174,31 @@ def test_the_text_of_the_trained_vocabulary_is_a_variable_of_all_that_reads_it(
     before = made(project)
     monkeypatch.setenv(stamp.TEXT, "a.jsonl")
     assert stamp.differences(before, MODULES) == [f"environment variable {stamp.TEXT}"]
+
+
+@pytest.mark.parametrize(("here", "there"), [
+    ("text", "elsewhere/copy"),
+    ("text/a.txt", "elsewhere/copy/a.txt"),
+    ("text/a.txt", "elsewhere/link"),
+    ("text/*.txt", "elsewhere/copy/*.txt"),
+])  # fmt: skip
+def test_a_variable_may_name_the_same_files_elsewhere(project, monkeypatch, here, there):
+    """Another machine keeps the vocabulary or the text in another place, or is given it relative
+    to another working directory."""
+    monkeypatch.setenv("MY_TEXT", str(project / here))
+    before = made(project)
+    shutil.copytree(project / "text", project / "elsewhere/copy")  # with other times
+    (project / "elsewhere/link").symlink_to("copy/a.txt")
+    for elsewhere in (str(project / there), there):
+        monkeypatch.setenv("MY_TEXT", elsewhere)
+        monkeypatch.chdir(project)
+        assert stamp.differences(before, MODULES) == []
+    (project / "elsewhere/copy/a.txt").write_text("other text")
+    assert stamp.differences(before, MODULES) == ["environment variable MY_TEXT"]
+    monkeypatch.setenv("MY_TEXT", str(project / "nowhere"))
+    assert stamp.differences(before, MODULES) == ["environment variable MY_TEXT"]
+    # Stamps of older versions hold the value's digest alone.
+    variables = {n: d if n == stamp.VOCABULARY else " ".join(d.split()[:-1])
+                 for n, d in before["variables"].items()}  # fmt: skip
+    monkeypatch.setenv("MY_TEXT", str(project / here))
+    assert stamp.differences({**before, "variables": variables}, MODULES) == []

@@ -2,7 +2,7 @@
 TensorFlow: so that a run notices that its task, vocabulary or text is not what was prepared.
 
     modules     the files of TASK_MODULES and of the project's own modules that they import
-    variables   the environment variables that those files name
+    variables   the environment variables that those files name; paths by what is there
     sources     the files that tasks and vocabularies read, by size and time, small ones by content
 
 A stamp only says where to look closer: `prepare` decides by fingerprints whether anything is to be
@@ -12,6 +12,7 @@ done. What is not there (a copied data folder on a machine without the text) say
 from __future__ import annotations
 
 import ast
+import glob
 import hashlib
 import os
 import re
@@ -73,7 +74,8 @@ def differences(stamp: Stamp, modules: Sequence[str]) -> list[str]:
         # The folder of a collection is given when it is prepared, and need not be later. Where the
         # vocabulary is none of today's variables, today's modules do not read it.
         optional = name not in is_now and (name == VOCABULARY or was[name].startswith(_FOLDER))
-        if was.get(name) != is_now.get(name) and not optional:
+        digests = [set(of.get(name, "").removeprefix(_FOLDER).split()) for of in (was, is_now)]
+        if not digests[0] & digests[1] and not optional:
             changed.append(f"environment variable {name}")
     return changed
 
@@ -156,10 +158,30 @@ def _variables(sources: Collection[bytes]) -> dict[str, str]:
     values = {name: os.environ[name] for name in sorted(names) if os.environ.get(name)}
     if reads_vocabulary:
         values[VOCABULARY] = os.environ.get(VOCABULARY) or DEFAULT_VOCABULARY
-    return {
-        name: (_FOLDER if os.path.isdir(value) else "") + _sha256(value.encode())
-        for name, value in values.items()
-    }
+    return {name: _value_digest(value) for name, value in values.items()}
+
+
+def _value_digest(value: str) -> str:
+    """Digests of a variable's value and, if it names files, of what is in them: they may lie
+    elsewhere on another machine. The names within, without the way there; sizes of large ones."""
+    folder = os.path.expanduser(value)
+    is_folder = os.path.isdir(folder)
+    own = (_FOLDER if is_folder else "") + _sha256(value.encode())
+    try:
+        pattern = os.path.join(glob.escape(folder), "**") if is_folder else folder
+        found = files.expand(pattern) if "://" not in value else []
+        sizes = [os.path.getsize(file) for file in found]
+        read = sum(sizes) <= _READ_BYTES
+        # What alone is meant may have another name.
+        alone = not is_folder and len(found) == 1
+        start = folder if is_folder else os.path.commonpath(map(os.path.dirname, found))
+        inside = [
+            ("" if alone else os.path.relpath(file, start), files.sha256(file) if read else size)
+            for file, size in zip(found, sizes, strict=True)
+        ]
+    except (OSError, ValueError):
+        return own  # no files
+    return f"{own} {_sha256(repr(inside).encode())}" if inside else own
 
 
 def _reads_vocabulary(code: bytes) -> bool:
