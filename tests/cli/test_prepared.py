@@ -112,7 +112,7 @@ def test_a_new_mixture_does_not_replace_a_task_that_another_one_has(project, cap
 @pytest.mark.slow
 def test_a_childs_failure_is_ours_and_its_limit_is_our_limit(project, capfd):
     (project / "bad.txt").write_bytes(b"\xff")
-    message = r"data lacks notes \(train, validation\)\. Preparing it failed with exit status 1"
+    message = r"data' lacks notes \(train, validation\)\. Preparing it failed .* 1.*elsewhere"
     with pytest.raises(ValueError, match=message):
         prepared.prepare_missing(mixture="notes", **ASK)
     assert "1 of 31 records are malformed" in capfd.readouterr().err
@@ -203,10 +203,13 @@ def test_what_process_0_cannot_prepare_ends_all_with_one_sentence(tmp_path):
     tiny.write_data(tmp_path)
     macros = EVALUATE | {"MIXTURE_OR_TASK_NAME": "mix", "EVAL_SPLIT": "tset"}
     first, second = in_two("evaluate", tmp_path, tmp_path, **macros)
-    sentence = f"{tmp_path} lacks mix (tset). Preparing it failed with exit status 1, see"
+    sentence = (
+        f"DATA_DIR = '{tmp_path}' lacks mix (tset). Preparing it failed with exit status 1, see"
+    )
     assert "ul2tune prepare: " in first
-    assert first.endswith(f"ul2tune evaluate: {sentence} above.\n")
-    assert second.endswith(f"ul2tune evaluate: {sentence} what process 0 printed.\n")
+    remedy = "If it was prepared elsewhere, set DATA_DIR to that folder or a copy of it.\n"
+    assert first.endswith(f"ul2tune evaluate: {sentence} above. {remedy}")
+    assert second.endswith(f"ul2tune evaluate: {sentence} what process 0 printed. {remedy}")
 
 
 @pytest.mark.slow

@@ -73,8 +73,9 @@ def prepare_missing(
     if status:
         told = "above" if process_index == 0 else "what process 0 printed"
         raise ValueError(
-            f"{data_dir} lacks {mixture} ({', '.join(missing)}). Preparing it failed with exit "
-            f"status {status}, see {told}."
+            f"DATA_DIR = {data_dir!r} lacks {mixture} ({', '.join(missing)}). Preparing it failed "
+            f"with exit status {status}, see {told}. If it was prepared elsewhere, set DATA_DIR to "
+            f"that folder or a copy of it."
         )
     if jax.distributed.is_initialized():
         _check_seen(mixture, data_dir, splits, LAG_SECS if missing else 0.0, process_index)

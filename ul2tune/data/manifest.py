@@ -171,7 +171,10 @@ def read_mixture(data_dir: str | Path, mixture: str) -> MixtureManifest:
 
 def _read(path: Path, parse):
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist. Run `ul2tune prepare` for this mixture.")
+        raise FileNotFoundError(
+            f"{path} does not exist. Run `ul2tune prepare` for this mixture, or set DATA_DIR to "
+            "where it was prepared."
+        )
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(data, dict):

@@ -344,7 +344,10 @@ def _lock(data_dir: Path) -> Iterator[None]:
     """
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        opened = (data_dir / ".prepare.lock").open("w")
+        lock = data_dir / ".prepare.lock"
+        # The file of another user who prepares in a shared folder can be locked without writing.
+        others = lock.is_file() and not os.access(lock, os.W_OK) and os.access(data_dir, os.W_OK)
+        opened = lock.open("r" if others else "w")
     except OSError as error:
         raise ValueError(
             f"DATA_DIR = {str(data_dir)!r} cannot be written to ({error.strerror}). Give a folder "
