@@ -40,11 +40,12 @@ def by_hand(query, key, value, bias_HW, mask_BLS):
     out = np.zeros(query.shape)
     for b, i, h in itertools.product(*map(range, query.shape[:3])):
         seen = np.flatnonzero(mask_BLS[b, i])
+        if not seen.size:
+            continue
         logits = np.array([query[b, i, h] @ key[b, j, h] for j in seen])
         if bias_HW is not None:
             logits += np.array([bias_HW[h, j - i + query.shape[1] - 1] for j in seen])
-        weights = np.exp(logits - logits.max()) if seen.size else np.ones(key.shape[1])
-        seen = seen if seen.size else np.arange(key.shape[1])
+        weights = np.exp(logits - logits.max())
         out[b, i, h] = weights / weights.sum() @ value[b, seen, h]
     return out
 
@@ -292,15 +293,29 @@ def test_a_bias_is_spread_per_group_of_rows_where_auto_is_not_cudnn(monkeypatch,
 def test_no_query_of_cudnn_sees_nothing(monkeypatch):
     """Packed rows with padding on one side only: cuDNN's softmax over nothing is NaN."""
     handed = {}
-    monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *a, **more: handed.update(more))
+
+    def kernel(query_BLHA, *_, **more):
+        handed.update(more)
+        return query_BLHA
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", kernel)
     query_BL, key_BS = jnp.array([[1, 1, 2, 0]]), jnp.array([[1, 1, 1, 3]])
     seen = Visibility(query_BL=query_BL, key_BS=key_BS, causal=False, packed=True)
     x_BLHA = jnp.ones((1, 4, 2, 64), jnp.bfloat16)
     how = Implementation(name="cudnn", chunk_tokens=1)
-    attention.attend(x_BLHA, x_BLHA, x_BLHA, None, seen, how)
+    out = attention.attend(x_BLHA, x_BLHA, x_BLHA, None, seen, how)
     assert _drawn(handed["mask"][0, 0]) == ["xxx.", "xxx.", "xxxx", "xxxx"]
-    plain = attention.xla(x_BLHA, x_BLHA, jnp.arange(512.0).reshape(1, 4, 2, 64), None, seen.mask())
-    np.testing.assert_allclose(plain[0, 3], jnp.arange(512.0).reshape(4, 2, 64).mean(0), rtol=1e-6)
+    assert out[0, :, 0, 0].tolist() == [1, 1, 0, 0]
+    rows = Visibility(
+        query_BL=jnp.ones((2, 4), jnp.int32),
+        key_BS=jnp.array([[1, 0, 0, 0], [0, 0, 0, 0]]),
+        causal=False,
+        packed=False,
+    )
+    x_BLHA = jnp.repeat(x_BLHA, 2, axis=0)
+    out = attention.attend(x_BLHA, x_BLHA, x_BLHA, None, rows, how)
+    assert handed["key_value_seq_lengths"].tolist() == [1, 1]
+    assert out[:, 0, 0, 0].tolist() == [1, 0]
 
 
 @pytest.mark.usefixtures("gpu")

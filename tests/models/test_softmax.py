@@ -16,7 +16,8 @@ def plain(logits_BHLS, mask_BLS, value_BSKA):
     logits_BHLS = jnp.where(mask_BLS[:, None], logits_BHLS, MASKED)
     value_BSHA = jnp.repeat(value_BSKA, H // value_BSKA.shape[2], axis=2)
     weights_BHLS = jax.nn.softmax(logits_BHLS, axis=-1).astype(value_BSKA.dtype)
-    return jnp.einsum("BHLS,BSHA->BLHA", weights_BHLS, value_BSHA)
+    out_BLHA = jnp.einsum("BHLS,BSHA->BLHA", weights_BHLS, value_BSHA)
+    return jnp.where(jnp.any(mask_BLS, axis=-1)[..., None, None], out_BLHA, 0)
 
 
 def random_case(kv_heads: int, *, scale: float = 1.0):
@@ -46,10 +47,25 @@ def test_output_and_gradients_are_those_of_the_definition(kv_heads, scale):
 
 def test_masked_logits_have_no_gradient_nor_has_a_query_that_sees_nothing():
     logits, mask, value, grad = random_case(H)
-    out, logits_grad, _ = with_gradients(softmax_mix, logits, mask, value, grad)
-    np.testing.assert_allclose(out[0, 3], value[0].mean(0), atol=1e-6)
+    out, logits_grad, value_grad = with_gradients(softmax_mix, logits, mask, value, grad)
+    np.testing.assert_array_equal(out[0, 3], 0)
+    without = with_gradients(softmax_mix, logits, mask, value, grad.at[0, 3].set(0))[2]
+    np.testing.assert_array_equal(value_grad, without)
     hidden = np.broadcast_to(~np.asarray(mask)[:, None], logits.shape)
     np.testing.assert_array_equal(np.asarray(logits_grad)[hidden], 0)
+
+
+@pytest.mark.parametrize("lowest", [-1e4, -1e32])
+def test_no_key_that_is_seen_lies_below_those_that_are_not(lowest):
+    logits, mask, value, _ = random_case(H)
+    out = softmax_mix(jnp.full_like(logits, lowest), mask, value)
+    weights = mask / jnp.maximum(mask.sum(-1, keepdims=True), 1)
+    np.testing.assert_allclose(out, jnp.einsum("BLS,BSHA->BLHA", weights, value), atol=1e-6)
+
+
+def test_what_is_nan_stays_nan():
+    logits, mask, value, _ = random_case(H)
+    assert np.isnan(softmax_mix(logits * jnp.nan, mask, value)[0, 0]).all()
 
 
 def test_bfloat16_is_as_exact_as_the_definition_in_bfloat16():

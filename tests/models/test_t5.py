@@ -109,6 +109,26 @@ def test_packed_segments_are_computed_as_if_they_were_alone(changes):
     assert_gradients_close(results[0][1], results[1][1])
 
 
+@pytest.mark.parametrize("attention", ["xla", "chunked"])
+def test_targets_without_inputs_read_no_other_segments_inputs(attention):
+    """Plain language modelling has empty inputs; packed or alone, it is the same task."""
+    config = examples.config(attention=attention)
+    params = examples.params(config)
+    packed, alone = examples.packed_batch(), examples.batch()
+    last_S = packed["encoder_segment_ids"][0] == 2
+    for name in ("encoder_input_tokens", "encoder_segment_ids", "encoder_positions"):
+        packed[name][0, last_S] = 0
+    alone["encoder_input_tokens"][1] = 0
+    results = []
+    for batch in (packed, alone):
+        spread = np.zeros((len(batch["decoder_target_tokens"]), 8, examples.VOCAB), np.float32)
+        spread[batch["decoder_target_tokens"] > 0] = 1.0 + np.arange(examples.VOCAB)
+        out, gradient = outputs(config, params, batch, spread)
+        results.append((real(batch, out), gradient))
+    np.testing.assert_allclose(results[0][0], results[1][0], atol=2e-6)
+    assert_gradients_close(results[0][1], results[1][1])
+
+
 def test_what_a_position_depends_on():
     """Gradients of every output with respect to every input position: causal, and per segment."""
     config = examples.config(vocab_size=64)

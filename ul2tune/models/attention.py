@@ -181,18 +181,20 @@ def _cudnn(query_BLHA, key_BSKA, value_BSKA, bias_BHLS, visibility: Visibility) 
     if visibility.packed or any(value is not None for value in beyond_segments):
         # Folded into the bias, [B, H, L, S] in memory; still half of what "xla" takes.
         mask_BLS = visibility.mask()
-        # NUMERICS: a query that sees nothing (padding where the other side has none) averages all
-        # keys, as in "xla"; the kernel would make it, and every gradient, NaN.
-        mask_BLS |= ~jnp.any(mask_BLS, axis=-1, keepdims=True)
-        options["mask"] = mask_BLS[:, None]
+        seeing_BL1 = jnp.any(mask_BLS, axis=-1, keepdims=True)
+        # NUMERICS: a query that sees nothing reads all keys here and 0 below; the kernel would make
+        # it, and every gradient, NaN.
+        options["mask"] = (mask_BLS | ~seeing_BL1)[:, None]
     else:
         # A padding row would be empty, and a softmax over nothing NaN: every row keeps one token.
         options["query_seq_lengths"] = _lengths(visibility.query_BL)
         options["key_value_seq_lengths"] = _lengths(visibility.key_BS)
         options["is_causal"] = visibility.causal
-    return jax.nn.dot_product_attention(
+        seeing_BL1 = jnp.any(visibility.key_BS != 0, axis=-1)[:, None, None]
+    out_BLHA = jax.nn.dot_product_attention(
         query_BLHA, key_BSKA, value_BSKA, scale=1.0, implementation="cudnn", **options
     )
+    return jnp.where(seeing_BL1[..., None], out_BLHA, 0)
 
 
 def _lengths(segments_BL: jax.Array) -> jax.Array:

@@ -26,7 +26,8 @@ def softmax_mix(logits_BHLS: jax.Array, mask_BLS: jax.Array, value_BSKA: jax.Arr
 
     Args:
       logits_BHLS: float32.
-      mask_BLS: True where a query sees a key. A query that sees none averages all values.
+      mask_BLS: True where a query sees a key. A query that sees none gets 0, the sum over nothing:
+        a mean over all keys would show it other segments' and depend on the row's padding.
       value_BSKA: values; K divides H, see `grouped`.
     """
     return _forward(logits_BHLS, mask_BLS, value_BSKA)[0]
@@ -34,26 +35,37 @@ def softmax_mix(logits_BHLS: jax.Array, mask_BLS: jax.Array, value_BSKA: jax.Arr
 
 def _forward(logits_BHLS, mask_BLS, value_BSKA) -> tuple[jax.Array, Any]:
     logits_BHLS = jnp.where(mask_BLS[:, None], logits_BHLS, MASKED)
-    weights_BHLS = jnp.exp(logits_BHLS - jnp.max(logits_BHLS, axis=-1, keepdims=True))
+    max_BHL = jnp.max(logits_BHLS, axis=-1)
+    weights_BHLS = jnp.exp(logits_BHLS - max_BHL[..., None])
     sum_BHL = jnp.sum(weights_BHLS, axis=-1)
     # NUMERICS: softmax in float32; its weights are rounded to the compute dtype for the product,
     # and kept so for the gradient.
     weights_BHLS = weights_BHLS.astype(value_BSKA.dtype)
     mixed_BHLA = grouped.mix(weights_BHLS, value_BSKA, jnp.float32) / sum_BHL[..., None]
     out_BLHA = jnp.moveaxis(written(mixed_BHLA), 1, 2).astype(value_BSKA.dtype)
-    return out_BLHA, (weights_BHLS, sum_BHL, out_BLHA, mask_BLS, value_BSKA)
+    out_BLHA = zero_unseeing(out_BLHA, max_BHL)
+    return out_BLHA, (weights_BHLS, max_BHL, sum_BHL, out_BLHA, value_BSKA)
 
 
 def _backward(residuals, grad_BLHA) -> tuple[jax.Array, None, jax.Array]:
-    weights_BHLS, sum_BHL, out_BLHA, mask_BLS, value_BSKA = residuals
+    weights_BHLS, max_BHL, sum_BHL, out_BLHA, value_BSKA = residuals
+    # Masked keys have no weight, and so no gradient, but of queries that see none.
+    grad_BLHA = zero_unseeing(grad_BLHA, max_BHL)
     delta_BHL = delta(out_BLHA, grad_BLHA)
     logits_grad, value_grad = gradients(weights_BHLS, sum_BHL, delta_BHL, grad_BLHA, value_BSKA)
-    # Masked keys have no weight, and so no gradient, but of queries that see none.
-    seen_B1L1 = jnp.any(mask_BLS, axis=-1)[:, None, :, None]
-    return jnp.where(seen_B1L1, logits_grad, 0), None, value_grad
+    return logits_grad, None, value_grad
 
 
 softmax_mix.defvjp(_forward, _backward)
+
+
+def zero_unseeing(x_BLHA: jax.Array, max_BHL: jax.Array) -> jax.Array:
+    """Returns 0 for queries that see no key: the largest of their masked logits is :data:`MASKED`.
+
+    NUMERICS: not where it is NaN; parameters that are must not look like nothing seen.
+    """
+    seeing_BLH1 = jnp.moveaxis(max_BHL != MASKED, 1, 2)[..., None]
+    return jnp.where(seeing_BLH1, x_BLHA, 0)
 
 
 def delta(out_BLHA: jax.Array, grad_BLHA: jax.Array) -> jax.Array:

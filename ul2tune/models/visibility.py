@@ -36,9 +36,9 @@ import jax.numpy as jnp
 
 from ul2tune.types import Batch
 
-# NUMERICS: finite, so that a query that sees nothing (padding in cross-attention) averages its keys
-# instead of being NaN.
-MASKED = -1e30
+# NUMERICS: finite, so that the softmax of a query that sees nothing (a target with empty inputs) is
+# no NaN before its result is set to 0; and the lowest, so that no key that is seen lies below.
+MASKED = float(jnp.finfo(jnp.float32).min)
 
 
 @functools.partial(
