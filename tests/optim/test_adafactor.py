@@ -313,3 +313,23 @@ def test_momentum_averages_whole_steps_learning_rate_included():
     np.testing.assert_allclose(step, -0.5 * 0.1 * sign, atol=1e-6)
     np.testing.assert_allclose(state[1].momentum["w"], 0.05 * sign, rtol=1e-6)
     assert set(tree.flatten(state[1].momentum)) == {"w"}
+
+
+@pytest.mark.parametrize("size", [1.0, 1e6, 1e15])
+def test_a_row_without_gradient_beside_large_ones_stays_where_it_is(size):
+    """As a sum of losses over a large batch makes them: the row's share of the mean underflows."""
+    params = {"w": normal(0, (4, 8))}
+    config = AdafactorConfig(min_dim_size_to_factor=2)
+    gradients = {"w": jnp.full((4, 8), size).at[1].set(0)}
+    (after,), _ = train(
+        params, {"w": ("embed", "mlp")}, config, 1, gradients=lambda index, params: gradients
+    )
+    np.testing.assert_array_equal(after["w"][1], params["w"][1])
+    assert np.all(np.isfinite(after["w"]))
+    assert np.all(after["w"][0] < params["w"][0])
+
+
+@pytest.mark.parametrize("epsilon1", [0.0, 1e-40, -1.0])
+def test_an_epsilon_that_is_0_in_float32_is_refused(epsilon1):
+    with pytest.raises(ValueError, match=rf"epsilon1 = {epsilon1} must be at least 1.2e-38"):
+        AdafactorConfig(epsilon1=epsilon1)

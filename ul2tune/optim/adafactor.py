@@ -67,6 +67,11 @@ class AdafactorConfig:
                 f"AdafactorConfig.stacked_as = {self.stacked_as!r} is unknown; use one of "
                 f"{', '.join(STACKED_AS)}."
             )
+        if not self.epsilon1 >= (least := float(jnp.finfo(jnp.float32).tiny)):
+            raise ValueError(
+                f"AdafactorConfig.epsilon1 = {self.epsilon1} must be at least {least:.2g}, or a "
+                f"parameter without gradient becomes NaN; T5's is 1e-30."
+            )
         if self.momentum is not None and not 0 <= self.momentum < 1:
             raise ValueError(
                 f"AdafactorConfig.momentum = {self.momentum} is not in [0, 1); None turns it off."
@@ -178,7 +183,10 @@ def _precondition(
         v_col = decayed(moments.v_col, jnp.mean(squares, axis=row_dims))
         moments = _Moments(v_row, v_col, moments.v)
         rows = jnp.expand_dims(v_row, column_dims)
-        row_factor = (rows / jnp.mean(rows, axis=row_dims, keepdims=True)) ** -0.5
+        shares = rows / jnp.mean(rows, axis=row_dims, keepdims=True)
+        # NUMERICS: a row without gradient beside large ones has a share that underflows to 0, and
+        # its update would be 0 * infinity.
+        row_factor = jnp.maximum(shares, jnp.finfo(jnp.float32).tiny) ** -0.5
         update = gradient * row_factor * jnp.expand_dims(v_col, row_dims) ** -0.5
     else:
         moments = moments._replace(v=decayed(moments.v, squares))
