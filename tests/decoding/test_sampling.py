@@ -32,7 +32,8 @@ def test_top_k_keeps_the_k_likeliest():
 
 
 @pytest.mark.parametrize(
-    ("p", "expected"), [(0.01, [1]), (0.49, [1]), (0.51, [1, 3]), (0.7, [1, 3]), (0.81, [1, 2, 3])]
+    ("p", "expected"),
+    [(1e-50, [1]), (0.01, [1]), (0.49, [1]), (0.51, [1, 3]), (0.7, [1, 3]), (0.81, [1, 2, 3])],
 )
 def test_top_p_keeps_the_smallest_set_that_reaches_p(p, expected):
     assert kept(sampling.keep_top_p(LOGITS_BV, p)) == expected
@@ -55,6 +56,14 @@ def test_greedy_takes_the_lowest_id_of_a_tie():
     assert sampling.next_tokens(logits_BV, SamplingConfig(), keys, 0).tolist() == [1, 0]
 
 
+def test_the_coldest_draw_is_the_likeliest_token():
+    logits_BV = jnp.array([[-jnp.inf, 3e4, 4e4, 1.0], [-jnp.inf, -4e4, -3e4, -1e30]])
+    keys = sampling.row_keys(0, jnp.zeros((2, 2), jnp.uint32))
+    for options in ({}, {"top_p": 0.5}, {"top_k": 99}):
+        config = SamplingConfig(temperature=1e-6, **options)
+        assert sampling.next_tokens(logits_BV, config, keys, 0).tolist() == [2, 2]
+
+
 def test_a_draw_depends_on_seed_name_and_step_only():
     config = SamplingConfig(temperature=1.0)
     all_rows = draws(config, 64)
@@ -72,6 +81,9 @@ def test_a_draw_depends_on_seed_name_and_step_only():
     [
         ({"max_decode_length": 0}, "max_decode_length must be positive, got 0"),
         ({"temperature": -1.0}, "temperature must be 0"),
+        ({"temperature": 1e-38}, "at least 1e-06 .* got 1e-38"),
+        ({"temperature": float("inf")}, "finite .* got inf"),
+        ({"temperature": float("nan")}, "got nan"),
         ({"temperature": 1.0, "top_k": -1}, "top_k must be 0"),
         ({"temperature": 1.0, "top_p": 0.0}, "top_p must be in"),
         ({"top_k": 5}, "top_k = 5 .* do nothing with temperature = 0"),

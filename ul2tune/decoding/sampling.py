@@ -5,10 +5,14 @@ Axis legend: B batch, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+
+# NUMERICS: far below it logits overflow when divided, and the first of several infinities is drawn.
+_COLDEST = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +40,11 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if self.max_decode_length < 1:
             raise ValueError(f"max_decode_length must be positive, got {self.max_decode_length}.")
-        if self.temperature < 0:
-            raise ValueError(f"temperature must be 0 (greedy) or more, got {self.temperature}.")
+        if self.temperature != 0 and not _COLDEST <= self.temperature < math.inf:
+            raise ValueError(
+                f"temperature must be 0 (greedy), or finite and at least {_COLDEST} for float32 "
+                f"logits to be divided by it, got {self.temperature}."
+            )
         if self.top_k < 0:
             raise ValueError(f"top_k must be 0 (off) or more, got {self.top_k}.")
         if not 0.0 < self.top_p <= 1.0:
@@ -107,4 +114,6 @@ def keep_top_p(logits_BV: jax.Array, p: float) -> jax.Array:
     probabilities_BV = jax.nn.softmax(sorted_BV, axis=-1)
     before_BV = jnp.cumsum(probabilities_BV, axis=-1) - probabilities_BV
     smallest_B1 = jnp.min(jnp.where(before_BV < p, sorted_BV, jnp.inf), axis=-1, keepdims=True)
+    # A p that is 0 in float32 keeps nothing.
+    smallest_B1 = jnp.minimum(smallest_B1, sorted_BV[:, :1])
     return jnp.where(logits_BV < smallest_B1, -jnp.inf, logits_BV)
