@@ -107,6 +107,13 @@ def test_gradients_of_large_logits_are_exact(scale, offset):
     np.testing.assert_allclose(grad, expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_z_loss_that_is_off_does_not_overflow(dtype):
+    hidden = jnp.full((1, 1, 1), 1e30, dtype)
+    output = cross_entropy(hidden, jnp.array([[1.0], [0.0]]), [[0]], config=LossConfig(z_loss=0.0))
+    assert output.loss_BL.tolist() == output.z_loss_BL.tolist() == [[0.0]]
+
+
 def test_gradients_of_large_capped_logits_sum_to_zero():
     """The cap's own rounding hides in the logits; that probabilities sum to 1 does not."""
     logits, targets = large_logits(1.0, 1000.0)

@@ -307,7 +307,9 @@ def _forward(hidden_BLD, head_VD, targets_BL, terms: _Terms, chunking: _Chunking
             loss_BC -= off * jnp.sum(shifted_BCV, axis=-1)
         max_BC = max_BC1[..., 0]
         log_z_BC = log_sum_BC + max_BC
-        z_loss_BC = terms.z_loss * jnp.square(log_z_BC)
+        # Turned off it is 0, also where the square overflows.
+        squares_BC = jnp.square(log_z_BC) if terms.z_loss else jnp.zeros_like(log_z_BC)
+        z_loss_BC = terms.z_loss * squares_BC
         correct_BC = (_arg_max(uncapped_BCV) == targets_BC).astype(jnp.float32)
         return None, (loss_BC + z_loss_BC, z_loss_BC, correct_BC, max_BC, log_sum_BC)
 
