@@ -20,7 +20,7 @@ from flax import nnx
 
 from ul2tune import sharding
 from ul2tune.models import chunked_attention, grouped, relative_bias
-from ul2tune.models.layers import drop, keep_mask, linear, normal, param, written
+from ul2tune.models.layers import Dropout, drop, keep_mask, linear, normal, param, written
 from ul2tune.models.softmax import softmax_mix
 from ul2tune.models.visibility import Visibility
 from ul2tune.sharding import constrain

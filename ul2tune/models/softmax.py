@@ -62,6 +62,9 @@ softmax_mix.defvjp(_forward, _backward)
 def zero_unseeing(x_BLHA: jax.Array, max_BHL: jax.Array) -> jax.Array:
     """Returns 0 for queries that see no key: the largest of their masked logits is :data:`MASKED`.
 
+    DIVERGES: T5X and Transformers average all values there. It takes empty inputs (not even EOS)
+    to meet such a query.
+
     NUMERICS: not where it is NaN; parameters that are must not look like nothing seen.
     """
     seeing_BLH1 = jnp.moveaxis(max_BHL != MASKED, 1, 2)[..., None]
