@@ -18,8 +18,8 @@ def _no_home() -> Path:
 def test_the_variable_then_the_users_cache(monkeypatch):
     monkeypatch.delenv(cache.VARIABLE, raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setenv("HOME", "/home/me")
-    assert cache.folder() == Path("/home/me/.cache/ul2tune")
+    monkeypatch.setenv("HOME", "/nowhere/me")
+    assert cache.folder() == Path("/nowhere/me/.cache/ul2tune")
     monkeypatch.setenv("XDG_CACHE_HOME", "/fast")
     assert cache.folder() == Path("/fast/ul2tune")
     monkeypatch.setenv(cache.VARIABLE, "/mine")
