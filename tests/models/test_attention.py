@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ul2tune import sharding
 from ul2tune.models import attention, relative_bias
 from ul2tune.models.attention import Implementation
 from ul2tune.models.visibility import Visibility
@@ -283,8 +284,8 @@ def test_auto_says_once_why_it_is_not_cudnn_on_a_machine_that_has_it(caplog, nam
 def test_a_bias_is_spread_per_group_of_rows_where_auto_is_not_cudnn(monkeypatch, flags, groups):
     monkeypatch.setenv("XLA_FLAGS", flags)
     how = Implementation(name="auto", chunk_tokens=1)
-    mesh = jax.sharding.AbstractMesh((2, 4, 1), ("data", "fsdp", "tensor"))
-    with jax.sharding.use_abstract_mesh(mesh):
+    mesh = sharding.make_mesh(sharding.MeshConfig(data=2, fsdp=4, tensor=1))
+    with jax.set_mesh(mesh):
         spread = jax.eval_shape(lambda: attention.spread(jnp.ones((4, 9)), (8, 5), how))
     assert spread.shape == (groups, 4, 5, 5)
 
