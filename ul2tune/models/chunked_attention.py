@@ -110,9 +110,9 @@ def _forward(query_BLHA, key_BSKA, value_BSKA, bias_HW, visibility, how):
     start = (zeros_BHL - jnp.inf, zeros_BHL, jnp.zeros((batch, heads, length, size), jnp.float32))
     carry, _ = _scan(step, start, how.chunk_tokens, key_BSKA, value_BSKA)
     max_BHL, sum_BHL, out_BHLA = carry
+    sum_BHL = softmax.divisor(max_BHL != MASKED, sum_BHL)
     out_BHLA = out_BHLA / sum_BHL[..., None]
     out_BLHA = jnp.moveaxis(out_BHLA, 1, 2).astype(value_BSKA.dtype)
-    out_BLHA = softmax.zero_unseeing(out_BLHA, max_BHL)
     # Maximum and sum apart: of a query that sees no key the maximum is MASKED, and hides the sum.
     kept = [checkpoint_name(x, ATTENTION) for x in (out_BLHA, max_BHL, sum_BHL)]
     return kept[0], (query_BLHA, key_BSKA, value_BSKA, bias_HW, visibility, *kept)
@@ -120,7 +120,6 @@ def _forward(query_BLHA, key_BSKA, value_BSKA, bias_HW, visibility, how):
 
 def _backward(how, residuals, grad_BLHA):
     query_BLHA, key_BSKA, value_BSKA, bias_HW, visibility, out_BLHA, max_BHL, sum_BHL = residuals
-    grad_BLHA = softmax.zero_unseeing(grad_BLHA, max_BHL)
     delta_BHL = softmax.delta(out_BLHA, grad_BLHA)
 
     def step(carry, first_key, key_BCKA, value_BCKA):

@@ -35,22 +35,18 @@ def softmax_mix(logits_BHLS: jax.Array, mask_BLS: jax.Array, value_BSKA: jax.Arr
 
 def _forward(logits_BHLS, mask_BLS, value_BSKA) -> tuple[jax.Array, Any]:
     logits_BHLS = jnp.where(mask_BLS[:, None], logits_BHLS, MASKED)
-    max_BHL = jnp.max(logits_BHLS, axis=-1)
-    weights_BHLS = jnp.exp(logits_BHLS - max_BHL[..., None])
-    sum_BHL = jnp.sum(weights_BHLS, axis=-1)
+    weights_BHLS = jnp.exp(logits_BHLS - jnp.max(logits_BHLS, axis=-1, keepdims=True))
+    sum_BHL = divisor(jnp.any(mask_BLS, axis=-1)[:, None], jnp.sum(weights_BHLS, axis=-1))
     # NUMERICS: softmax in float32; its weights are rounded to the compute dtype for the product,
     # and kept so for the gradient.
     weights_BHLS = weights_BHLS.astype(value_BSKA.dtype)
     mixed_BHLA = grouped.mix(weights_BHLS, value_BSKA, jnp.float32) / sum_BHL[..., None]
     out_BLHA = jnp.moveaxis(written(mixed_BHLA), 1, 2).astype(value_BSKA.dtype)
-    out_BLHA = zero_unseeing(out_BLHA, max_BHL)
-    return out_BLHA, (weights_BHLS, max_BHL, sum_BHL, out_BLHA, value_BSKA)
+    return out_BLHA, (weights_BHLS, sum_BHL, out_BLHA, value_BSKA)
 
 
 def _backward(residuals, grad_BLHA) -> tuple[jax.Array, None, jax.Array]:
-    weights_BHLS, max_BHL, sum_BHL, out_BLHA, value_BSKA = residuals
-    # Masked keys have no weight, and so no gradient, but of queries that see none.
-    grad_BLHA = zero_unseeing(grad_BLHA, max_BHL)
+    weights_BHLS, sum_BHL, out_BLHA, value_BSKA = residuals
     delta_BHL = delta(out_BLHA, grad_BLHA)
     logits_grad, value_grad = gradients(weights_BHLS, sum_BHL, delta_BHL, grad_BLHA, value_BSKA)
     return logits_grad, None, value_grad
@@ -59,16 +55,16 @@ def _backward(residuals, grad_BLHA) -> tuple[jax.Array, None, jax.Array]:
 softmax_mix.defvjp(_forward, _backward)
 
 
-def zero_unseeing(x_BLHA: jax.Array, max_BHL: jax.Array) -> jax.Array:
-    """Returns 0 for queries that see no key: the largest of their masked logits is :data:`MASKED`.
+def divisor(seeing_BHL: jax.Array, sum_BHL: jax.Array) -> jax.Array:
+    """Returns what weights are divided by: their sum, but infinity for queries that see no key,
+    whose output and gradients then are 0.
 
     DIVERGES: T5X and Transformers average all values there. It takes empty inputs (not even EOS)
     to meet such a query.
 
-    NUMERICS: not where it is NaN; parameters that are must not look like nothing seen.
+    NUMERICS: costs no pass over anything large, and NaN stays NaN.
     """
-    seeing_BLH1 = jnp.moveaxis(max_BHL != MASKED, 1, 2)[..., None]
-    return jnp.where(seeing_BLH1, x_BLHA, 0)
+    return jnp.where(seeing_BHL, sum_BHL, jnp.inf)
 
 
 def delta(out_BLHA: jax.Array, grad_BLHA: jax.Array) -> jax.Array:
@@ -89,7 +85,7 @@ def gradients(
 
     Args:
       weights_BHLS: exp(logits), not normalised.
-      sum_BHL: their sum over all keys.
+      sum_BHL: their sum over all keys, see :func:`divisor`.
       delta_BHL: see :func:`delta`.
       grad_BLHA: gradient of the output.
       value_BSKA: the keys' values.
