@@ -13,12 +13,6 @@ import pytest
 from ul2tune.models import attention
 from ul2tune.models.visibility import Visibility
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(
-        jax.default_backend() != "gpu", reason="needs an NVIDIA GPU (`make test-gpu`)"
-    ),
-]
 FUSED = "cudnn"
 ROWS, HEADS, SIZE = 4, 6, 64
 # name -> query length, key length, causal, with a bias
@@ -112,3 +106,13 @@ def test_cudnn_with_shared_heads_and_all_that_decoders_see(beyond, rows):
         query_BL=query_BL, key_BS=key_BS, causal=True, packed=rows == "packed", **more
     )
     compare(seen, *inputs(length, key_BS.shape[1], HEADS // 2))
+
+
+def test_queries_that_see_no_key_read_0_and_make_no_gradient_nan():
+    """Packed rows with padding, and a segment without inputs, on the decoder's side alone."""
+    query_BL, key_BS = (np.ones((ROWS, length), np.int32) for length in (114, 256))
+    query_BL[:, 40:100], query_BL[:, 100:] = 2, 0
+    seen = Visibility(
+        query_BL=jnp.asarray(query_BL), key_BS=jnp.asarray(key_BS), causal=False, packed=True
+    )
+    compare(seen, *inputs(114, 256, HEADS))

@@ -20,12 +20,6 @@ from ul2tune.sharding import MeshConfig
 from ul2tune.training.loss import LossConfig
 from ul2tune.training.step import Recipe, forward
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(
-        jax.default_backend() != "gpu", reason="needs an NVIDIA GPU (`make test-gpu`)"
-    ),
-]
 FUSED = "cudnn"
 FAMILIES = {
     "t5": examples.config(),

@@ -8,17 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import pytest
 
 from tests.training import processes, tiny
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(
-        jax.default_backend() != "gpu", reason="needs an NVIDIA GPU (`make test-gpu`)"
-    ),
-]
 RUN = """
 import dataclasses, sys
 import jax
