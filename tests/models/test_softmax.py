@@ -11,22 +11,22 @@ from ul2tune.models.visibility import MASKED
 B, L, S, H, A = 2, 5, 7, 4, 8
 
 
-def plain(logits_BHLS, mask_BLS, value_BSKA):
+def plain(logits_BHLS, mask_BLS, value_BKSA):
     """The definition, for JAX to differentiate."""
     logits_BHLS = jnp.where(mask_BLS[:, None], logits_BHLS, MASKED)
-    value_BSHA = jnp.repeat(value_BSKA, H // value_BSKA.shape[2], axis=2)
-    weights_BHLS = jax.nn.softmax(logits_BHLS, axis=-1).astype(value_BSKA.dtype)
-    out_BLHA = jnp.einsum("BHLS,BSHA->BLHA", weights_BHLS, value_BSHA)
+    value_BHSA = jnp.repeat(value_BKSA, H // value_BKSA.shape[1], axis=1)
+    weights_BHLS = jax.nn.softmax(logits_BHLS, axis=-1).astype(value_BKSA.dtype)
+    out_BLHA = jnp.einsum("BHLS,BHSA->BLHA", weights_BHLS, value_BHSA)
     return jnp.where(jnp.any(mask_BLS, axis=-1)[..., None, None], out_BLHA, 0)
 
 
-def random_case(kv_heads: int, *, scale: float = 1.0):
+def random_case(kv_heads: int, *, scale: float = 1.0, seed: int = 0):
     """Logits, a mask in which query 3 of row 0 sees nothing, values, the output's gradient."""
-    keys = jax.random.split(jax.random.key(0), 4)
+    keys = jax.random.split(jax.random.key(seed), 4)
     logits = scale * jax.random.normal(keys[0], (B, H, L, S))
     mask = jax.random.bernoulli(keys[1], 0.6, (B, L, S)).at[:, :, 2].set(True)
     mask = mask.at[0, 3].set(False)
-    value = jax.random.normal(keys[2], (B, S, kv_heads, A))
+    value = jax.random.normal(keys[2], (B, kv_heads, S, A))
     return logits, mask, value, jax.random.normal(keys[3], (B, L, H, A))
 
 
@@ -60,7 +60,7 @@ def test_no_key_that_is_seen_lies_below_those_that_are_not(lowest):
     logits, mask, value, _ = random_case(H)
     out = softmax_mix(jnp.full_like(logits, lowest), mask, value)
     weights = mask / jnp.maximum(mask.sum(-1, keepdims=True), 1)
-    np.testing.assert_allclose(out, jnp.einsum("BLS,BSHA->BLHA", weights, value), atol=1e-6)
+    np.testing.assert_allclose(out, jnp.einsum("BLS,BHSA->BLHA", weights, value), atol=1e-6)
 
 
 def test_what_is_nan_stays_nan():
@@ -68,16 +68,23 @@ def test_what_is_nan_stays_nan():
     assert np.isnan(softmax_mix(logits * jnp.nan, mask, value)[0, 0]).all()
 
 
-def test_bfloat16_is_as_exact_as_the_definition_in_bfloat16():
-    logits, mask, value, grad = random_case(H)
-    value, grad = (x.astype(jnp.bfloat16) for x in (value, grad))
-    exact = with_gradients(plain, logits, mask, *(x.astype(jnp.float32) for x in (value, grad)))
-    ours, theirs = (with_gradients(f, logits, mask, value, grad) for f in (softmax_mix, plain))
-    assert ours[0].dtype == ours[2].dtype == jnp.bfloat16
-    assert ours[1].dtype == jnp.float32
-
+def test_bfloat16_is_about_as_exact_as_the_definition_in_bfloat16():
     def error(got, expected):
         return np.linalg.norm(np.asarray(got, np.float32) - expected) / np.linalg.norm(expected)
 
-    for got, plainly, expected in zip(ours, theirs, exact, strict=True):
-        assert 0 < error(got, expected) < 1.1 * error(plainly, expected)
+    ratios = []
+    for seed in range(12):  # one case says little: from 0.9 to 1.5 for the logits' gradient
+        logits, mask, value, grad = random_case(H, seed=seed)
+        value, grad = (x.astype(jnp.bfloat16) for x in (value, grad))
+        exact = with_gradients(plain, logits, mask, *(x.astype(jnp.float32) for x in (value, grad)))
+        ours, theirs = (with_gradients(f, logits, mask, value, grad) for f in (softmax_mix, plain))
+        assert ours[0].dtype == ours[2].dtype == jnp.bfloat16
+        assert ours[1].dtype == jnp.float32
+        cases = zip(ours, theirs, exact, strict=True)
+        ratios.append([error(got, true) / error(plainly, true) for got, plainly, true in cases])
+    out, logits_grad, value_grad = np.mean(ratios, axis=0)
+    assert 0 < out < 0.9
+    # As in FlashAttention, one rounding more each: of the output, from which comes what the logits'
+    # gradient subtracts, and of the output's gradient after the division.
+    assert 0 < logits_grad < 1.3
+    assert 0 < value_grad < 1.3

@@ -20,7 +20,7 @@ from flax import nnx
 
 from ul2tune import sharding
 from ul2tune.models import chunked_attention, grouped, relative_bias
-from ul2tune.models.layers import Dropout, drop, keep_mask, linear, normal, param, written
+from ul2tune.models.layers import Dropout, drop, keep_mask, linear, normal, param, swapped, written
 from ul2tune.models.softmax import softmax_mix
 from ul2tune.models.visibility import Visibility
 from ul2tune.sharding import constrain
@@ -122,10 +122,13 @@ def xla(
     softcap: float | None = None,
 ) -> jax.Array:
     """Attention with an explicit bias and mask; one query per row when decoding."""
-    logits_BHLS = grouped.cap(grouped.scores(query_BLHA, key_BSKA), softcap)
+    # For a single query, in decoding, the whole cache would be copied.
+    swap = swapped if query_BLHA.shape[1] > 1 else functools.partial(jnp.swapaxes, axis1=1, axis2=2)
+    query_BHLA, key_BKSA, value_BKSA = map(swap, (query_BLHA, key_BSKA, value_BSKA))
+    logits_BHLS = grouped.cap(grouped.scores(query_BHLA, key_BKSA), softcap)
     if bias_GHLS is not None:
         logits_BHLS = relative_bias.add_to_rows(logits_BHLS, bias_GHLS)
-    return softmax_mix(logits_BHLS, mask_BLS, value_BSKA)
+    return softmax_mix(logits_BHLS, mask_BLS, value_BKSA)
 
 
 def _machine_lacks() -> str | None:

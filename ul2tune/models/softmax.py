@@ -21,34 +21,34 @@ from ul2tune.models.visibility import MASKED
 
 
 @jax.custom_vjp
-def softmax_mix(logits_BHLS: jax.Array, mask_BLS: jax.Array, value_BSKA: jax.Array) -> jax.Array:
+def softmax_mix(logits_BHLS: jax.Array, mask_BLS: jax.Array, value_BKSA: jax.Array) -> jax.Array:
     """Returns ``softmax(logits where mask) value`` as [B, L, H, A].
 
     Args:
       logits_BHLS: float32.
       mask_BLS: True where a query sees a key. A query that sees none gets 0, the sum over nothing:
         a mean over all keys would show it other segments' and depend on the row's padding.
-      value_BSKA: values; K divides H, see `grouped`.
+      value_BKSA: values; K divides H, see `grouped`.
     """
-    return _forward(logits_BHLS, mask_BLS, value_BSKA)[0]
+    return _forward(logits_BHLS, mask_BLS, value_BKSA)[0]
 
 
-def _forward(logits_BHLS, mask_BLS, value_BSKA) -> tuple[jax.Array, Any]:
+def _forward(logits_BHLS, mask_BLS, value_BKSA) -> tuple[jax.Array, Any]:
     logits_BHLS = jnp.where(mask_BLS[:, None], logits_BHLS, MASKED)
     weights_BHLS = jnp.exp(logits_BHLS - jnp.max(logits_BHLS, axis=-1, keepdims=True))
     sum_BHL = divisor(jnp.any(mask_BLS, axis=-1)[:, None], jnp.sum(weights_BHLS, axis=-1))
     # NUMERICS: softmax in float32; its weights are rounded to the compute dtype for the product,
     # and kept so for the gradient.
-    weights_BHLS = weights_BHLS.astype(value_BSKA.dtype)
-    mixed_BHLA = grouped.mix(weights_BHLS, value_BSKA, jnp.float32) / sum_BHL[..., None]
-    out_BLHA = jnp.moveaxis(written(mixed_BHLA), 1, 2).astype(value_BSKA.dtype)
-    return out_BLHA, (weights_BHLS, sum_BHL, out_BLHA, value_BSKA)
+    weights_BHLS = weights_BHLS.astype(value_BKSA.dtype)
+    mixed_BHLA = grouped.mix(weights_BHLS, value_BKSA, jnp.float32) / sum_BHL[..., None]
+    out_BLHA = jnp.swapaxes(written(mixed_BHLA), 1, 2).astype(value_BKSA.dtype)
+    return out_BLHA, (weights_BHLS, sum_BHL, out_BLHA, value_BKSA)
 
 
 def _backward(residuals, grad_BLHA) -> tuple[jax.Array, None, jax.Array]:
-    weights_BHLS, sum_BHL, out_BLHA, value_BSKA = residuals
+    weights_BHLS, sum_BHL, out_BLHA, value_BKSA = residuals
     delta_BHL = delta(out_BLHA, grad_BLHA)
-    logits_grad, value_grad = gradients(weights_BHLS, sum_BHL, delta_BHL, grad_BLHA, value_BSKA)
+    logits_grad, value_grad = gradients(weights_BHLS, sum_BHL, delta_BHL, grad_BLHA, value_BKSA)
     return logits_grad, None, value_grad
 
 
@@ -71,7 +71,7 @@ def delta(out_BLHA: jax.Array, grad_BLHA: jax.Array) -> jax.Array:
     """What the gradient of the logits subtracts, float32 [B, H, L]: the weights' gradient summed
     over the keys by their weights."""
     products_BLHA = grad_BLHA.astype(jnp.float32) * out_BLHA.astype(jnp.float32)
-    return jnp.moveaxis(jnp.sum(products_BLHA, axis=-1), 1, 2)
+    return jnp.swapaxes(jnp.sum(products_BLHA, axis=-1), 1, 2)
 
 
 def gradients(
@@ -79,7 +79,7 @@ def gradients(
     sum_BHL: jax.Array,
     delta_BHL: jax.Array,
     grad_BLHA: jax.Array,
-    value_BSKA: jax.Array,
+    value_BKSA: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """Gradients of the logits (float32) and of the values, for some or all keys.
 
@@ -88,11 +88,14 @@ def gradients(
       sum_BHL: their sum over all keys, see :func:`divisor`.
       delta_BHL: see :func:`delta`.
       grad_BLHA: gradient of the output.
-      value_BSKA: the keys' values.
+      value_BKSA: the keys' values.
     """
-    sum_BLH1 = jnp.moveaxis(sum_BHL, 1, 2)[..., None]
-    scaled_BLHA = written((grad_BLHA / sum_BLH1).astype(value_BSKA.dtype))
-    rounded_BHLS = weights_BHLS.astype(value_BSKA.dtype)
-    value_grad = grouped.gather(rounded_BHLS, scaled_BLHA, value_BSKA.shape[2])
-    centred_BHLS = grouped.scores(grad_BLHA, value_BSKA) - delta_BHL[..., None]
+    sum_BLH1 = jnp.swapaxes(sum_BHL, 1, 2)[..., None]
+    # NUMERICS: the values' gradient takes the divided gradient, the logits' the gradient itself: in
+    # bfloat16 its rounding after the division would add a third to their error.
+    scaled_BLHA = written((grad_BLHA / sum_BLH1).astype(value_BKSA.dtype))
+    grad_BHLA, scaled_BHLA = (jnp.swapaxes(x, 1, 2) for x in (grad_BLHA, scaled_BLHA))
+    rounded_BHLS = weights_BHLS.astype(value_BKSA.dtype)
+    value_grad = grouped.gather(rounded_BHLS, scaled_BHLA, value_BKSA.shape[1])
+    centred_BHLS = grouped.scores(grad_BHLA, value_BKSA) - delta_BHL[..., None]
     return weights_BHLS * centred_BHLS / sum_BHL[..., None], value_grad
