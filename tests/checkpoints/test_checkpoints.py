@@ -172,6 +172,13 @@ def test_half_written_newest_falls_back(tmp_path, damage):
     assert restored is not None
     assert restored.step == 1
     assert sorted(p.name for p in tmp_path.glob("*.bad*")) == ["2.bad", "2.bad-2"]
+    # So does a third, whichever of them somebody has removed.
+    shutil.rmtree(tmp_path / "2.bad")
+    for third in ("2.bad", "2.bad-3"):
+        _save(tmp_path, 2)
+        damage(tmp_path / "2")
+        assert restore_latest(tmp_path, _abstract(_state())) is not None
+        assert (tmp_path / third).is_dir()
 
 
 def test_all_bad_is_an_error_and_stays_one(tmp_path):

@@ -97,6 +97,13 @@ def test_init_refuses_a_folder_that_is_in_use(capsys):
     assert "already exists" in capsys.readouterr().err
 
 
+def test_errors_of_the_operating_system_say_what_to_do(tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    assert main.main(["init", str(tmp_path / "file" / "project")]) == 1
+    expected = f"ul2tune init: {tmp_path}/file/project: Not a directory. Check the path: a part of"
+    assert capsys.readouterr().err.startswith(expected)
+
+
 def test_half_of_the_process_flags_is_refused():
     found = options.parse(["train", "--process_count=2"])
     with pytest.raises(

@@ -81,6 +81,7 @@ def test_every_field_is_live(name):
         ({"attention": "flash"}, "attention = 'flash' is not one of"),
         ({"dropout_rate": 1.0}, r"dropout_rate = 1.0 is not in \[0, 1\)"),
         ({"d_model": 0}, "d_model = 0 must be a positive integer"),
+        ({"layer_norm_eps": 0.0}, "layer_norm_eps = 0.0 must be positive"),
         ({"num_heads": 2.0}, "num_heads = 2.0 must be a positive integer"),
         ({"relative_buckets": 6}, "relative_buckets = 6 must be a multiple of 4"),
         ({"relative_buckets": 32, "relative_max_distance": 16}, "relative_max_distance = 16"),

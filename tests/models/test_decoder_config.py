@@ -108,6 +108,7 @@ def test_every_field_is_live(name):
         ({"activation": "tanh"}, r"activation = 'tanh' is not one of \('relu',"),
         ({"norm": "batch"}, "norm = 'batch' is not one of"),
         ({"dropout_rate": 1.0}, r"dropout_rate = 1.0 is not in \[0, 1\)"),
+        ({"norm_eps": 0.0}, "norm_eps = 0.0 must be positive"),
         ({"head_dim": 0}, "head_dim = 0 must be an integer >= 1"),
         ({"sliding_window": 2.5}, "sliding_window = 2.5 must be an integer"),
         ({"logit_softcap": 0.0}, "logit_softcap = 0.0 must be positive"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -161,8 +162,8 @@ def _set_aside(step_dir: Path) -> str:
     """Renames `5` to `5.bad` (or `5.bad-2`, …) and returns that name. Collective."""
 
     def rename() -> str:
-        taken = list(step_dir.parent.glob(f"{step_dir.name}.bad*"))
-        suffix = f"-{len(taken) + 1}" if taken else ""
-        return step_dir.rename(step_dir.with_name(f"{step_dir.name}.bad{suffix}")).name
+        suffixes = itertools.chain([""], (f"-{n}" for n in itertools.count(2)))
+        names = (step_dir.with_name(f"{step_dir.name}.bad{suffix}") for suffix in suffixes)
+        return step_dir.rename(next(name for name in names if not name.exists())).name
 
     return agreement.from_first(rename)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
 import sys
@@ -16,6 +17,18 @@ from ul2tune.data import cache
 
 # Errors whose message is written for the user. Everything else is a bug and keeps its traceback.
 _USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
+
+_RIGHTS = "Name another place, or ask for the right to use this one."
+_REMEDIES = {
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.EROFS: "Name another place: nothing can be written to this one.",
+    errno.ENOENT: "Check the path.",
+    errno.ENOTDIR: "Check the path: a part of it is a file, not a folder.",
+    errno.EISDIR: "Check the path: a file is needed there, and it is a folder.",
+    errno.ENOSPC: "Free some space, then run the same command again.",
+    errno.EDQUOT: "Free some of your quota, then run the same command again.",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,10 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _USER_ERRORS as error:
         if options.debug:
             traceback.print_exc()
-        message = str(error) or type(error).__name__
-        if isinstance(error, ModuleNotFoundError):
-            message = f"{message}.{extras.remedy(error.name)}"
-        print(f"ul2tune {options.command}: {message}", file=sys.stderr)
+        print(f"ul2tune {options.command}: {_sentence(error)}", file=sys.stderr)
         return distributed.leave(1)
     except Exception:
         if not distributed.is_joined():
@@ -50,6 +60,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         return distributed.leave(1)
     return 0
+
+
+def _sentence(error: BaseException) -> str:
+    """What went wrong and what to do; the operating system's errors know only the first."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error}.{extras.remedy(error.name)}"
+    remedy = _REMEDIES.get(error.errno or 0) if isinstance(error, OSError) else None
+    # Those that we raise ourselves have a sentence instead of a number and a file.
+    if isinstance(error, OSError) and remedy and error.filename is not None:
+        return f"{error.filename}: {error.strerror}. {remedy}"
+    return str(error) or type(error).__name__
 
 
 def _environment() -> None:

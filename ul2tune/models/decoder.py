@@ -199,6 +199,8 @@ class DecoderConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"DecoderConfig.{name} = {value!r} must be positive, or None.")
+        if not self.norm_eps > 0:
+            raise ValueError(f"DecoderConfig.norm_eps = {self.norm_eps} must be positive.")
         for name in ("dropout_rate", "attention_dropout_rate"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"DecoderConfig.{name} = {getattr(self, name)} is not in [0, 1).")

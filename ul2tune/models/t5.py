@@ -96,6 +96,8 @@ class T5Config:
             value = getattr(self, field.name)
             if field.type == "int" and (type(value) is not int or value < 1):
                 raise ValueError(f"T5Config.{field.name} = {value!r} must be a positive integer.")
+        if not self.layer_norm_eps > 0:
+            raise ValueError(f"T5Config.layer_norm_eps = {self.layer_norm_eps} must be positive.")
         if not 0.0 <= self.dropout_rate < 1.0:
             raise ValueError(f"T5Config.dropout_rate = {self.dropout_rate} is not in [0, 1).")
         exact = self.relative_buckets // 4  # of the encoder, whose buckets are split by sign
