@@ -100,8 +100,33 @@ def test_init_refuses_a_folder_that_is_in_use(capsys):
 def test_errors_of_the_operating_system_say_what_to_do(tmp_path, capsys):
     (tmp_path / "file").write_text("x")
     assert main.main(["init", str(tmp_path / "file" / "project")]) == 1
-    expected = f"ul2tune init: {tmp_path}/file/project: Not a directory. Check the path: a part of"
+    where = f"'{tmp_path}/file/project'"
+    expected = f"ul2tune init: {where}: Not a directory. Check the path: a part of it is a file"
     assert capsys.readouterr().err.startswith(expected)
+
+
+def _disk_is_full(_):
+    with open("/dev/full", "w") as file:
+        file.write("x")
+
+
+def _replaces_a_folder(folder):
+    (folder / "new").write_text("x")
+    (folder / "old").mkdir()
+    os.replace(folder / "new", folder / "old")
+
+
+@pytest.mark.parametrize(
+    ("act", "expected"),
+    [
+        (_disk_is_full, "ul2tune init: No space left on device. Free some space"),
+        (_replaces_a_folder, "/new' -> '{}/old': Is a directory. Check the path"),
+    ],
+)
+def test_they_name_every_file_they_know(act, expected, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(init, "run", lambda _: act(tmp_path))
+    assert main.main(["init", "x"]) == 1
+    assert expected.format(tmp_path) in capsys.readouterr().err
 
 
 def test_half_of_the_process_flags_is_refused():

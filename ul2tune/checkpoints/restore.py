@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,6 +165,6 @@ def _set_aside(step_dir: Path) -> str:
     def rename() -> str:
         suffixes = itertools.chain([""], (f"-{n}" for n in itertools.count(2)))
         names = (step_dir.with_name(f"{step_dir.name}.bad{suffix}") for suffix in suffixes)
-        return step_dir.rename(next(name for name in names if not name.exists())).name
+        return step_dir.rename(next(name for name in names if not os.path.lexists(name))).name
 
     return agreement.from_first(rename)

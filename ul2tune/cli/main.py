@@ -66,10 +66,11 @@ def _sentence(error: BaseException) -> str:
     """What went wrong and what to do; the operating system's errors know only the first."""
     if isinstance(error, ModuleNotFoundError):
         return f"{error}.{extras.remedy(error.name)}"
-    remedy = _REMEDIES.get(error.errno or 0) if isinstance(error, OSError) else None
-    # Those that we raise ourselves have a sentence instead of a number and a file.
-    if isinstance(error, OSError) and remedy and error.filename is not None:
-        return f"{error.filename}: {error.strerror}. {remedy}"
+    # Those that we raise ourselves have a sentence instead of a number.
+    if isinstance(error, OSError) and error.errno in _REMEDIES:
+        names = [repr(name) for name in (error.filename, error.filename2) if name is not None]
+        where = f"{' -> '.join(names)}: " if names else ""
+        return f"{where}{error.strerror}. {_REMEDIES[error.errno]}"
     return str(error) or type(error).__name__
 
 

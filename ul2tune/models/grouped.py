@@ -5,7 +5,7 @@ h // (H / K). Keys are never repeated in memory; with H = K this is multi-head a
 before positions in all arrays here, the order in which the products are computed.
 
 Axes: B batch, L query length, S key length, H query heads, K key/value heads, G = H / K heads of a
-group, A head size.
+group, A head size, X keys or head size.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What the blocks are made of: parameters with logical axes, products, norm, dropout, feed-forward.
 
-Axes: B batch, L length, D model, F mlp; of a product of matrices M rows, D and F columns.
+Axes: B batch, L length, H heads, A head size, D model, F mlp; of a product of matrices M rows, D
+and F columns; X the rest of any.
 """
 
 from __future__ import annotations
