@@ -177,7 +177,9 @@ def test_half_written_newest_falls_back(tmp_path, damage):
     for third in ("2.bad", "2.bad-3"):
         _save(tmp_path, 2)
         damage(tmp_path / "2")
-        assert restore_latest(tmp_path, _abstract(_state())) is not None
+        restored = restore_latest(tmp_path, _abstract(_state()))
+        assert restored is not None
+        assert restored.step == 1
         assert (tmp_path / third).is_dir()
 
 

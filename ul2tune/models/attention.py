@@ -20,7 +20,17 @@ from flax import nnx
 
 from ul2tune import sharding
 from ul2tune.models import chunked_attention, grouped, relative_bias
-from ul2tune.models.layers import Dropout, drop, keep_mask, linear, normal, param, swapped, written
+from ul2tune.models.layers import (
+    Dropout,
+    drop,
+    keep_mask,
+    linear,
+    normal,
+    param,
+    swap,
+    swapped,
+    written,
+)
 from ul2tune.models.softmax import softmax_mix
 from ul2tune.models.visibility import Visibility
 from ul2tune.sharding import constrain
@@ -123,8 +133,8 @@ def xla(
 ) -> jax.Array:
     """Attention with an explicit bias and mask; one query per row when decoding."""
     # For a single query, in decoding, the whole cache would be copied.
-    swap = swapped if query_BLHA.shape[1] > 1 else functools.partial(jnp.swapaxes, axis1=1, axis2=2)
-    query_BHLA, key_BKSA, value_BKSA = map(swap, (query_BLHA, key_BSKA, value_BSKA))
+    move = swapped if query_BLHA.shape[1] > 1 else swap
+    query_BHLA, key_BKSA, value_BKSA = map(move, (query_BLHA, key_BSKA, value_BSKA))
     logits_BHLS = grouped.cap(grouped.scores(query_BHLA, key_BKSA), softcap)
     if bias_GHLS is not None:
         logits_BHLS = relative_bias.add_to_rows(logits_BHLS, bias_GHLS)
