@@ -69,7 +69,8 @@ class Documents:
     """The running text of some rows of the global batch.
 
     Row `b` of `B` reads documents `b, b + B, b + 2B, …` of each task's shuffled, endless order:
-    over all rows every document occurs once per epoch.
+    over all rows every document occurs once per epoch. Rows that read faster than others begin
+    their next epoch before all have ended this one.
 
     Args:
       sources: the tasks.

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ul2tune.data import rng
 from ul2tune.data.packing import Costs, Room, Window
+from ul2tune.feed import draws
 from ul2tune.feed.documents import Documents
 from ul2tune.feed.sources import Example, Sources, longest_in_row
 
 EMPTY = -1
-_ROW = 1  # what the seed is folded with for a row's draws
-_TASK, _NOISE = range(2)
 # Raw lengths tried around the one the linear costs suggest: sentinels come in whole numbers.
 _TRIED = np.array([2, 1, 0, -1, -2, -3, -5, -8])
 
@@ -36,7 +34,7 @@ class Pending:
         width = config.window if config.packing == "balanced" else 1
         shape = (len(rows), width)
         self._sources, self._documents = sources, documents
-        self._row_keys = rng.fold_in(config.seed, _ROW, rows)
+        self._row_keys = draws.row_keys(config.seed, rows)
         self.counter = np.full(shape, EMPTY, np.int64)
         self.task = np.full(shape, EMPTY, np.int64)
         self.ordinal = np.full(shape, EMPTY, np.int64)
@@ -61,7 +59,7 @@ class Pending:
 
     def keys(self, rows: np.ndarray, counters: np.ndarray) -> np.ndarray:
         """uint64 [N] key from which a draw's task is drawn."""
-        return rng.fold_in(self._row_keys[rows], counters, _TASK)
+        return draws.task_keys(self._row_keys[rows], counters)
 
     def window(self, rows: np.ndarray, first: np.ndarray) -> Window:
         """The draws of some rows as the packing policies see them."""
@@ -118,7 +116,7 @@ class Pending:
         """
         rows, slots = at
         self.counter[at], self.task[at], self.ordinal[at] = counter, task, ordinal
-        self.key[at] = rng.fold_in(self._row_keys[rows], counter, _NOISE)
+        self.key[at] = draws.noise_keys(self._row_keys[rows], counter)
         noise_N = self._sources.noise_of[task]
         for number, noise in enumerate(self._sources.noises):
             mine = (rows[noise_N == number], slots[noise_N == number])

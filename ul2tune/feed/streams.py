@@ -20,6 +20,7 @@ from ul2tune.data import mixing, packing
 from ul2tune.feed.batches import Plan, make_batch
 from ul2tune.feed.config import DELIVERY_FIELDS
 from ul2tune.feed.documents import Documents
+from ul2tune.feed.draws import Draws
 from ul2tune.feed.pending import EMPTY, Pending
 from ul2tune.feed.sources import Sources
 from ul2tune.feed.stats import Counts
@@ -55,9 +56,12 @@ class RowStreams:
         self._pending = Pending(sources, self.rows, self._documents)
         self._batch = np.zeros(len(self.rows), np.int64)
         self._counter = np.zeros(len(self.rows), np.int64)
-        # Next ordinal of each task of fixed examples, among the row's own.
+        # Next ordinal of each task of fixed examples, among the row's own, in a finite pass.
         self._ordinal = np.zeros(shape, np.int64)
         self._limit = None if config.num_epochs is None else sources.sizes * config.num_epochs
+        self._draws = None
+        if deals_together(sources):
+            self._draws = Draws(sources, 0, np.zeros(len(sources.tasks), np.int64))
         self._text_live = np.ones(shape, bool)
         if state is not None:
             self._restore(state)
@@ -72,17 +76,20 @@ class RowStreams:
         """The next batch of these rows; rows whose finite pass is over are padding."""
         plan = self._plan()
         self._batch += 1
+        if self._draws is not None:
+            self._draws.forget(self._counter.min())
         return make_batch(self.sources, plan, len(self.rows))
 
     def state(self) -> dict[str, np.ndarray]:
         """Position before the next batch: int64 arrays of fixed width, one row each."""
         text_T = self.sources.noise_of >= 0
+        ordinal = self._ordinal if self._draws is None else self._draws.before(self._counter)
         return {
             "row": self.rows.copy(),
             "fingerprint": np.full(len(self.rows), self._fingerprint),
             "batch": self._batch.copy(),
             "counter": self._counter.copy(),
-            "ordinal": np.where(text_T, self._documents.ordinal, self._ordinal),
+            "ordinal": np.where(text_T, self._documents.ordinal, ordinal),
             "offset": self._documents.offset.copy(),
             "pending_counter": self._pending.counter.copy(),
             "pending_task": self._pending.task.copy(),
@@ -101,6 +108,10 @@ class RowStreams:
         self._counter = np.array(state["counter"], np.int64)
         self._ordinal = np.array(state["ordinal"], np.int64)
         self._documents.go_to(self._ordinal, np.array(state["offset"], np.int64))
+        if self._draws is not None:
+            last = self._counter.argmin()
+            before_T = self._ordinal[last].copy()
+            self._draws = Draws(self.sources, int(self._counter[last]), before_T)
         rows, slots = np.nonzero(np.asarray(state["pending_counter"]) != EMPTY)
         waiting = (rows, slots)
         self._pending.admit(
@@ -164,19 +175,29 @@ class RowStreams:
 
     def _refill(self, rows: np.ndarray, slots: np.ndarray) -> None:
         """Lets the next draw of each row (named once) into a slot, as long as there is one."""
-        live = None if self._limit is None else self._live(rows)
-        keys = self._pending.keys(rows, self._counter[rows])
-        task = mixing.draw_tasks(keys, self.sources.rates, live)
+        task, ordinal = self._draw(rows)
         found = np.flatnonzero(task != EMPTY)
-        rows, slots, task = rows[found], slots[found], task[found]
+        rows, slots, task, ordinal = rows[found], slots[found], task[found], ordinal[found]
         if not rows.size:
             return
         fixed = self.sources.noise_of[task] < 0
-        ordinal = np.where(fixed, self.rows[rows] + self._ordinal[rows, task] * self._stride, EMPTY)
         counter = self._counter[rows]
         self._counter[rows] += 1
         self._ordinal[rows, task] += fixed
-        self._pending.admit((rows, slots), counter, task, ordinal)
+        self._pending.admit((rows, slots), counter, task, np.where(fixed, ordinal, EMPTY))
+
+    def _draw(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The next task of each row, `EMPTY` where nothing is left, and the ordinal of its example.
+
+        In a finite pass each row has its own share of the examples, `b, b + B, b + 2B, …`: what is
+        left for a row then does not depend on the others.
+        """
+        if self._draws is not None:
+            return self._draws.at(self.rows[rows], self._counter[rows])
+        live = None if self._limit is None else self._live(rows)
+        keys = self._pending.keys(rows, self._counter[rows])
+        task = mixing.draw_tasks(keys, self.sources.rates, live)
+        return task, self.rows[rows] + self._ordinal[rows, task] * self._stride
 
     @property
     def _stride(self) -> int:
@@ -214,9 +235,16 @@ class RowStreams:
             which, slots = np.delete(which, once), np.delete(slots, once)
 
 
+def deals_together(sources: Sources) -> bool:
+    """Whether there are examples that all rows' draws count off together, see `feed.draws`."""
+    return sources.config.num_epochs is None and bool(np.any(sources.noise_of < 0))
+
+
 def fingerprint(sources: Sources) -> int:
     """A 63-bit number of all that the meaning of a state depends on."""
     config = dataclasses.asdict(sources.config)
     facts = {name: value for name, value in config.items() if name not in _FREE_FIELDS}
     facts |= {"tasks": sources.fingerprints, "rates": list(sources.rates)}
+    if deals_together(sources):
+        facts["draws"] = "together"  # the meaning of a state's ordinals
     return mixing.key_of(json.dumps(facts, sort_keys=True)) >> 1
