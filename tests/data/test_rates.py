@@ -126,7 +126,8 @@ def test_json():
     tree = rates.from_json(json.loads(text))
     found = rates.resolve(tree, {"rte": 1, "boolq": 2})
     assert rates.flat(found) == {"rte": 0.25, "squad": 0.375, "boolq": 0.375}
-    assert rates.Share.from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert json.loads(json.dumps(found.to_json())) == found.to_json()
+    assert rates.Share.from_json(found.to_json()) == found
 
 
 @pytest.mark.parametrize(

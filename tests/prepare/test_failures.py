@@ -1,9 +1,7 @@
 """What `prepare` refuses, how it says so, and what is left afterwards."""
 
 import gzip
-import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 import seqio
@@ -151,21 +149,3 @@ def test_a_folder_that_cannot_be_written_is_named(task, name, tmp_path, data_dir
     folder = tmp_path / data_dir
     with pytest.raises(ValueError, match=f"DATA_DIR = '{folder}' cannot be written to .*Give a"):
         reading.run(name, folder)
-
-
-def test_the_lock_of_another_user_is_no_obstacle(task, name, tmp_path, monkeypatch):
-    """In a folder that both may write to, a file of one may be read-only to the other."""
-    lock, may, opened = tmp_path / ".prepare.lock", os.access, Path.open
-    lock.touch()
-
-    def open_as_the_other(path: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
-        if path == lock and mode != "r":
-            raise PermissionError(13, "Permission denied", str(path))
-        return opened(path, mode, *args, **kwargs)
-
-    monkeypatch.setattr(Path, "open", open_as_the_other)
-    monkeypatch.setattr(
-        os, "access", lambda path, mode: (Path(path) != lock or mode == os.R_OK) and may(path, mode)
-    )
-    reading.run(name, tmp_path)
-    assert manifest.read_mixture(tmp_path, name).tasks == (name,)

@@ -110,7 +110,7 @@ class Share:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return asdict(self)
+        return asdict(self) | {"children": [child.to_json() for child in self.children]}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Share:

@@ -5,19 +5,18 @@
     DATA_DIR/vocabularies/<fingerprint>.model
 
 What is there and still true is left alone: a rerun goes on where the last one stopped, and does
-nothing where nothing changed. UL2TUNE_PREPARE=missing leaves alone what is not true any more, too:
-data of another task, vocabulary or text is then an error.
+nothing where nothing changed, which a folder that can only be read allows. With
+UL2TUNE_PREPARE=missing it leaves alone what is not true any more, too: data of another task,
+vocabulary or text is then an error.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
 import importlib
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from ul2tune.data.vocab import SentencePieceVocabulary, Vocabulary
 from ul2tune.data.vocab_extended import ExtendedVocabulary
 from ul2tune.data.vocab_tokenizer_json import TokenizerJsonVocabulary
 from ul2tune.prepare import inputs, runners
+from ul2tune.prepare.folder import Access, hold
 from ul2tune.prepare.plan import Plan, find_tasks, make_plan
 from ul2tune.prepare.progress import Progress
 from ul2tune.prepare.rates import mixture_share
@@ -83,14 +83,15 @@ def prepare(
     import_modules(modules)
     tasks = find_tasks(mixture)
     _check_splits(mixture, tasks, splits, data_dir)
-    with _lock(Path(data_dir)):
+    with hold(Path(data_dir)) as access:
         made_from = stamp.make(modules, {path for task in tasks for path in inputs.paths(task)})
         for task in tasks:
             for split in splits:
                 plan = make_plan(task, split, num_shards, max_rejected_fraction)
-                if not _up_to_date(plan, data_dir):
+                if not _up_to_date(plan, access):
+                    access.check(f"{_title(plan)} is missing there or out of date")
                     receipts = _run(plan, tuple(modules), data_dir, num_workers, runner)
-                    _finish(plan, receipts, data_dir)
+                    _finish(plan, receipts, access)
         counts = {
             (task.name, split): _num_examples(task.name, split, data_dir)
             for task in tasks
@@ -109,7 +110,7 @@ def prepare(
             stamps=dict.fromkeys(splits, made_from),
         )
         has_train = any(count for (_, split), count in counts.items() if split == "train")
-        _write_mixture(wanted, data_dir, has_train)
+        _write_mixture(wanted, access, has_train)
 
 
 def _check_splits(
@@ -142,11 +143,11 @@ def import_modules(modules: Sequence[str]) -> None:
             ) from error
 
 
-def _write_mixture(wanted: MixtureManifest, data_dir: str, has_train: bool) -> None:
+def _write_mixture(wanted: MixtureManifest, access: Access, has_train: bool) -> None:
     """Writes the mixture's manifest, keeping the stamps of splits that were prepared before."""
-    path = manifest.mixture_path(data_dir, wanted.name)
+    path = manifest.mixture_path(access.data_dir, wanted.name)
     try:
-        found = manifest.read_mixture(data_dir, wanted.name)
+        found = manifest.read_mixture(access.data_dir, wanted.name)
     except FileNotFoundError:
         found = None
     except ValueError:
@@ -157,8 +158,20 @@ def _write_mixture(wanted: MixtureManifest, data_dir: str, has_train: bool) -> N
         is_trained_on = has_train and "train" in found.stamps and "train" not in wanted.stamps
         if is_trained_on and (found.tasks, found.rates) != (wanted.tasks, wanted.rates):
             _check_may_replace(str(path))
+        if access.obstacle and _means(found, wanted):
+            return
         wanted = dataclasses.replace(wanted, stamps={**found.stamps, **wanted.stamps})
+    access.check(f"{path.name} is missing there or out of date")
     manifest.write(wanted, path)
+
+
+def _means(found: MixtureManifest, wanted: MixtureManifest) -> bool:
+    """Whether what is there says what is wanted: stamps of other places and times may."""
+    same = dataclasses.replace(found, stamps={}) == dataclasses.replace(wanted, stamps={})
+    stamps, modules = found.stamps, wanted.modules
+    return same and not any(
+        split not in stamps or stamp.differences(stamps[split], modules) for split in wanted.stamps
+    )
 
 
 def _check_may_replace(what: str) -> None:
@@ -186,18 +199,18 @@ def _num_examples(task: str, split: str, data_dir: str) -> int:
         return 0  # only other splits were asked for
 
 
-def _up_to_date(plan: Plan, data_dir: str) -> bool:
+def _up_to_date(plan: Plan, access: Access) -> bool:
     """Whether the shards are what the plan would make.
 
     If they are, but training-time facts (noise, metrics) changed, the manifest is rewritten.
 
     Raises:
       ValueError: if they are, but more records were rejected than may be by now; or if they are
-        not, but may not be replaced.
+        not, but may or can not be replaced.
     """
-    folder = manifest.task_dir(data_dir, plan.task.name, plan.split)
+    folder = manifest.task_dir(access.data_dir, plan.task.name, plan.split)
     try:
-        found = manifest.read_task(data_dir, plan.task.name, plan.split)
+        found = manifest.read_task(access.data_dir, plan.task.name, plan.split)
     except FileNotFoundError:
         return False
     except ValueError:
@@ -223,11 +236,13 @@ def _up_to_date(plan: Plan, data_dir: str) -> bool:
         for i, shard in enumerate(found.shards)
     ]
     _merged(receipts).check(plan.max_rejected_fraction, _title(plan))
-    wanted = _manifest(plan, receipts, data_dir)
+    wanted = _manifest(plan, receipts, access)
     if wanted != found:
         _check_may_replace(str(folder))
+        access.check(f"the manifest of {_title(plan)} is out of date")
         manifest.write(wanted, folder / "manifest.json")
-    _clear_away(folder, wanted)
+    if not access.obstacle:
+        _clear_away(folder, wanted)
     _say(f"{_title(plan)}: up to date, {found.num_examples:,} examples")
     return True
 
@@ -255,7 +270,7 @@ def _run(
     return receipts
 
 
-def _finish(plan: Plan, receipts: list[Receipt], data_dir: str) -> None:
+def _finish(plan: Plan, receipts: list[Receipt], access: Access) -> None:
     """Checks what was rejected, writes the manifest last, and clears away what is not of it."""
     rejections = _merged(receipts)
     rejections.check(plan.max_rejected_fraction, _title(plan))
@@ -264,8 +279,8 @@ def _finish(plan: Plan, receipts: list[Receipt], data_dir: str) -> None:
         _say(f"{_title(plan)}: rejected of {rejections.num_records:,} records: {reasons}")
         for example in rejections.examples:
             _say(f"  {example}")
-    result = _manifest(plan, receipts, data_dir)
-    folder = manifest.task_dir(data_dir, plan.task.name, plan.split)
+    result = _manifest(plan, receipts, access)
+    folder = manifest.task_dir(access.data_dir, plan.task.name, plan.split)
     manifest.write(result, folder / "manifest.json")
     _clear_away(folder, result)
 
@@ -279,7 +294,7 @@ def _clear_away(folder: Path, wanted: TaskManifest) -> None:
             path.unlink()
 
 
-def _manifest(plan: Plan, receipts: Sequence[Receipt], data_dir: str) -> TaskManifest:
+def _manifest(plan: Plan, receipts: Sequence[Receipt], access: Access) -> TaskManifest:
     features = {
         name: {
             "add_eos": plan.add_eos[name],
@@ -296,7 +311,7 @@ def _manifest(plan: Plan, receipts: Sequence[Receipt], data_dir: str) -> TaskMan
         shards=tuple(receipt.shard for receipt in receipts),
         num_examples=sum(receipt.shard.num_examples for receipt in receipts),
         features=features,
-        vocabulary=_keep_vocabulary(plan.vocabulary, Path(data_dir)),
+        vocabulary=_keep_vocabulary(plan.vocabulary, access),
         fingerprint=plan.fingerprint,
         online=plan.pipeline.online,
         metrics=plan.metrics,
@@ -317,49 +332,23 @@ def _merged(receipts: Sequence[Receipt]) -> Rejections:
     return merged
 
 
-def _keep_vocabulary(vocabulary: Vocabulary, data_dir: Path) -> dict[str, Any]:
+def _keep_vocabulary(vocabulary: Vocabulary, access: Access) -> dict[str, Any]:
     """Copies a model file beside the data it made; returns the description with its new place."""
     description = vocabulary.to_json()
     if isinstance(vocabulary, ExtendedVocabulary):
-        description["base"] = _keep_vocabulary(vocabulary.base, data_dir)
+        description["base"] = _keep_vocabulary(vocabulary.base, access)
     if isinstance(vocabulary, SentencePieceVocabulary | TokenizerJsonVocabulary):
         suffix = "model" if isinstance(vocabulary, SentencePieceVocabulary) else "tokenizer.json"
         path = Path("vocabularies") / f"{vocabulary.fingerprint}.{suffix}"
-        target = data_dir / path
+        target = access.data_dir / path
         if not target.is_file():
+            access.check(f"{path} is missing there")
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
             temporary.write_bytes(vocabulary.read_model())
             os.replace(temporary, target)
         description["file"] = path.as_posix()
     return description
-
-
-@contextlib.contextmanager
-def _lock(data_dir: Path) -> Iterator[None]:
-    """One `prepare` per folder at a time; the system releases it however the process ends.
-
-    Raises:
-      ValueError: if the folder cannot be written to.
-    """
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        lock = data_dir / ".prepare.lock"
-        # The file of another user who prepares in a shared folder can be locked without writing.
-        others = lock.is_file() and not os.access(lock, os.W_OK) and os.access(data_dir, os.W_OK)
-        opened = lock.open("r" if others else "w")
-    except OSError as error:
-        raise ValueError(
-            f"DATA_DIR = {str(data_dir)!r} cannot be written to ({error.strerror}). Give a folder "
-            f"that exists and is writable, or that can be made."
-        ) from error
-    with opened as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _say(f"Waiting for another process that prepares data in {data_dir} …")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _title(plan: Plan) -> str:

@@ -1,0 +1,102 @@
+"""The data folder while `prepare` is at work: one at a time, and only read where that is allowed.
+
+Clusters share data that most of their users can only read. What is there can be checked all the
+same, and where everything is up to date, nothing has to be written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+_FOR_READING_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """What may be done to a data folder.
+
+    Attributes:
+      data_dir: the folder.
+      obstacle: why nothing can be written to it; empty if it can.
+    """
+
+    data_dir: Path
+    obstacle: str = ""
+
+    def check(self, needed: str) -> None:
+        """Called before something is written.
+
+        Args:
+          needed: a clause for the message: what is not there as it should be.
+
+        Raises:
+          ValueError: if it cannot be written.
+        """
+        if self.obstacle:
+            raise ValueError(
+                f"DATA_DIR = {str(self.data_dir)!r} cannot be written to ({self.obstacle}), and "
+                f"{needed}. Give a folder that is writable, or have `ul2tune prepare` run by "
+                f"someone who may write to this one."
+            )
+
+
+@contextlib.contextmanager
+def hold(data_dir: Path) -> Iterator[Access]:
+    """One `prepare` per folder at a time; the system releases it however the process ends.
+
+    Those who can only read a folder share it.
+
+    Raises:
+      ValueError: if there is no such folder and it cannot be made.
+    """
+    path = data_dir / ".prepare.lock"
+    obstacle, kind = "", fcntl.LOCK_EX
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        # The file of another user who prepares in a shared folder can be locked without writing.
+        others = path.is_file() and not os.access(path, os.W_OK) and os.access(data_dir, os.W_OK)
+        lock = path.open("r" if others else "w")
+    except OSError as error:
+        if error.errno not in _FOR_READING_ONLY or not data_dir.is_dir():
+            raise ValueError(
+                f"DATA_DIR = {str(data_dir)!r} cannot be written to ({error.strerror}). Give a "
+                f"folder that exists and is writable, or that can be made."
+            ) from error
+        obstacle, kind = error.strerror or str(error), fcntl.LOCK_SH
+        lock = _open_to_read(path)
+    if not os.access(data_dir, os.W_OK):  # the file may be writable where its folder is not
+        obstacle = obstacle or os.strerror(errno.EACCES)
+    if obstacle:
+        print(f"{data_dir} can only be read: what is there is checked.", file=sys.stderr)
+    with lock as file:
+        if file is not None:
+            _lock(file, kind, data_dir)
+        yield Access(data_dir=data_dir, obstacle=obstacle)
+
+
+def _open_to_read(path: Path) -> contextlib.AbstractContextManager[IO[Any] | None]:
+    """The lock's file; nothing where it was never made or copied, or is not for everybody."""
+    try:
+        return path.open("r")
+    except OSError:
+        return contextlib.nullcontext()
+
+
+def _lock(file: IO[Any], kind: int, data_dir: Path) -> None:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(
+            f"Waiting for another process that prepares data in {data_dir} …",
+            file=sys.stderr,
+            flush=True,
+        )
+        fcntl.flock(file, kind)
