@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
@@ -65,7 +66,7 @@ def write_rows(
     split: str,
     rows: Sequence[tuple[Record, Rendered]],
     *,
-    fields: Mapping[str, str] | None = None,
+    fields: Mapping[str, Any] | None = None,
     end: Sequence[int] = (),
     **changes,
 ) -> None:

@@ -121,6 +121,21 @@ def test_baselines_cover_empty_inputs_and_targets(tmp_path):
     ]
 
 
+def test_an_example_without_references_is_named(tmp_path):
+    """A task's own list may be empty; the target that is trained on is then the reference."""
+    (record,) = prepared.records("first", 1)
+    mixture = prepared.MixtureManifest(name="instructions", tasks=("first",), rates=(1.0,))
+    manifest.write(mixture, manifest.mixture_path(tmp_path, "instructions"))
+    for split, target in (("validation", "x"), ("test", "")):
+        rows = [(record, Rendered(inputs="p", targets=target))]
+        prepared.write_rows(tmp_path, "first", split, rows, fields={"targets_text": []}, end=[EOS])
+    assert load(tmp_path).examples[0].references == ("x",)
+    with pytest.raises(
+        ValueError, match=r"Example '0' of task 'first' has no references: .* Leave"
+    ):
+        load(tmp_path, split="test")
+
+
 def test_limits_and_split_hash(tmp_path):
     folder = prepared.write(tmp_path)
     two = load(folder, max_examples_per_task=2)

@@ -7,7 +7,15 @@ import sys
 
 import pytest
 
-from ul2tune.metrics import bleu, denotation, dialogue_state, tabfact
+from ul2tune.metrics import (
+    bleu,
+    classification,
+    denotation,
+    dialogue_state,
+    registry,
+    spider,
+    tabfact,
+)
 from ul2tune.metrics.references import References, context_of
 
 
@@ -61,6 +69,27 @@ def test_means_in_percent():
     assert tabfact.tabfact_accuracy(["entailed", ["refuted"]], ["entailed", "Refuted"]) == {
         "tabfact_accuracy": 50.0
     }
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        registry.exact_match,
+        denotation.all_ex,
+        tabfact.tabfact_accuracy,
+        classification.macro_f1,
+        bleu.corpus_bleu,
+        dialogue_state.multiwoz,
+        spider.spider_exact_match,
+    ],
+)
+def test_what_no_reference_scores_has_no_score(function):
+    with pytest.raises(ValueError, match=r"needs one prediction per target, got 0 for 0\."):
+        function([], [])
+    with pytest.raises(ValueError, match=r"needs one prediction per target, got 2 for 1\."):
+        function(["a"], ["a", "b"])
+    with pytest.raises(ValueError, match=r"example 1 of 2 has no references"):
+        function([[], "a"], ["a", "a"])
 
 
 def test_dialogue_state():

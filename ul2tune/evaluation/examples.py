@@ -143,7 +143,7 @@ def load(
     Raises:
       FileNotFoundError: if the mixture or a split of it is not prepared.
       ValueError: if tasks disagree on the vocabulary, hold raw text for denoising instead of
-        prompts, two examples have one name, or there is no example at all.
+        prompts, two examples have one name, one has no references, or there is no example at all.
     """
     tasks = manifest.read_mixture(data_dir, mixture).tasks
     try:
@@ -310,6 +310,11 @@ def _example(
     prior_ids, _ = tokenizer.prompts([query.prior for query in queries if query.prior])
     whole = fields.get("inputs_text") or vocabulary.decode(body)
     references = fields.get("targets_text") or vocabulary.decode(row.arrays["targets"])
+    if not references and fields.get("targets_text") == []:
+        raise ValueError(
+            f"Example {fields.get('id', index)!r} of task {entry.task!r} has no references: its "
+            f"targets_text and its target are empty. Leave it out of the task."
+        )
     texts = {name: fields.get(name, "") for name in _TEXTS}
     return EvalExample(
         **texts,

@@ -16,6 +16,8 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
+from ul2tune.metrics.references import best
+
 _ANSWER_IS = "answer is "
 # Where GSM8K's solutions ("#### 18"), its authors' models ("A: 18") and chains of thought end.
 _GSM8K_MARKS = re.compile(r"####|^A:|\banswer is\b:?", re.MULTILINE)
@@ -45,8 +47,13 @@ def extract_bbh(text: str) -> str:
 
 
 def score_bbh(prediction: str, references: Sequence[str]) -> float:
-    """1 if the extracted answer equals a reference, letter case included."""
-    return float(extract_bbh(prediction) in references)
+    """1 if the extracted answer equals a reference, letter case included.
+
+    Raises:
+      ValueError: if there are no references.
+    """
+    answer = extract_bbh(prediction)
+    return best(float(answer == reference) for reference in references)
 
 
 def extract_gsm8k(text: str) -> str:
@@ -72,10 +79,15 @@ def score_gsm8k(prediction: str, references: Sequence[str]) -> float:
     """1 if the extracted number equals a reference: a bare number, or a solution that ends in one.
 
     Numbers are compared as numbers: 18.0 is 18.
+
+    Raises:
+      ValueError: if there are no references.
     """
     answer = extract_gsm8k(prediction)
     wanted = [extract_gsm8k(text) or extract_gsm8k(f"#### {text}") for text in references]
-    return float(bool(answer) and Fraction(answer) in [Fraction(text) for text in wanted if text])
+    return best(
+        float(bool(answer and text) and Fraction(answer) == Fraction(text)) for text in wanted
+    )
 
 
 def extract_mmlu(text: str) -> str:
@@ -90,8 +102,13 @@ def extract_mmlu(text: str) -> str:
 
 
 def score_mmlu(prediction: str, references: Sequence[str]) -> float:
-    """1 if the extracted letter is a reference."""
-    return float(extract_mmlu(prediction) in references)
+    """1 if the extracted letter is a reference.
+
+    Raises:
+      ValueError: if there are no references.
+    """
+    letter = extract_mmlu(prediction)
+    return best(float(letter == reference) for reference in references)
 
 
 def strip_annotations(text: str) -> str:

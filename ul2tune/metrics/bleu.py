@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ul2tune.metrics.references import paired
+
 
 def corpus_bleu(targets: Sequence[Any], predictions: Sequence[str]) -> dict[str, float]:
     """BLEU of a whole corpus, 0 to 100, with SeqIO's signature.
@@ -19,13 +21,9 @@ def corpus_bleu(targets: Sequence[Any], predictions: Sequence[str]) -> dict[str,
 
     Raises:
       ValueError: if `sacrebleu` is not installed, or there are not as many predictions as targets,
-        or none.
+        or none, or an example has no references.
     """
-    if len(targets) != len(predictions) or not targets:
-        raise ValueError(
-            f"BLEU needs one prediction per target, got {len(predictions)} for {len(targets)}."
-        )
-    references = [[target] if isinstance(target, str) else list(target) for target in targets]
+    references = [texts for texts, _ in paired("BLEU", targets, predictions)]
     width = max(map(len, references))
     # One stream per place among the references; None where an example has fewer.
     streams = [

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ul2tune.metrics.choices import rank_choice
+from ul2tune.metrics.references import paired
 
 
 def lowest_loss(losses: Sequence[float], prior: Sequence[float] | None = None) -> int:
@@ -49,9 +50,9 @@ def macro_f1(
     targets: Sequence[str | Sequence[str]], predictions: Sequence[str]
 ) -> dict[str, float]:
     """:func:`score_macro_f1` in percent, with SeqIO's signature; of several references the first
-    is the class.
+    is the class. Raises as `references.paired`.
     """
-    classes = [target if isinstance(target, str) else target[0] for target in targets]
+    classes = [texts[0] for texts, _ in paired("macro_f1", targets, predictions)]
     return {"macro_f1": 100.0 * score_macro_f1(classes, predictions)}
 
 

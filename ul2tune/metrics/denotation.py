@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ul2tune.metrics.references import best, paired
+
 DELIMITER = ", "
 
 _SIGNED, _UNSIGNED = re.compile(r"[+-][0-9]+[.]?[0-9]*"), re.compile(r"[0-9]*[.]?[0-9]*")
@@ -59,26 +61,31 @@ def score_all_ex(prediction: str, references: Sequence[str]) -> float:
 
     Values are what stands between ", ", so that an answer with a comma in it is several on both
     sides. Case counts: references are lower-cased.
+
+    Raises:
+      ValueError: if there are no references.
     """
     values = _plain_values(prediction)
-    return float(any(values == _plain_values(reference) for reference in references))
+    return best(float(values == _plain_values(reference)) for reference in references)
 
 
 def score_denotation(prediction: str, references: Sequence[str]) -> float:
-    """1 if prediction and a reference, each cut at ", ", denote the same."""
+    """1 if prediction and a reference, each cut at ", ", denote the same.
+
+    Raises:
+      ValueError: if there are no references.
+    """
     values = prediction.split(DELIMITER)
-    return float(any(same_denotation(values, r.split(DELIMITER)) for r in references))
+    return best(float(same_denotation(values, r.split(DELIMITER))) for r in references)
 
 
 def all_ex(targets: Sequence[Any], predictions: Sequence[str]) -> dict[str, float]:
-    """Mean :func:`score_all_ex` and :func:`score_denotation` in percent, with SeqIO's signature."""
-    pairs = [
-        (prediction, [target] if isinstance(target, str) else target)
-        for target, prediction in zip(targets, predictions, strict=True)
-    ]
+    """Mean :func:`score_all_ex` and :func:`score_denotation` in percent, with SeqIO's signature;
+    raises as `references.paired`."""
+    pairs = paired("all_ex", targets, predictions)
     scores = {"all_ex": score_all_ex, "denotation": score_denotation}
     return {
-        name: 100.0 * sum(score(*pair) for pair in pairs) / max(len(pairs), 1)
+        name: 100.0 * sum(score(text, references) for references, text in pairs) / len(pairs)
         for name, score in scores.items()
     }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ul2tune.metrics.references import context_of
+from ul2tune.metrics.references import context_of, paired
 
 _ABSENT = ("not mentioned", "none")
 
@@ -51,16 +51,16 @@ def multiwoz(targets: Sequence[Any], predictions: Sequence[str]) -> dict[str, fl
     """Joint accuracy, slot accuracy and joint F1 in percent, with SeqIO's signature.
 
     Slot accuracy is over all slots of the ontology (``"num_slots"`` of the context), so that slots
-    nobody mentions count as right.
+    nobody mentions count as right. Raises as `references.paired`.
     """
     joint, slots, f1 = [], [], []
-    for references, prediction in zip(targets, predictions, strict=True):
+    for references, prediction in paired("multiwoz", targets, predictions):
         context = context_of(references, "multiwoz")
         gold, found = clean_state(context["belief"]), parse_state(prediction)
         joint.append(gold == found)
         slots.append(slot_accuracy(gold, found, context["num_slots"]))
         f1.append(joint_f1(gold, found))
-    count = max(len(joint), 1)
+    count = len(joint)
     return {
         "multiwoz_joint": 100.0 * sum(joint) / count,
         "multiwoz_slot": 100.0 * sum(slots) / count,

@@ -27,6 +27,46 @@ class References(tuple[str, ...]):
         return self
 
 
+def best(scores: Iterable[float]) -> float:
+    """The score of the reference that is met best.
+
+    Raises:
+      ValueError: if there is none: a 0 would look like a score.
+    """
+    found = max(scores, default=None)
+    if found is None:
+        raise ValueError("There are no references: a prediction is scored by at least one.")
+    return found
+
+
+def paired(
+    metric: str, targets: Sequence[Any], predictions: Sequence[str]
+) -> list[tuple[Sequence[str], str]]:
+    """The references of each example, and its prediction.
+
+    Args:
+      metric: its name, for messages.
+      targets: references of each example: a string, or several.
+      predictions: one per example.
+
+    Raises:
+      ValueError: if there are not as many predictions as targets, or none, or an example has no
+        references.
+    """
+    if len(targets) != len(predictions) or not len(targets):
+        raise ValueError(
+            f"{metric} needs one prediction per target, got {len(predictions)} for {len(targets)}."
+        )
+    references = [[target] if isinstance(target, str) else target for target in targets]
+    for number, texts in enumerate(references, start=1):
+        if not len(texts):
+            raise ValueError(
+                f"{metric}: example {number} of {len(targets)} has no references: a prediction is "
+                f"scored by at least one."
+            )
+    return list(zip(references, predictions, strict=True))
+
+
 def context_of(references: Sequence[str], metric: str) -> dict[str, Any]:
     """The context of an example.
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 from ul2tune.metrics.answers import score_bbh, score_gsm8k, score_mmlu
 from ul2tune.metrics.denotation import score_all_ex, score_denotation
 from ul2tune.metrics.dialogue_state import score_multiwoz_joint
+from ul2tune.metrics.references import paired
 from ul2tune.metrics.spider import score_spider_exact_match, score_spider_exact_match_tables
 from ul2tune.metrics.tabfact import score_tabfact
 from ul2tune.metrics.text import (
@@ -76,15 +77,10 @@ def mean_percent(name: str, targets: Sequence[Any], predictions: Sequence[str]) 
     """Mean over examples of the score `name`, times 100.
 
     Raises:
-      ValueError: if there are not as many predictions as targets, or none.
+      ValueError: as `references.paired`.
     """
-    if len(targets) != len(predictions) or not targets:
-        raise ValueError(
-            f"{name} needs one prediction per target, got {len(predictions)} for {len(targets)}."
-        )
-    references = [[target] if isinstance(target, str) else target for target in targets]
-    total = sum(SCORES[name](p, r) for p, r in zip(predictions, references))
-    return 100.0 * total / len(targets)
+    pairs = paired(name, targets, predictions)
+    return 100.0 * sum(SCORES[name](text, references) for references, text in pairs) / len(pairs)
 
 
 def resolve(name: str) -> MetricFn:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ul2tune.metrics.references import context_of
+from ul2tune.metrics.references import context_of, paired
 from ul2tune.metrics.sql_compare import (
     COMPONENTS,
     LIKE,
@@ -135,8 +135,9 @@ def score_spider_exact_match_tables(prediction: str, references: Sequence[str]) 
 
 
 def spider_exact_match(targets: Sequence[Any], predictions: Sequence[str]) -> dict[str, float]:
-    """Both exact matches in percent, overall and by hardness, with SeqIO's signature."""
-    pairs = zip(targets, predictions, strict=True)
+    """Both exact matches in percent, overall and by hardness, with SeqIO's signature;
+    raises as `references.paired`."""
+    pairs = paired("spider_exact_match", targets, predictions)
     table = report(_judged(references, prediction) for references, prediction in pairs)
     scores = {}
     for level in ("all", *LEVELS):

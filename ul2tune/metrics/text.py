@@ -6,10 +6,11 @@ import functools
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ul2tune.metrics import byte_bpe
+from ul2tune.metrics.references import best
 
 _DROP_PUNCTUATION = str.maketrans("", "", string.punctuation)
 # TriviaQA's evaluation script puts a blank for each of these, where SQuAD's drops them.
@@ -51,7 +52,7 @@ def score_token_f1(prediction: str, references: Sequence[str]) -> float:
     Raises:
       ValueError: if there are no references.
     """
-    return _best(_f1(prediction, reference, normalize_squad) for reference in references)
+    return best(_f1(prediction, reference, normalize_squad) for reference in references)
 
 
 def score_squad_exact_match(prediction: str, references: Sequence[str]) -> float:
@@ -78,7 +79,7 @@ def score_trivia_qa_f1(prediction: str, references: Sequence[str]) -> float:
     Raises:
       ValueError: if there are no references.
     """
-    return _best(_f1(prediction, text, normalize_trivia_qa) for text in references)
+    return best(_f1(prediction, text, normalize_trivia_qa) for text in references)
 
 
 def score_rouge_l(prediction: str, references: Sequence[str]) -> float:
@@ -87,7 +88,7 @@ def score_rouge_l(prediction: str, references: Sequence[str]) -> float:
     Raises:
       ValueError: if there are no references, or `rouge-score` is not installed.
     """
-    return _best(rouge(prediction, reference)["f"] for reference in references)
+    return best(rouge(prediction, reference)["f"] for reference in references)
 
 
 def score_rouge_l_gpt2(prediction: str, references: Sequence[str]) -> float:
@@ -98,7 +99,7 @@ def score_rouge_l_gpt2(prediction: str, references: Sequence[str]) -> float:
         given (`metrics.byte_bpe`).
     """
     pieces = byte_bpe.default()
-    return _best(rouge(prediction, reference, tokenizer=pieces)["f"] for reference in references)
+    return best(rouge(prediction, reference, tokenizer=pieces)["f"] for reference in references)
 
 
 class WordTokenizer(Protocol):
@@ -129,17 +130,10 @@ def rouge(
     return {"p": score.precision, "r": score.recall, "f": score.fmeasure}
 
 
-def _best(scores: Iterable[float]) -> float:
-    best = max(scores, default=None)
-    if best is None:
-        raise ValueError("There are no references: a prediction is scored by at least one.")
-    return best
-
-
 def _exact_match(
     prediction: str, references: Sequence[str], normalized: Callable[[str], str]
 ) -> float:
-    return _best(float(normalized(prediction) == normalized(text)) for text in references)
+    return best(float(normalized(prediction) == normalized(text)) for text in references)
 
 
 def _f1(prediction: str, reference: str, normalized: Callable[[str], str]) -> float:
