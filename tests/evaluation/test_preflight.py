@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from tests.decoding import tiny
 from tests.evaluation import prepared
 from tests.evaluation.test_hook import EVAL
 from tests.training import tiny as tiny_run
+from ul2tune.data.vocab import ByteVocabulary
 from ul2tune.evaluation import preflight, run
 from ul2tune.evaluation.hook import EvaluationHook
 from ul2tune.evaluation.run import EvalConfig
@@ -82,6 +85,34 @@ def test_a_metric_function_that_fails(tmp_path, function, message):
         evaluate(tmp_path, tmp_path / "out")
     with pytest.raises(ValueError, match=expected):
         EvaluationHook(3, ("instructions",), str(tmp_path), EVAL)
+
+
+@pytest.mark.parametrize(
+    ("choice", "why"),
+    [("", "it is empty"), ("\u2603", "the vocabulary drops all of its characters")],
+)
+def test_an_answer_choice_without_tokens(tmp_path, monkeypatch, choice, why):
+    """Its mean log-likelihood would be 0, above that of any other."""
+    encode = ByteVocabulary.encode
+    monkeypatch.setattr(  # as a vocabulary without bytes for what it does not know
+        ByteVocabulary,
+        "encode",
+        lambda self, text, **how: encode(self, text.strip("\u2603"), **how),
+    )
+    monkeypatch.setitem(prepared.CHOICES, "is_long", ("yes", "no", choice))
+    prepared.write(tmp_path, features={"inputs": {"add_eos": True}, "targets": {"add_eos": False}})
+    expected = (
+        f"Example '0' of task 'is_long' cannot be ranked: .* '{choice}' has no tokens, as {why}"
+    )
+    ranked = dataclasses.replace(EVAL, rank_choices=True)
+    with pytest.raises(ValueError, match=expected):
+        evaluate(tmp_path, tmp_path / "out", ranked)
+    with pytest.raises(ValueError, match=expected):
+        EvaluationHook(3, ("instructions",), str(tmp_path), ranked)
+    EvaluationHook(3, ("instructions",), str(tmp_path), EVAL)
+    # The end of sequence is a token.
+    prepared.write(tmp_path / "ended")
+    EvaluationHook(3, ("instructions",), str(tmp_path / "ended"), ranked)
 
 
 def test_metrics_that_can_score_are_no_obstacle(tmp_path):

@@ -24,7 +24,7 @@ from ul2tune.evaluation.ranking import Ranker
 from ul2tune.evaluation.run import EvalConfig
 from ul2tune.instructions import metaicl
 from ul2tune.instructions.metaicl import MetaICL
-from ul2tune.instructions.records import Demo, Record
+from ul2tune.instructions.records import Demo, Query, Record
 from ul2tune.metrics.classification import lowest_loss
 from ul2tune.models import base
 from ul2tune.sharding import MeshConfig
@@ -99,6 +99,21 @@ def answers_of(model, eval_set, evaluation: EvalConfig):
         judge(example, "", ranking.choices, ())
         for example, ranking in zip(eval_set.examples, rankings, strict=True)
     ]
+
+
+def test_a_query_without_target_tokens_is_named(tmp_path):
+    (example, *_) = run.load_set(
+        "instructions", str(prepared.write(tmp_path)), config("causal_lm")
+    ).examples
+    asked = dataclasses.replace(
+        example,
+        answer_choices=("yes", "no"),
+        queries=(Query(inputs="a", targets="yes"), Query(inputs="b", targets="")),
+        query_ids=(np.array([5], np.int32), np.array([6], np.int32)),
+        choice_ids=(np.array([7], np.int32), np.array([], np.int32)),
+    )
+    with pytest.raises(ValueError, match=r"Example '0' of task 'first' .* choice '' has no tokens"):
+        Ranker([asked], every=False)
 
 
 @MODELS

@@ -32,7 +32,8 @@ class EvaluationHook:
 
     Raises:
       FileNotFoundError: if a mixture is not prepared.
-      ValueError: if it has no prompts, is named twice, none is named, or a metric cannot score.
+      ValueError: if it has no prompts, is named twice, none is named, a metric cannot score, or an
+        answer choice has no tokens.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class EvaluationHook:
             self._sets = {mixture: load_set(mixture, data_dir, eval) for mixture in mixtures}
             for eval_set in self._sets.values():
                 preflight.check_metrics(eval_set, eval.metrics)
+                preflight.check_choices(eval_set, every=eval.rank_choices)
         # By vocabulary: mixtures that share one share the compiled programs.
         self._predictors: dict[str, Predictor] = {}
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from ul2tune.evaluation import groups
 from ul2tune.evaluation.answer import Answer, judge
 from ul2tune.evaluation.examples import EvalExample, EvalSet
+from ul2tune.evaluation.ranking import Ranker
 
 
 def check_folder(folder: str | Path, setting: str) -> None:
@@ -61,6 +62,19 @@ def check_metrics(eval_set: EvalSet, names: Sequence[str]) -> None:
         ]
         for function in eval_set.metric_functions[task]:
             _check_function(task, answers, function)
+
+
+def check_choices(eval_set: EvalSet, *, every: bool) -> None:
+    """Looks for answer choices that have no likelihood.
+
+    Args:
+      eval_set: the examples.
+      every: as `ranking.Ranker`'s.
+
+    Raises:
+      ValueError: naming task, example and choice.
+    """
+    Ranker(eval_set.examples, every=every)
 
 
 def _check_scores(task: str, example: EvalExample, names: Sequence[str]) -> None:

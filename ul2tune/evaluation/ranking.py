@@ -30,6 +30,9 @@ class Ranker:
     Args:
       examples: those without answer choices get an empty ranking.
       every: off, only examples with a query per choice are ranked: they have no other answer.
+
+    Raises:
+      ValueError: if a choice has no tokens: nothing would be likelier than any of the others.
     """
 
     def __init__(self, examples: Sequence[EvalExample], *, every: bool = True):
@@ -59,6 +62,7 @@ class Ranker:
         return rankings
 
     def _requests(self, example: EvalExample) -> tuple[list[int], list[int]]:
+        _check_tokens(example)
         prompts = example.query_ids or (example.inputs_S,) * len(example.choice_ids)
         pairs = zip(prompts, example.choice_ids, strict=True)
         # Either all queries have a prior or none has.
@@ -71,3 +75,17 @@ class Ranker:
             self._numbers[key] = len(self._pairs)
             self._pairs.append((inputs, targets))
         return self._numbers[key]
+
+
+def _check_tokens(example: EvalExample) -> None:
+    texts = [query.targets for query in example.queries] or example.answer_choices
+    if len(set(texts)) == 1:
+        return  # the input given each choice (channel): where it is empty, none is likelier
+    for text, ids in zip(texts, example.choice_ids, strict=True):
+        if not len(ids):
+            why = "the vocabulary drops all of its characters" if text else "it is empty"
+            raise ValueError(
+                f"Example {example.id!r} of task {example.task!r} cannot be ranked: the answer "
+                f"choice {text!r} has no tokens, as {why}. Leave it out of the task, or have the "
+                f"task end its targets with the end of sequence."
+            )

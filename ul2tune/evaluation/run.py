@@ -116,7 +116,7 @@ def evaluate(
     Raises:
       FileNotFoundError: if the mixture is not prepared.
       ValueError: if data, model and checkpoint do not fit each other, the output folder cannot be
-        written to, or a metric cannot score.
+        written to, a metric cannot score, or an answer choice has no tokens to rank it by.
     """
     device_mesh = sharding.make_mesh(mesh)
     with agreement.together():
@@ -124,6 +124,7 @@ def evaluate(
         if jax.process_index() == 0:
             preflight.check_folder(output_dir, "EVAL_OUTPUT_DIR")
         preflight.check_metrics(eval_set, eval.metrics)
+        preflight.check_choices(eval_set, every=eval.rank_choices)
     step_dir = initialize.resolve(checkpoint_path)
     with agreement.together():
         vocabulary.check(
