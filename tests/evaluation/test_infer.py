@@ -148,6 +148,25 @@ def test_a_bad_line_stops_before_any_work(ask, tmp_path, line):
     assert not (tmp_path / "out.jsonl").exists()
 
 
+@pytest.mark.parametrize("source", ["prompts.jsonl", "stdin"])
+def test_a_prompt_of_which_an_encoder_reads_nothing(ask, model_dir, tmp_path, monkeypatch, source):
+    lines = [LINES[0], '{"prompt": "", "id": "none"}\n']
+    assert ask(lines)[0] == 2  # the end of sequence is read
+    (tmp_path / "out.jsonl").unlink()
+    config = dataclasses.replace(CONFIG, append_eos=False)
+    expected = rf"{source}:2: prompt 'none' has no tokens, .* read nothing\. .* INFER_APPEND_EOS"
+    if source == "stdin":
+        stdin = types.SimpleNamespace(buffer=io.BytesIO("".join(lines).encode()))
+        monkeypatch.setattr("sys.stdin", stdin)
+        arguments = (model_dir, MeshConfig(), "-", str(tmp_path / "out.jsonl"), config)
+        with pytest.raises(ValueError, match=expected):
+            infer(tiny.MODEL, prepared.VOCABULARY, *arguments)
+        return
+    with pytest.raises(ValueError, match=expected):
+        ask(lines, config)
+    assert not (tmp_path / "out.jsonl").exists()
+
+
 def test_what_has_not_ended_would_go_on(ask):
     found = {}
     for length in (40, 60):

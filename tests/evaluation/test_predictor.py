@@ -66,3 +66,21 @@ def test_batch_size_changes_only_rounding(dtype, rows_that_may_differ, atol):
         other, others = answers(model, batch_size)
         assert (other != written).any(-1).sum() <= rows_that_may_differ
         np.testing.assert_allclose(others, likelihoods, rtol=0, atol=atol)
+
+
+def test_an_encoder_that_would_read_nothing_is_no_answer():
+    mesh = sharding.make_mesh(MeshConfig(data=1, fsdp=1, tensor=1), jax.devices()[:1])
+    predictor = Predictor(
+        tiny.MODEL,
+        tiny.params(),
+        mesh,
+        info=prepared.VOCABULARY.info,
+        num_ids=prepared.VOCABULARY.size,
+        batch_size=2,
+        length_buckets=(64,),
+    )
+    prompts = [np.array([5], np.int32), np.array([], np.int32)]
+    with pytest.raises(ValueError, match="Prompt 'b' has no tokens"):
+        predictor.generate(prompts, ["a", "b"], SamplingConfig(max_decode_length=2))
+    # Its likelihoods are those of plain language modelling.
+    assert predictor.score(prompts, prompts[:1] * 2)[1].sum < 0

@@ -14,6 +14,7 @@ from ul2tune.data.vocab import ByteVocabulary
 from ul2tune.evaluation import preflight, run
 from ul2tune.evaluation.hook import EvaluationHook
 from ul2tune.evaluation.run import EvalConfig
+from ul2tune.instructions.records import Rendered
 from ul2tune.sharding import MeshConfig
 from ul2tune.training.run import train
 
@@ -113,6 +114,26 @@ def test_an_answer_choice_without_tokens(tmp_path, monkeypatch, choice, why):
     # The end of sequence is a token.
     prepared.write(tmp_path / "ended")
     EvaluationHook(3, ("instructions",), str(tmp_path / "ended"), ranked)
+
+
+def test_a_prompt_of_which_an_encoder_reads_nothing(tmp_path):
+    prepared.write(tmp_path)
+    rows = [(prepared.records("first", 1)[0], Rendered(inputs="", targets="x"))]
+    features = {"inputs": {"add_eos": False}, "targets": {"add_eos": True}}
+    prepared.write_rows(tmp_path, "first", "bare", rows, features=features)
+    prepared.write_rows(tmp_path, "first", "ended", rows)
+    prepared.write_task(tmp_path, "is_long", "bare")
+    prepared.write_task(tmp_path, "is_long", "ended")
+    bare = dataclasses.replace(EVAL, split="bare")
+    expected = "The prompt of example '0' of task 'first' has no tokens, .* would read nothing"
+    with pytest.raises(ValueError, match=expected):
+        evaluate(tmp_path, tmp_path / "out", bare)
+    with pytest.raises(ValueError, match=expected):
+        EvaluationHook(3, ("instructions",), str(tmp_path), bare)
+    # The end of sequence is read, and decoders read their start token.
+    for config in ({"split": "ended"}, {"split": "bare", "layout": "causal_lm"}):
+        fine = dataclasses.replace(EVAL, **config)
+        EvaluationHook(3, ("instructions",), str(tmp_path), fine)
 
 
 def test_metrics_that_can_score_are_no_obstacle(tmp_path):

@@ -32,8 +32,8 @@ class EvaluationHook:
 
     Raises:
       FileNotFoundError: if a mixture is not prepared.
-      ValueError: if it has no prompts, is named twice, none is named, a metric cannot score, or an
-        answer choice has no tokens.
+      ValueError: if it has no prompts, is named twice, none is named, a metric cannot score, or a
+        prompt or an answer choice has no tokens.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class EvaluationHook:
             for eval_set in self._sets.values():
                 preflight.check_metrics(eval_set, eval.metrics)
                 preflight.check_choices(eval_set, every=eval.rank_choices)
+                preflight.check_prompts(eval_set, eval.layout)
         # By vocabulary: mixtures that share one share the compiled programs.
         self._predictors: dict[str, Predictor] = {}
 

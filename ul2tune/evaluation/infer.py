@@ -25,7 +25,7 @@ from ul2tune.checkpoints import agreement, initialize, layout
 from ul2tune.checkpoints.vocabulary import check as check_vocabulary
 from ul2tune.data.vocab import Vocabulary
 from ul2tune.decoding.sampling import SamplingConfig
-from ul2tune.evaluation import preflight, prompts
+from ul2tune.evaluation import layouts, preflight, prompts
 from ul2tune.evaluation.predictor import (
     Predictor,
     abstract_sharded_params,
@@ -104,8 +104,9 @@ def infer(
       Number of answers written by this call.
 
     Raises:
-      ValueError: on a malformed prompt (with file and line), if there is none, or if the output
-        that exists was made from other prompts or settings, or not by this function.
+      ValueError: on a malformed prompt, or one without tokens for an encoder-decoder (with file and
+        line), if there is none, or if the output that exists was made from other prompts or
+        settings, or not by this function.
     """
     total, digest = None, hashlib.sha256()
     with agreement.together():
@@ -113,7 +114,7 @@ def infer(
         if input_path != prompts.STDIN:
             # A mistake on the last line should not cost a night of work before it.
             total = 0
-            for prompt in prompts.read(input_path, infer.input_format):
+            for prompt in _read(input_path, model, vocabulary, infer):
                 digest.update(repr(prompt).encode())
                 total += 1
         elif jax.process_count() > 1:
@@ -128,7 +129,7 @@ def infer(
             setting="InferConfig.allow_other_vocabulary",
         )
         settings = _settings(model, vocabulary, step_dir, infer)
-        asked = prompts.read(input_path, infer.input_format)
+        asked = _read(input_path, model, vocabulary, infer)
         # Standard input that is empty should not wait for the model either.
         asked = itertools.chain([next(asked)], asked)
     num_done = _agreed_start(Path(output_path), settings, asked, digest.hexdigest())
@@ -183,6 +184,19 @@ def answer(
         }
         for prompt, body, ids in zip(chunk, bodies, tokens)
     ]
+
+
+def _read(
+    input_path: str, model: Any, vocabulary: Vocabulary, infer: InferConfig
+) -> Iterator[Prompt]:
+    """The prompts; one that cannot be continued is a ValueError with its line."""
+    name = "stdin" if input_path == prompts.STDIN else input_path
+    layout = layouts.choose(model, infer.layout)
+    for prompt in prompts.read(input_path, infer.input_format):
+        if not infer.append_eos:
+            ids = vocabulary.encode(prompt.text, specials=infer.special_tokens)
+            layouts.check_prompt(layout, ids, f"{name}:{prompt.line}: prompt {prompt.id!r}")
+        yield prompt
 
 
 def _check_paths(input_path: str, output: Path) -> None:

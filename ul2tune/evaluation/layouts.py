@@ -49,6 +49,24 @@ def choose(model: object, layout: str | None) -> str:
     return layout
 
 
+def check_prompt(layout: str, ids: Sequence[int] | np.ndarray, what: str) -> None:
+    """Refuses a prompt that cannot be continued. A decoder continues its start token.
+
+    Args:
+      layout: of the model.
+      ids: of the prompt.
+      what: names it, for the message.
+
+    Raises:
+      ValueError: if an encoder would read nothing.
+    """
+    if layout == ENCODER_DECODER and not len(ids):
+        raise ValueError(
+            f"{what} has no tokens, so that an encoder-decoder would read nothing. Leave it out, "
+            f"or end prompts with the end of sequence (append_eos of a task, INFER_APPEND_EOS)."
+        )
+
+
 def prompts(
     layout: str, inputs: Sequence[np.ndarray], num_rows: int, length: int
 ) -> dict[str, np.ndarray]:

@@ -134,7 +134,12 @@ class Predictor:
 
         Returns:
           int32 ids per prompt, end of sequence and padding included.
+
+        Raises:
+          ValueError: if an encoder would read nothing, naming the prompt.
         """
+        for name, ids in zip(names, inputs, strict=True):
+            layouts.check_prompt(self._layout, ids, f"Prompt {name!r}")
         results: list[Any] = [None] * len(inputs)
         halves = _halves([stable_hash(name) for name in names])
         for length, chosen in self._batches([self._bucket(len(ids)) for ids in inputs]):

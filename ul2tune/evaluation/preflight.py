@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ul2tune.evaluation import groups
+from ul2tune.evaluation import groups, layouts
 from ul2tune.evaluation.answer import Answer, judge
 from ul2tune.evaluation.examples import EvalExample, EvalSet
 from ul2tune.evaluation.ranking import Ranker
@@ -75,6 +75,25 @@ def check_choices(eval_set: EvalSet, *, every: bool) -> None:
       ValueError: naming task, example and choice.
     """
     Ranker(eval_set.examples, every=every)
+
+
+def check_prompts(eval_set: EvalSet, layout: str | None) -> None:
+    """Looks for examples that cannot be answered.
+
+    Args:
+      eval_set: the examples.
+      layout: of the model; None = the encoder-decoders', which alone have no other.
+
+    Raises:
+      ValueError: naming task and example.
+    """
+    for example in eval_set.examples:
+        if not example.queries:  # nothing is generated for those
+            layouts.check_prompt(
+                layout or layouts.ENCODER_DECODER,
+                example.inputs_S,
+                f"The prompt of example {example.id!r} of task {example.task!r}",
+            )
 
 
 def _check_scores(task: str, example: EvalExample, names: Sequence[str]) -> None:

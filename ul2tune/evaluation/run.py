@@ -12,7 +12,7 @@ import jax
 from ul2tune import sharding
 from ul2tune.checkpoints import agreement, initialize, vocabulary
 from ul2tune.decoding.sampling import SamplingConfig
-from ul2tune.evaluation import examples, preflight, report
+from ul2tune.evaluation import examples, layouts, preflight, report
 from ul2tune.evaluation.answer import Answer, judge
 from ul2tune.evaluation.examples import EvalSet
 from ul2tune.evaluation.predictor import (
@@ -116,7 +116,7 @@ def evaluate(
     Raises:
       FileNotFoundError: if the mixture is not prepared.
       ValueError: if data, model and checkpoint do not fit each other, the output folder cannot be
-        written to, a metric cannot score, or an answer choice has no tokens to rank it by.
+        written to, a metric cannot score, or a prompt or an answer choice has no tokens.
     """
     device_mesh = sharding.make_mesh(mesh)
     with agreement.together():
@@ -125,6 +125,7 @@ def evaluate(
             preflight.check_folder(output_dir, "EVAL_OUTPUT_DIR")
         preflight.check_metrics(eval_set, eval.metrics)
         preflight.check_choices(eval_set, every=eval.rank_choices)
+        preflight.check_prompts(eval_set, layouts.choose(model, eval.layout))
     step_dir = initialize.resolve(checkpoint_path)
     with agreement.together():
         vocabulary.check(
