@@ -318,6 +318,16 @@ def test_average_per_sequence_weighs_segments_equally():
     np.testing.assert_allclose(normalizer, 2.0, rtol=1e-6)
 
 
+def test_segments_without_targets_take_numbers_but_no_weight():
+    batch = {
+        "decoder_target_tokens": np.array([[9, 1, 7, 0], [7, 1, 0, 0]]),
+        "decoder_segment_ids": np.array([[1, 1, 6, 0], [6, 6, 0, 0]]),  # beyond the row's length
+    }
+    weights_BL, normalizer = loss_weights(batch, LossConfig(normalizer="average_per_sequence"))
+    np.testing.assert_allclose(weights_BL, [[0.5, 0.5, 1, 0], [0.5, 0.5, 0, 0]], rtol=1e-6)
+    np.testing.assert_allclose(normalizer, 3.0, rtol=1e-6)
+
+
 def test_normalizer_goldens(shared):
     golden = np.load(shared / "golden/ul2/losses.npz")
     # The batch behind them, read off the results: segments of 3 and 2, of 4 and 3 targets.

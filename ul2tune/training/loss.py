@@ -142,9 +142,11 @@ def _sums_per_sequence(weights_BL: jax.Array, segment_ids: Array | None) -> jax.
         return jnp.broadcast_to(jnp.sum(weights_BL, axis=1, keepdims=True), weights_BL.shape)
 
     def row(weights_L, segments_L):
-        # A row of L tokens holds at most L segments, numbered from 1; 0 is padding.
-        sums = jax.ops.segment_sum(weights_L, segments_L, num_segments=segments_L.size + 1)
-        return sums[segments_L]
+        # Counted anew, from 0: segments without targets have numbers too, which may exceed L.
+        starts_L = jnp.diff(segments_L, prepend=segments_L[:1]) != 0
+        number_L = jnp.cumsum(starts_L)
+        sums = jax.ops.segment_sum(weights_L, number_L, num_segments=segments_L.size)
+        return sums[number_L]
 
     return jax.vmap(row)(weights_BL, jnp.asarray(segment_ids))
 
