@@ -10,21 +10,26 @@ import numpy as np
 from ul2tune.feed.sources import Sources
 
 _MAX_DOCUMENTS = 64
+# So many times the documents of a task are read without meeting a token before a row gives up.
+# Shuffled, a row that reads once as many as there are can miss one with probability 1/e.
+_MAX_EMPTY_PASSES = 64
 
 
 class _Cursor:
     """Where one row is in one task.
 
     A cache: `documents` holds those from `ordinal` on as far as loaded, the first used up to
-    `offset`, and `available` counts their tokens. Empty documents are skipped when they are met.
+    `offset`, and `available` counts their tokens. Empty documents are skipped when they are met;
+    `num_empty` counts those loaded since the last that was not.
     """
 
-    __slots__ = ("available", "documents", "offset", "ordinal")
+    __slots__ = ("available", "documents", "num_empty", "offset", "ordinal")
 
     def __init__(self, ordinal: int = 0, offset: int = 0):
         self.ordinal, self.offset = ordinal, offset
         self.documents: deque[np.ndarray] = deque()
         self.available = -offset
+        self.num_empty = 0
 
     @property
     def next_ordinal(self) -> int:
@@ -33,6 +38,7 @@ class _Cursor:
     def append(self, document: np.ndarray) -> None:
         self.documents.append(document)
         self.available += document.size
+        self.num_empty = 0 if document.size else self.num_empty + 1
         self._skip_empty()
 
     def take(self, num_tokens: int) -> tuple[list[np.ndarray], int, int]:
@@ -136,17 +142,22 @@ class Documents:
         # Several draws of a row may wait for the same text: each cursor once.
         first = {cursor: i for i, cursor in reversed(list(enumerate(cursors)))}
         short = np.array(sorted(i for c, i in first.items() if c.available < needed), np.int64)
-        attempts = 0
         while short.size:
             more = self._load([cursors[i] for i in short], rows[short], tasks[short], needed)
-            short, attempts = short[more], attempts + 1
-            if attempts > self._sources.sizes.max() + 1:
-                name = self._sources.tasks[int(tasks[short[0]])].name
-                raise ValueError(
-                    f"Task {name!r} has no text: all its documents in use are empty. Prepare other "
-                    "sources, or take it out of the mixture."
-                )
+            short = short[more]
+            for i in short.tolist():
+                self._check_text(cursors[i], int(tasks[i]))
         return cursors
+
+    def _check_text(self, cursor: _Cursor, task: int) -> None:
+        """Refuses a task that would be read for ever without meeting a token."""
+        source = self._sources.tasks[task]
+        if cursor.num_empty >= _MAX_EMPTY_PASSES * source.size:
+            raise ValueError(
+                f"Task {source.name!r} has no text: the last {cursor.num_empty} documents that a "
+                f"row read of its {source.size} in use are empty. Prepare other sources, or take "
+                "it out of the mixture."
+            )
 
     def _cursor(self, row: int, task: int) -> _Cursor:
         if (row, task) not in self._cursors:
