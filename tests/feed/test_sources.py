@@ -82,6 +82,18 @@ def test_a_language_model_without_room_for_inputs_gets_targets_alone(tmp_path):
     assert not np.any(batch["decoder_target_tokens"][batch["decoder_positions"] == 0][:4] == 1)
 
 
+@pytest.mark.parametrize("lengths", [{"targets": 256}, {"inputs": 56, "targets": 200}])
+def test_text_without_any_end_fills_rows_that_are_not_packed(tmp_path, lengths):
+    """Every number of tokens up to the row's length fits: none is the first that does not."""
+    bare = replace(preset("causal_lm"), inputs_eos=False, targets_eos=False)
+    prepared.write(tmp_path, "bare", [prepared.Task(name="bare", examples=TEXTS, noise=bare)])
+    causal = {"layout": "causal_lm", "packing": "none", "document_separator": "eos"}
+    with Feed(config_of(tmp_path, "bare", feature_lengths=lengths, **causal)) as feed:
+        batch = next(feed)
+    assert np.all(batch["decoder_target_tokens"] > 0)
+    assert batch["decoder_target_tokens"].shape == (4, 256)
+
+
 def test_sentinels_of_a_rolled_mask_are_counted_before_the_first_batch(tmp_path):
     """A roll can split one span: some keys need 17 sentinels, most need 16."""
     rolled = Denoiser(name="rolled", kind="span", mean_span=3.0, rate=0.5, placement="roll")

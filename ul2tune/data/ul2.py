@@ -163,7 +163,7 @@ class UL2Noise:
         raw_N = np.arange(inputs_length + targets_length + 1)
         most = self.largest(denoiser, raw_N)
         fits = (most.inputs <= inputs_length) & (most.targets <= targets_length)
-        longest = int(np.argmin(fits)) - 1 if not fits.all() else int(raw_N[-1])
+        longest = longest_fitting(fits)
         if longest < 1:
             raise ValueError(
                 f"Denoiser {self.names[denoiser]!r} cannot fit one token into {inputs_length} "
@@ -332,6 +332,21 @@ class UL2Noise:
             f"Denoiser {self.names[number]!r} needs {needed} sentinels for a segment of {raw} "
             f"tokens, but the vocabulary has {available}: {fix}."
         )
+
+
+def longest_fitting(fits: np.ndarray) -> int:
+    """The most tokens a segment may have so that it, and every shorter one, fits.
+
+    >>> longest_fitting(np.array([True, True, False, True]))
+    1
+
+    Args:
+      fits: bool, whether a segment of 0, 1, 2, … tokens fits.
+
+    Returns:
+      The number of tokens; -1 if not even an empty segment fits.
+    """
+    return int(np.logical_and.accumulate(fits).sum()) - 1
 
 
 def _mode_ids(denoiser: Denoiser, config: UL2Config, vocab: VocabInfo) -> Sequence[int]:

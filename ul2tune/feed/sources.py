@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ul2tune.data import convert, manifest, mixing, rng, vocab
-from ul2tune.data.ul2 import UL2Config, UL2Noise
+from ul2tune.data.ul2 import UL2Config, UL2Noise, longest_fitting
 from ul2tune.feed.config import FeedConfig
 from ul2tune.feed.store import Readers, Store
 
@@ -314,8 +314,7 @@ def longest_in_row(noise: UL2Noise, number: int, config: FeedConfig) -> int:
     if config.two_sided:
         return noise.max_raw(number, config.inputs_length, config.targets_length)
     length = config.row_lengths[0]
-    fits = noise.largest(number, np.arange(length + 1)).both <= length
-    longest = int(np.argmin(fits)) - 1
+    longest = longest_fitting(noise.largest(number, np.arange(length + 1)).both <= length)
     if longest < 1:
         raise ValueError(
             f"Denoiser {noise.names[number]!r} cannot fit one token into a row of {length}: raise "
