@@ -69,17 +69,23 @@ def test_a_denoiser_of_rate_zero_needs_no_room_and_no_sentinels(
         Feed(config_of(tmp_path, "on", feature_lengths=lengths, packing=packing))
 
 
-def test_a_language_model_without_room_for_inputs_gets_targets_alone(tmp_path):
+@pytest.mark.parametrize(
+    ("layout", "lengths"),
+    [
+        ("causal_lm", {"targets": 256}),
+        ("causal_lm", {"inputs": 8, "targets": 248}),
+        ("prefix_lm", {"inputs": 8, "targets": 248}),
+    ],
+)
+def test_a_language_model_of_plain_text_gets_targets_alone(tmp_path, layout, lengths):
     """As SeqIO's LM converter does: every position is text or its EOS, and trained on."""
     causal = prepared.Task(name="lm", examples=TEXTS, noise=preset("causal_lm"))
     prepared.write(tmp_path, "lm", [causal])
-    lengths = {"targets": 256}
-    config = config_of(tmp_path, "lm", layout="causal_lm", feature_lengths=lengths)
-    with Feed(config) as feed:
+    with Feed(config_of(tmp_path, "lm", layout=layout, feature_lengths=lengths)) as feed:
         batch = next(feed)
     real = batch["decoder_segment_ids"] > 0
     np.testing.assert_array_equal(batch["decoder_loss_weights"], real)
-    assert not np.any(batch["decoder_target_tokens"][batch["decoder_positions"] == 0][:4] == 1)
+    assert not np.any(batch["decoder_target_tokens"][real & (batch["decoder_positions"] == 0)] == 1)
 
 
 @pytest.mark.parametrize("lengths", [{"targets": 256}, {"inputs": 56, "targets": 200}])

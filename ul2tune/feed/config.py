@@ -27,7 +27,8 @@ class FeedConfig:
       seed: of the shuffle, the mixing and the noise.
       layout: "encoder_decoder" (T5), "prefix_lm" (a decoder that sees the inputs in both
         directions) or "causal_lm". The last two concatenate inputs and targets in one row whose
-        length is the sum of the feature lengths, as in SeqIO.
+        length is the sum of the feature lengths, as in SeqIO. Of causal denoisers alone they hold
+        the targets alone, as SeqIO's LM converter does: an EOS of inputs is left out.
       packing: "balanced" fills both sides of a row from a window of pending draws; "greedy" packs
         in arrival order as SeqIO does; "none" puts one segment or example into a row as T5X does
         without packing (raw text as long as always fits, segment bounds below do not apply).

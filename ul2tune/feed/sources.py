@@ -212,8 +212,8 @@ class Sources:
         key = repr(online["config"])
         if key not in noises:
             config = UL2Config.from_json(online["config"])
-            if config.is_causal and "inputs" not in self.config.feature_lengths:
-                # Inputs would be an EOS alone. Plain SeqIO leaves them out here too.
+            if config.is_causal and not self.config.two_sided:
+                # Inputs would be an EOS alone. A language model reads the text, as SeqIO's does.
                 config = dataclasses.replace(config, inputs_eos=False)
             noises[key] = UL2Noise(config, self.info)
             _check_room(task.task, noises[key], self.config)
