@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, Field, dataclass, fields
+from typing import Any
 
 LAYOUTS = ("encoder_decoder", "prefix_lm", "causal_lm")
 PACKINGS = ("balanced", "greedy", "none")
@@ -135,3 +136,12 @@ class FeedConfig:
         if self.two_sided:
             return self.inputs_length, self.targets_length
         return self.inputs_length + self.targets_length, 0
+
+
+def fields_at_default(config: Any) -> frozenset[str]:
+    """Names of the fields of a dataclass that are as if nobody had set them."""
+    return frozenset(f.name for f in fields(config) if getattr(config, f.name) == _default(f))
+
+
+def _default(field: Field[Any]) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()

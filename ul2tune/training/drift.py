@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ul2tune.checkpoints.initialize import METHOD_FIELDS
-from ul2tune.feed.config import DELIVERY_FIELDS
+from ul2tune.feed.config import DELIVERY_FIELDS, fields_at_default
 
 # What may change between two starts of one run without changing what it computes, but for rounding.
 EXEMPT = frozenset(
@@ -33,9 +33,7 @@ def describe(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
         described = _Fields({"class": type(value).__name__, **fields})
-        described.at_default = frozenset(
-            f.name for f in dataclasses.fields(value) if getattr(value, f.name) == _default(f)
-        )
+        described.at_default = fields_at_default(value)
         return described
     if isinstance(value, Mapping):
         return {str(key): describe(item) for key, item in value.items()}
@@ -44,12 +42,6 @@ def describe(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return getattr(value, "__qualname__", None) or repr(value)
-
-
-def _default(field: dataclasses.Field[Any]) -> Any:
-    if field.default_factory is dataclasses.MISSING:
-        return field.default
-    return field.default_factory()
 
 
 def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
