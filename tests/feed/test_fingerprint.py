@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from tests.feed import prepared
@@ -27,9 +28,10 @@ def config_of(kind: type[FeedConfig] = FeedConfig, **fields: Any) -> FeedConfig:
     return kind(feature_lengths={"inputs": 256, "targets": 128}, **values)
 
 
-def fingerprint_of(config: FeedConfig) -> int:
+def fingerprint_of(config: FeedConfig, noise_of: int = 0) -> int:
     tasks = {"a": {"fingerprint": "12ab", "online": None, "eos": {"targets": "after_trim"}}}
-    sources = SimpleNamespace(config=config, fingerprints=tasks, rates=(1.0,))
+    facts = {"fingerprints": tasks, "rates": (1.0,), "noise_of": np.array([noise_of])}
+    sources = SimpleNamespace(config=config, **facts)
     return fingerprint(cast(Any, sources))
 
 
@@ -38,6 +40,11 @@ def test_positions_saved_by_earlier_versions_are_known():
     assert fingerprint_of(config_of()) == 4755591943926232161
     changed = config_of(packing="greedy", num_epochs=2, document_separator="eos")
     assert fingerprint_of(changed) == 9022013243587613473
+    assert fingerprint_of(changed, noise_of=-1) == 9022013243587613473
+
+
+def test_positions_in_endless_examples_are_not_those_of_rows_that_dealt_them_out_alone():
+    assert fingerprint_of(config_of(), noise_of=-1) not in (4755591943926232161, 0)
 
 
 def test_a_field_younger_than_the_position_counts_off_its_default():
