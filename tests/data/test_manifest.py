@@ -21,6 +21,7 @@ TASK = TaskManifest(
     rejected={"empty": 1},
     rejected_examples=("ä.txt:3: empty",),
 )
+TREE = {"name": "c", "rate": 1.0, "weight": 1.0, "examples": 0, "children": ()}
 
 
 def test_round_trip_through_files(tmp_path):
@@ -89,6 +90,8 @@ def test_a_tasks_manifest_stays_in_its_folder(tmp_path, change, message):
         ({"rates": (1.0, float("nan"))}, r"rates \(1.0, nan\)"),
         ({"rates": (1.0, float("inf"))}, r"rates \(1.0, inf\)"),
         ({"rates": (1.0, "x")}, r"not a readable manifest"),
+        ({"tree": TREE | {"name": "../c"}}, r"'../c' is not a bare name"),
+        ({"tree": {"children": ()}}, r"not a readable manifest"),
     ],
 )
 def test_a_mixtures_manifest_is_one(tmp_path, change, message):

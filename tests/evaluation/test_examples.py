@@ -9,6 +9,7 @@ import pytest
 
 from tests.evaluation import prepared
 from ul2tune.data import manifest
+from ul2tune.data.rates import Share
 from ul2tune.data.ul2_presets import preset
 from ul2tune.evaluation import examples
 from ul2tune.feed.config import FeedConfig
@@ -134,6 +135,23 @@ def test_an_example_without_references_is_named(tmp_path):
         ValueError, match=r"Example '0' of task 'first' has no references: .* Leave"
     ):
         load(tmp_path, split="test")
+
+
+def test_tasks_that_are_never_drawn_are_evaluated_if_they_have_prompts(tmp_path):
+    folder = prepared.write(tmp_path)
+    prepared.write_rows(folder, "empty", "validation", [])
+    rows = [(record, Rendered(inputs="x", targets="x")) for record in prepared.records("first")]
+    prepared.write_rows(folder, "text", "validation", rows, online={"kind": "ul2"})
+    leaves = [
+        Share(name=name, rate=float(name == "first"), weight=1.0, examples=None)
+        for name in ("text", "first", "empty", "is_long")
+    ]
+    tree = Share(name="m", rate=1.0, weight=1.0, examples=None, children=tuple(leaves)).to_json()
+    mixture = manifest.MixtureManifest(name="m", tasks=("first",), rates=(1.0,), tree=tree)
+    manifest.write(mixture, manifest.mixture_path(folder, "m"))
+    found = load(folder, "m")
+    assert found.fingerprints == {"first": "print-first", "is_long": "print-is_long"}
+    assert found.split_hash == load(folder).split_hash
 
 
 def test_limits_and_split_hash(tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import seqio
 
-from ul2tune.data import vocab
+from ul2tune.data import manifest, vocab
 from ul2tune.evaluation import examples
 from ul2tune.instructions import tk_instruct
 from ul2tune.instructions.records import FIELD_NAMES, Demo, Record
@@ -77,6 +77,33 @@ def test_prepared_examples_hold_all_that_evaluation_needs(name, tmp_path):
         f"ul2tune.metrics.registry.{metric}" for metric in ("exact_match", "token_f1", "rouge_l")
     )
     assert examples.vocabulary_of(name, str(tmp_path)).fingerprint == VOCABULARY.fingerprint
+
+
+@dataclass(frozen=True)
+class HeldOut(Colours):
+    """The same records, of which none is trained on."""
+
+    splits = ("validation",)
+
+
+@pytest.mark.parametrize("order", [("train", "validation"), ("validation", "train")])
+def test_tasks_without_training_examples_are_evaluated(name, tmp_path, order):
+    """SeqIO evaluates every task of a mixture; rates, which come from training sizes, are for
+    training. What was prepared before changes nothing."""
+    render = tk_instruct_renderer(tk_instruct.render, encodings=(TkInstruct(),))
+    for task, collection in ((f"{name}_a", Colours()), (f"{name}_b", HeldOut())):
+        register_record_task(task, collection, render, vocabulary=VOCABULARY)
+    rate = seqio.mixing_rate_num_examples
+    seqio.MixtureRegistry.add(name, [(f"{name}_a", rate), (f"{name}_b", rate)])
+    for split in order:
+        prepare(name, [], str(tmp_path), splits=(split,), num_workers=1)
+    found = examples.load(name, str(tmp_path), split="validation", inputs_length=512)
+    assert [example.name for example in found.examples] == [
+        f"{name}_{task}/c{index}" for task in "ab" for index in (100, 101, 102)
+    ]
+    assert set(found.metric_functions) == {f"{name}_a", f"{name}_b"}
+    mixture = manifest.read_mixture(tmp_path, name)
+    assert (mixture.tasks, mixture.rates) == ((f"{name}_a",), (1.0,))  # what a run draws from
 
 
 def test_works_in_plain_seqio(name):

@@ -112,7 +112,7 @@ def print_overlap(data: FeedConfig, options: argparse.Namespace) -> None:
     heading(f"13-grams shared with {options.against} (train)")
     report = decontaminate.decontaminate(
         mixture_texts(data.data_dir, data.mixture, data.split, instances=True),
-        mixture_texts(data.data_dir, options.against, "train"),
+        mixture_texts(data.data_dir, options.against, "train", drawn_only=True),
     )
     decontaminate.write_report(report, options.report)
     print(report.describe())

@@ -136,7 +136,7 @@ def _check_seen(
 def missing_splits(mixture: str, data_dir: str, splits: Sequence[str]) -> list[str]:
     """The splits that at least one task of the mixture lacks."""
     try:
-        tasks = manifest.read_mixture(data_dir, mixture).tasks
+        tasks = manifest.read_mixture(data_dir, mixture).all_tasks
     except FileNotFoundError:
         return list(splits)
     return [

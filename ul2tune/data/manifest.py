@@ -15,8 +15,11 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
+
+from ul2tune.data.rates import Share, share_leaves
 
 FORMAT_VERSION = 1
 
@@ -92,7 +95,7 @@ class TaskManifest:
 
 @dataclass(frozen=True, kw_only=True)
 class MixtureManifest:
-    """A mixture's tasks with their effective rates (normalised to sum 1).
+    """The tasks a mixture draws from with their effective rates (normalised to sum 1).
 
     `TASK_MODULES` is kept so that a child process can prepare what is missing, and the tree the
     rates come from (`ul2tune.data.rates.Share.to_json`) so that `inspect` can show it; None in
@@ -108,13 +111,22 @@ class MixtureManifest:
     stamps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
+    @cached_property
+    def all_tasks(self) -> tuple[str, ...]:
+        """The tasks that are never drawn as well, such as those with no training examples where
+        rates follow from these: what is evaluated. Without a tree it is not known of them.
+        """
+        if self.tree is None:
+            return self.tasks
+        return tuple(sorted({leaf.name for leaf in share_leaves(Share.from_json(self.tree))}))
+
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> MixtureManifest:
         values = dict(data)
         for name in ("tasks", "rates", "modules"):
             values[name] = tuple(values[name])
         manifest = MixtureManifest(**values)
-        for name in (manifest.name, *manifest.tasks):
+        for name in (manifest.name, *manifest.tasks, *manifest.all_tasks):
             _check_name(name)
         rates = manifest.rates
         if len(rates) != len(manifest.tasks) or not all(0 <= r < math.inf for r in rates):

@@ -130,7 +130,8 @@ def load(
     inputs_length: int,
     max_examples_per_task: int | None = None,
 ) -> EvalSet:
-    """Reads the examples of a prepared mixture or task.
+    """Reads the examples of a prepared mixture or task, of all its tasks as SeqIO's Evaluator does:
+    those that are never drawn have them too, unless they hold running text.
 
     Args:
       mixture: its name.
@@ -145,11 +146,13 @@ def load(
       ValueError: if tasks disagree on the vocabulary, hold raw text for denoising instead of
         prompts, two examples have one name, one has no references, or there is no example at all.
     """
-    tasks = manifest.read_mixture(data_dir, mixture).tasks
+    prepared = manifest.read_mixture(data_dir, mixture)
+    tasks = prepared.all_tasks
     try:
-        manifests = {task: manifest.read_task(data_dir, task, split) for task in tasks}
+        entries = [manifest.read_task(data_dir, task, split) for task in tasks]
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error} {_prepared_splits(tasks, data_dir)}") from error
+    manifests = {e.task: e for e in entries if e.task in prepared.tasks or _has_prompts(e)}
     examples: list[EvalExample] = []
     with contextlib.closing(Readers()) as readers:
         for entry in manifests.values():
@@ -349,6 +352,10 @@ def _baselines(fields: Mapping[str, Any]) -> dict[str, str]:
     if not found.get("copy_demo") and not fields.get("demo_ids"):
         found.pop("copy_demo", None)
     return found
+
+
+def _has_prompts(entry: manifest.TaskManifest) -> bool:
+    return entry.num_examples > 0 and entry.online is None and "inputs" in entry.features
 
 
 def _check_prompts(entry: manifest.TaskManifest) -> None:

@@ -18,7 +18,7 @@ _AT_ONCE = 256
 
 
 def mixture_texts(
-    data_dir: str, mixture: str, split: str, *, instances: bool = False
+    data_dir: str, mixture: str, split: str, *, instances: bool = False, drawn_only: bool = False
 ) -> Iterator[Text]:
     """Every example of every task of a prepared mixture once, as prompt and references.
 
@@ -30,12 +30,14 @@ def mixture_texts(
       split: SeqIO split.
       instances: the instance's own input instead of the prompt around it, where it is known: all
         prompts of a task share their instruction, and that is no contamination.
+      drawn_only: only of the tasks that a run draws from; evaluation goes over the others too.
 
     Raises:
       FileNotFoundError: if the mixture or its split is not prepared.
     """
     with contextlib.closing(Readers()) as readers:
-        for name in manifest.read_mixture(data_dir, mixture).tasks:
+        prepared = manifest.read_mixture(data_dir, mixture)
+        for name in prepared.tasks if drawn_only else prepared.all_tasks:
             task = manifest.read_task(data_dir, name, split)
             vocabulary = vocab.load(task.vocabulary, root=data_dir)
             store = Store(data_dir, task, readers)
