@@ -1,6 +1,7 @@
 """What `prepare` refuses, how it says so, and what is left afterwards."""
 
 import gzip
+import json
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ import tensorflow as tf
 
 from tests.prepare import reading
 from ul2tune.data import manifest
+from ul2tune.data.documents import MAX_REMEMBERED
 from ul2tune.data.vocab import ByteVocabulary
 from ul2tune.prepare import shards as shard_files
+from ul2tune.prepare.shards import Receipt
 from ul2tune.prepare.tasks import register_text_task
 
 VOCABULARY = ByteVocabulary()
@@ -41,6 +44,31 @@ def test_malformed_records(name, tmp_path, capfd):
     with pytest.raises(ValueError, match="2 of 50 records are malformed"):
         reading.run(name, tmp_path / "data", num_shards=2)
     assert reading.contents(tmp_path / "data") == before
+
+
+def test_every_shard_tells_its_own_malformed_records(name, tmp_path, capfd):
+    """More of them than are remembered, and every split reads them all."""
+    path = tmp_path / "x.jsonl"
+    lines = [f'{{"text": "good {i}"}}' if i % 4 < 2 else "bad" for i in range(100)]
+    path.write_text("\n".join(lines))
+    register_text_task(
+        name, str(path), format="jsonl", vocabulary=VOCABULARY, validation_fraction=0.5
+    )
+    reading.run(name, tmp_path / "data", num_shards=2, max_rejected_fraction=0.5)
+    train, validation = (
+        manifest.read_task(tmp_path / "data", name, split) for split in ("train", "validation")
+    )
+    assert len(train.rejected_examples) == MAX_REMEMBERED
+    assert validation.rejected_examples == train.rejected_examples
+    assert validation.rejected == train.rejected == {"bad JSON": 50}
+    assert validation.num_records == train.num_records == 100
+    receipts = [
+        Receipt.from_json(json.loads(file.read_text()))
+        for file in sorted((tmp_path / "data").glob("*/*/.data-*.json"))
+    ]
+    assert [receipt.num_records for receipt in receipts] == [50] * 4
+    assert all(len(receipt.rejected_examples) == MAX_REMEMBERED for receipt in receipts)
+    assert capfd.readouterr().err.count(f"{path}:3: bad JSON") == 2
 
 
 def test_more_than_half_may_be_malformed_where_it_is_allowed(name, tmp_path):

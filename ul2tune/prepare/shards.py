@@ -100,13 +100,12 @@ def write_shard(plan: Plan, shard: int, data_dir: str | Path, on_progress: OnPro
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    before = _rejections(plan)
+    rejections = Rejections(max_fraction=plan.max_rejected_fraction)
     try:
-        tally = _write_examples(plan, shard, temporary, on_progress)
+        tally = _write_examples(plan, shard, temporary, on_progress, rejections)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    rejections = _since(_rejections(plan), before)
     os.replace(temporary, path)
     receipt = Receipt(
         fingerprint=plan.fingerprint,
@@ -140,24 +139,25 @@ class _Tally:
         return sum(array.size for array in example.arrays.values())
 
 
-def _write_examples(plan: Plan, shard: int, path: Path, on_progress: OnProgress) -> _Tally:
+def _write_examples(
+    plan: Plan, shard: int, path: Path, on_progress: OnProgress, rejections: Rejections
+) -> _Tally:
     tally = _Tally(
         tokens=dict.fromkeys(plan.features, 0), max_tokens=dict.fromkeys(plan.features, 0)
     )
     keep_text = plan.pipeline.online is None
-    num_documents = num_tokens = 0
-    read_before = _rejections(plan).num_bytes
+    num_documents = num_tokens = read_before = 0
     with _writer(path) as writer:
-        for element in elements(plan, shard):
+        for element in elements(plan, shard, rejections):
             example = to_example(element, plan.features, keep_text=keep_text)
             tokens = tally.add(example)
             writer.write(codec.encode(example))
             num_documents, num_tokens = num_documents + 1, num_tokens + tokens
             if num_documents == _REPORT_EVERY:
-                read = _rejections(plan).num_bytes
+                read = rejections.num_bytes
                 on_progress(num_documents, num_tokens, read - read_before)
                 num_documents, num_tokens, read_before = 0, 0, read
-    on_progress(num_documents, num_tokens, _rejections(plan).num_bytes - read_before)
+    on_progress(num_documents, num_tokens, rejections.num_bytes - read_before)
     with path.open("rb") as file:
         os.fsync(file.fileno())  # a rename must never be seen before the bytes it names
     return tally
@@ -173,14 +173,17 @@ def _writer(path: Path) -> Iterator[ArrayRecordWriter]:
         raise OSError(f"Could not write {path}: {error}. Is the disk full?") from error
 
 
-def elements(plan: Plan, shard: int = 0) -> Iterator[dict[str, Any]]:
+def elements(
+    plan: Plan, shard: int = 0, rejections: Rejections | None = None
+) -> Iterator[dict[str, Any]]:
     """The elements of one shard after the offline preprocessors, as NumPy values.
 
-    Random preprocessors get seeds that depend on the shard alone.
+    Random preprocessors get seeds that depend on the shard alone. What the source rejects is added
+    to `rejections`, where it counts.
     """
     source, num_shards = plan.task.source, plan.num_shards
-    if isinstance(source, DocumentSource):
-        source.rejections.max_fraction = plan.max_rejected_fraction
+    if isinstance(source, DocumentSource) and rejections is not None:
+        source = source.counting(rejections)
     info = seqio.ShardInfo(index=shard, num_shards=num_shards)
     at_source = (
         source.supports_arbitrary_sharding or len(source.list_shards(plan.split)) >= num_shards
@@ -224,21 +227,6 @@ def _check_features(plan: Plan, dataset: tf.data.Dataset) -> None:
                 "preprocessors; token ids (1-D integers) are needed: is "
                 "`seqio.preprocessors.tokenize` missing?"
             )
-
-
-def _rejections(plan: Plan) -> Rejections:
-    """A copy of what the source has rejected in this process so far."""
-    source = plan.task.source
-    found = source.rejections if isinstance(source, DocumentSource) else Rejections()
-    return dataclasses.replace(found, counts=found.counts.copy(), examples=list(found.examples))
-
-
-def _since(after: Rejections, before: Rejections) -> Rejections:
-    return Rejections(
-        num_records=after.num_records - before.num_records,
-        counts=after.counts - before.counts,
-        examples=after.examples[len(before.examples) :],
-    )
 
 
 def _remove_leftovers(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import seqio
@@ -24,7 +25,7 @@ class DocumentSource(seqio.DataSource):
         empty.
 
     Attributes:
-      rejections: what was read and rejected in this process so far, over all calls.
+      rejections: what was read and rejected so far, over all calls; see `counting`.
       failure: what stopped the last reading; TensorFlow hides it in a long message of its own.
     """
 
@@ -35,6 +36,12 @@ class DocumentSource(seqio.DataSource):
         self.corpus, self.validation_fraction = corpus, validation_fraction
         self.rejections = Rejections()
         self.failure: Exception | None = None
+
+    def counting(self, rejections: Rejections) -> DocumentSource:
+        """The same source with counts and a failure of its own, whatever else reads beside it."""
+        source = copy.copy(self)
+        source.rejections, source.failure = rejections, None
+        return source
 
     @property
     def supports_arbitrary_sharding(self) -> bool:
