@@ -22,7 +22,7 @@ EOS = 1
 def run(params, inputs_BS, names_B2, config, num_ids=259):
     model = base.bind(tiny.MODEL, params)
     batch = {"encoder_input_tokens": inputs_BS}
-    return generate(model, batch, config, names_B2, num_ids=num_ids)
+    return generate(model, batch, config, names_B2, num_ids=num_ids).tokens_BL
 
 
 @jax.jit
@@ -93,13 +93,47 @@ def test_stops_at_the_end_of_sequence_and_pads():
     batch = {"encoder_input_tokens": jnp.array([[3], [1], [9], [0]])}
     names = jnp.zeros((4, 2), jnp.uint32)
     config = SamplingConfig(max_decode_length=6)
-    tokens_BL = generate(Countdown(), batch, config, names, num_ids=12)
-    assert tokens_BL.tolist() == [
+    written = generate(Countdown(), batch, config, names, num_ids=12)
+    assert written.finite_B.all()
+    assert written.tokens_BL.tolist() == [
         [2, 2, 2, EOS, 0, 0],
         [2, EOS, 0, 0, 0, 0],
         [2, 2, 2, 2, 2, 2],
         [0, 0, 0, 0, 0, 0],
     ]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"temperature": 1.0},
+        {"temperature": 1.0, "top_k": 3},
+        {"temperature": 1.0, "top_p": 0.5},
+    ],
+)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_not_finite_are_told_by_row(bad, options):
+    """At position 2, where one row has ended and one is padding; ids that are never generated do
+    not matter, nor does one id of probability 0."""
+
+    class Broken(Countdown):
+        def decode_step(self, cache, tokens_B, index):
+            logits_BV, cache = super().decode_step(cache, tokens_B, index)
+            logits_BV = 100.0 * logits_BV.at[:, 10:].set(bad).at[:, 0].set(bad).at[:, 5].set(
+                -np.inf
+            )
+            whole_BV = jnp.full_like(logits_BV, bad)
+            one_BV = logits_BV if bad == -np.inf else logits_BV.at[:, 7].set(bad)
+            broken_BV = jnp.where((cache == 8)[:, None], one_BV, whole_BV)
+            sound_B = (index != 2) | (cache == 9)
+            return jnp.where(sound_B[:, None], logits_BV, broken_BV), cache
+
+    batch = {"encoder_input_tokens": jnp.array([[9], [1], [0], [7], [8]])}
+    config = SamplingConfig(max_decode_length=6, **options)
+    written = generate(Broken(), batch, config, jnp.zeros((5, 2), jnp.uint32), num_ids=10)
+    assert written.finite_B.tolist() == [True, True, True, False, bad == -np.inf]
+    assert written.tokens_BL[:3].tolist() == [[2] * 6, [2, EOS, 0, 0, 0, 0], [0] * 6]
 
 
 def test_the_loop_ends_when_all_rows_have():

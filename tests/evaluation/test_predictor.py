@@ -30,12 +30,12 @@ MODEL = dataclasses.replace(
 NUM_PROMPTS = 32
 
 
-def answers(model, batch_size: int):
-    """Generations and log-likelihoods of the same random prompts, on one device."""
+def make_predictor(model, batch_size: int) -> Predictor:
+    """On one device, with random parameters."""
     mesh = sharding.make_mesh(MeshConfig(data=1, fsdp=1, tensor=1), jax.devices()[:1])
     shardings = sharding.param_shardings(base.abstract_params(model), base.param_axes(model), mesh)
     vocabulary = prepared.VOCABULARY
-    predictor = Predictor(
+    return Predictor(
         model,
         jax.device_put(base.init_params(model, jax.random.key(0)), shardings),
         mesh,
@@ -44,6 +44,11 @@ def answers(model, batch_size: int):
         batch_size=batch_size,
         length_buckets=(64,),
     )
+
+
+def answers(model, batch_size: int):
+    """Generations and log-likelihoods of the same random prompts."""
+    predictor = make_predictor(model, batch_size)
     rng = np.random.default_rng(0)
     inputs = [rng.integers(3, 250, rng.integers(5, 60), np.int32) for _ in range(NUM_PROMPTS)]
     targets = [rng.integers(3, 250, 4, np.int32) for _ in range(NUM_PROMPTS)]
@@ -84,3 +89,14 @@ def test_an_encoder_that_would_read_nothing_is_no_answer():
         predictor.generate(prompts, ["a", "b"], SamplingConfig(max_decode_length=2))
     # Its likelihoods are those of plain language modelling.
     assert predictor.score(prompts, prompts[:1] * 2)[1].sum < 0
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_parameters_that_are_not_finite_answer_nothing(temperature):
+    predictor = make_predictor(tiny.MODEL, batch_size=4)
+    sampling = SamplingConfig(max_decode_length=6, temperature=temperature)
+    inputs, names = [np.arange(3, 9, dtype=np.int32)] * 3, ["first/0", "first/1", "second/0"]
+    assert len(predictor.generate(inputs, names, sampling)) == 3
+    predictor.params = jax.tree.map(lambda leaf: leaf * np.nan, predictor.params)
+    with pytest.raises(ValueError, match=r"answer to 'first/0' are not finite.* earlier step"):
+        predictor.generate(inputs, names, sampling)

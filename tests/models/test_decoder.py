@@ -131,7 +131,7 @@ def test_generation_depends_on_the_prompt_alone():
         sampling = SamplingConfig(max_decode_length=6)
         return generate(
             base.bind(config, params), prompt, sampling, names_B2, num_ids=tiny.VOCAB, eos_id=31
-        )
+        ).tokens_BL
 
     together = np.asarray(run(prompt))
     for row in range(3):

@@ -145,7 +145,7 @@ def test_generation_depends_on_the_row_alone():
         batch, sampling = {"encoder_input_tokens": source_BS}, SamplingConfig(max_decode_length=6)
         return generate(
             base.bind(config, params), batch, sampling, names_B2, num_ids=examples.VOCAB, eos_id=31
-        )
+        ).tokens_BL
 
     together = np.asarray(run(source_BS))
     assert len({tuple(row) for row in together}) > 1

@@ -28,7 +28,7 @@ class DecodingModel(Protocol):
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["step", "tokens_BL", "last_B", "done_B", "keys_B", "cache"],
+    data_fields=["step", "tokens_BL", "last_B", "done_B", "finite_B", "keys_B", "cache"],
     meta_fields=[],
 )
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,7 @@ class DecodeState:
       tokens_BL: what was generated; padding from `step` on and after a row's end of sequence.
       last_B: the token each row is fed next (0, which stands for the start, at position 0).
       done_B: whether the row has generated its end of sequence.
+      finite_B: whether all of the row's tokens were chosen from logits with a finite maximum.
       keys_B: the rows' PRNG keys; constant.
       cache: the model's, opaque.
     """
@@ -48,8 +49,24 @@ class DecodeState:
     tokens_BL: jax.Array
     last_B: jax.Array
     done_B: jax.Array
+    finite_B: jax.Array
     keys_B: jax.Array
     cache: Any
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["tokens_BL", "finite_B"], meta_fields=[]
+)
+@dataclass(frozen=True, kw_only=True)
+class Generated:
+    """Attributes:
+    tokens_BL: int32 [B, max_decode_length], the continuation, its end of sequence, padding.
+    finite_B: false where a maximum of logits was NaN or infinite. The row's tokens mean nothing
+      then: NaN is an argmax at the lowest id, which may be the end of sequence.
+    """
+
+    tokens_BL: jax.Array
+    finite_B: jax.Array
 
 
 def generate(
@@ -61,7 +78,7 @@ def generate(
     num_ids: int,
     eos_id: int = 1,
     pad_id: int = 0,
-) -> jax.Array:
+) -> Generated:
     """Generates a continuation per row.
 
     Stops when all rows have ended or at `max_decode_length`. A row that is only padding (it fills
@@ -77,9 +94,6 @@ def generate(
       eos_id: ends a row.
       pad_id: what follows the end; may be `eos_id`. The padding and the start symbol of batches
         are 0 in every vocabulary.
-
-    Returns:
-      int32 tokens [B, max_decode_length]: the continuation, its end of sequence, padding.
     """
     length = config.max_decode_length
     side = "encoder" if "encoder_input_tokens" in batch else "decoder"
@@ -99,11 +113,13 @@ def generate(
         logits_BV = jnp.where(allowed_V[None], logits_BV, -jnp.inf)
         chosen_B = next_tokens(logits_BV, config, state.keys_B, state.step)
         chosen_B = jnp.where(state.done_B, pad_id, chosen_B)
+        finite_B = jnp.isfinite(jnp.max(logits_BV, axis=-1))
         return DecodeState(
             step=state.step + 1,
             tokens_BL=state.tokens_BL.at[:, state.step].set(chosen_B),
             last_B=chosen_B,
             done_B=state.done_B | (chosen_B == eos_id),
+            finite_B=state.finite_B & (state.done_B | finite_B),
             keys_B=state.keys_B,
             cache=cache,
         )
@@ -113,7 +129,9 @@ def generate(
         tokens_BL=jnp.full((empty_B.shape[0], length), pad_id, jnp.int32),
         last_B=jnp.zeros(empty_B.shape, jnp.int32),
         done_B=empty_B,
+        finite_B=jnp.ones(empty_B.shape, bool),
         keys_B=row_keys(config.seed, names_B2),
         cache=model.start_decoding(batch, max_decode_length=length),
     )
-    return jax.lax.while_loop(unfinished, decode, start).tokens_BL
+    end = jax.lax.while_loop(unfinished, decode, start)
+    return Generated(tokens_BL=end.tokens_BL, finite_B=end.finite_B)

@@ -26,7 +26,7 @@ import numpy as np
 
 from ul2tune import sharding
 from ul2tune.data.vocab_info import VocabInfo
-from ul2tune.decoding.generate import generate
+from ul2tune.decoding.generate import Generated, generate
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.decoding.score import score
 from ul2tune.evaluation import layouts
@@ -136,7 +136,8 @@ class Predictor:
           int32 ids per prompt, end of sequence and padding included.
 
         Raises:
-          ValueError: if an encoder would read nothing, naming the prompt.
+          ValueError: if an encoder would read nothing, or if the model's logits are not finite: no
+            answer follows from them. Names the prompt.
         """
         for name, ids in zip(names, inputs, strict=True):
             layouts.check_prompt(self._layout, ids, f"Prompt {name!r}")
@@ -150,8 +151,10 @@ class Predictor:
                 "names": np.pad(halves[chosen], ((0, self.batch_size - len(chosen)), (0, 0))),
             }
             with jax.set_mesh(self._mesh):
-                tokens_BL = self._generate(self.params, self._place(batch), sampling=sampling)
-            for index, tokens_L in zip(chosen, np.asarray(tokens_BL)):
+                written = self._generate(self.params, self._place(batch), sampling=sampling)
+            written = jax.device_get(written)
+            _check_finite(written, [names[i] for i in chosen])
+            for index, tokens_L in zip(chosen, written.tokens_BL):
                 results[index] = tokens_L
             on_done(len(chosen))
         return results
@@ -196,7 +199,7 @@ class Predictor:
 
     def _generate_batch(
         self, params: Tree, batch: Mapping[str, jax.Array], sampling: SamplingConfig
-    ) -> jax.Array:
+    ) -> Generated:
         with base.products(self._model):
             return generate(
                 base.bind(self._model, params),
@@ -249,6 +252,17 @@ def abstract_sharded_params(model: Any, mesh: jax.sharding.Mesh) -> Tree:
     abstract = base.abstract_params(model)
     shardings = sharding.param_shardings(abstract, base.param_axes(model), mesh)
     return sharding.with_shardings(abstract, shardings)
+
+
+def _check_finite(written: Generated, names: Sequence[str]) -> None:
+    # All processes have all rows, so all of them stop.
+    for name, finite in zip(names, written.finite_B):
+        if not finite:
+            raise ValueError(
+                f"The next-token logits of the answer to {name!r} are not finite: the checkpoint's "
+                f"parameters are not finite, or too large for the model's dtype. Try an earlier "
+                f"step."
+            )
 
 
 def _round_up(length: int) -> int:
