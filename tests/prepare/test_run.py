@@ -3,6 +3,7 @@
 import functools
 import importlib
 import os
+import re
 import subprocess
 import sys
 import time
@@ -43,6 +44,7 @@ def test_shards_hold_the_corpus_and_manifests_describe_them(task, name, words, t
             "add_eos": False,  # the noise ends both sides itself
             "eos_after_trim": False,
             "max_tokens": max(map(len, train)),
+            "max_id": 3 + max(max(text.encode()) for text in train),
             "tokens": sum(map(len, train)),
         }
     }
@@ -83,6 +85,16 @@ def test_the_number_of_shards_changes_files_not_examples(task, name, tmp_path):
         f"data-00001-of-00002-{suffix}.arrayrecord",
         "manifest.json",
     ]
+
+
+def test_where_an_older_version_left_out_the_largest_ids_nothing_is_rewritten(task, name, tmp_path):
+    reading.run(name, tmp_path, num_shards=2)
+    for path in (tmp_path / name / "train").glob("*.json"):
+        path.write_text(re.sub(r', "max_ids": {.*?}|"max_id": \d+,', "", path.read_text()))
+        assert "max_id" not in path.read_text()
+    before = reading.snapshot(tmp_path / name)
+    reading.run(name, tmp_path, num_shards=2)
+    assert reading.snapshot(tmp_path / name) == before
 
 
 def test_changed_input_is_prepared_again(task, name, words, tmp_path):

@@ -41,7 +41,7 @@ def test_rows_of_another_length_go_on_in_the_data(tmp_path, data_dir, caplog):
 
 
 def test_ids_without_a_row_in_the_model_are_refused(tmp_path, data_dir):
-    """They would train on nothing, with losses that look better."""
+    """See test_ids.py. They would train on nothing, with losses that look better."""
     arguments = tiny.arguments(tmp_path, data_dir)
     small = dataclasses.replace(arguments["model"], vocab_size=40)
     with pytest.raises(ValueError, match=r"'mix' has \d+ ids but the model 40 rows"):

@@ -47,8 +47,9 @@ class TaskManifest:
       shards: the finished shards in order; example index = position in their concatenation.
       num_examples: total examples.
       features: per SeqIO feature ``{"add_eos": bool, "eos_after_trim": bool, "max_tokens": longest,
-        "tokens": total}``; `add_eos` asks the feed to end the feature with EOS (never set where
-        `online` appends its own), `eos_after_trim` to keep it where the feature is too long.
+        "tokens": total, "max_id": largest}``; `add_eos` asks the feed to end the feature with EOS
+        (never set where `online` appends its own), `eos_after_trim` to keep it where the feature is
+        too long. Older manifests have no `max_id`.
       vocabulary: description understood by `ul2tune.data.vocab.load`, with its ``fingerprint``. A
         SentencePiece file is relative to the data folder, which holds a copy:
         ``vocab.load(manifest.vocabulary, root=data_dir)``.

@@ -95,6 +95,16 @@ class UL2Noise:
         """The denoisers' names in order."""
         return tuple(denoiser.name for denoiser in self.config.denoisers)
 
+    @property
+    def mode_ids(self) -> dict[str, tuple[int, ...]]:
+        """The ids that announce each mode of the denoisers that are drawn."""
+        denoisers = [self.config.denoisers[number] for number in self.config.drawn]
+        return {
+            denoiser.mode: tuple(_mode_ids(denoiser, self.config, self.vocab))
+            for denoiser in denoisers
+            if denoiser.mode is not None
+        }
+
     def draw(self, keys_N: np.ndarray) -> np.ndarray:
         """int64 [N]: a denoiser for each example at the configured rates, from its own key."""
         return rng.choice(rng.fold_in(keys_N, _DRAW), self.config.probabilities)

@@ -76,6 +76,19 @@ class Feed(Iterator[dict[str, np.ndarray]]):
         return self._sources.vocabulary
 
     @property
+    def largest_ids(self) -> dict[str, int]:
+        """By what brings them, the largest ids of batches that need not be the vocabulary's: those
+        of prepared features, where their manifest tells, and of modes."""
+        found: dict[str, int] = {}
+        for task in self._sources.tasks:
+            for name in (task.text_feature,) if task.noise else ("inputs", "targets"):
+                if "max_id" in (facts := task.manifest.features.get(name, {})):
+                    found[f"Feature {name!r} of task {task.name!r}"] = facts["max_id"]
+        for noise in self._sources.noises:
+            found |= {f"Mode {mode!r}": max(ids) for mode, ids in noise.mode_ids.items()}
+        return found
+
+    @property
     def fingerprints(self) -> dict[str, Any]:
         """By task, all that its examples depend on, as JSON."""
         return self._sources.fingerprints

@@ -229,6 +229,7 @@ def _up_to_date(plan: Plan, access: Access) -> bool:
             fingerprint=plan.fingerprint,
             shard=shard,
             max_tokens={name: f["max_tokens"] for name, f in found.features.items()},
+            max_ids={n: f["max_id"] for n, f in found.features.items() if "max_id" in f},
             num_records=found.num_records if i == 0 else 0,
             rejected=found.rejected if i == 0 else {},
             rejected_examples=found.rejected_examples if i == 0 else (),
@@ -304,6 +305,10 @@ def _manifest(plan: Plan, receipts: Sequence[Receipt], access: Access) -> TaskMa
         }
         for name in plan.features
     }
+    for name, facts in features.items():
+        # Not known of a shard that an older version made, nor worth rewriting its manifest for.
+        if receipts and all(name in receipt.max_ids for receipt in receipts):
+            facts["max_id"] = max(receipt.max_ids[name] for receipt in receipts)
     rejections = _merged(receipts)
     return TaskManifest(
         task=plan.task.name,

@@ -48,12 +48,14 @@ class Receipt:
       fingerprint: of the plan it was made by.
       shard: the manifest's entry.
       max_tokens: longest example by feature.
+      max_ids: largest token id by feature, 0 where there is none; empty = not known (older shards).
       num_records, rejected, rejected_examples: of the source's records, see `Rejections`.
     """
 
     fingerprint: str
     shard: Shard
     max_tokens: Mapping[str, int]
+    max_ids: Mapping[str, int] = field(default_factory=dict)
     num_records: int = 0
     rejected: Mapping[str, int] = field(default_factory=dict)
     rejected_examples: tuple[str, ...] = ()
@@ -117,6 +119,7 @@ def write_shard(plan: Plan, shard: int, data_dir: str | Path, on_progress: OnPro
             tokens=tally.tokens,
         ),
         max_tokens=tally.max_tokens,
+        max_ids=tally.max_ids,
         num_records=rejections.num_records,
         rejected=dict(rejections.counts),
         rejected_examples=tuple(rejections.examples),
@@ -130,21 +133,22 @@ class _Tally:
     num_examples: int = 0
     tokens: dict[str, int] = field(default_factory=dict)
     max_tokens: dict[str, int] = field(default_factory=dict)
+    max_ids: dict[str, int] = field(default_factory=dict)
 
     def add(self, example: codec.Example) -> int:
         self.num_examples += 1
         for name, array in example.arrays.items():
             self.tokens[name] = self.tokens.get(name, 0) + array.size
             self.max_tokens[name] = max(self.max_tokens.get(name, 0), array.size)
+            self.max_ids[name] = max(self.max_ids.get(name, 0), int(array.max(initial=0)))
         return sum(array.size for array in example.arrays.values())
 
 
 def _write_examples(
     plan: Plan, shard: int, path: Path, on_progress: OnProgress, rejections: Rejections
 ) -> _Tally:
-    tally = _Tally(
-        tokens=dict.fromkeys(plan.features, 0), max_tokens=dict.fromkeys(plan.features, 0)
-    )
+    zeros = dict.fromkeys(plan.features, 0)
+    tally = _Tally(tokens={**zeros}, max_tokens={**zeros}, max_ids={**zeros})
     keep_text = plan.pipeline.online is None
     num_documents = num_tokens = read_before = 0
     with _writer(path) as writer:

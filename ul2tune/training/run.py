@@ -29,6 +29,7 @@ from ul2tune.training import drift, lock, summary
 from ul2tune.training import state as state_lib
 from ul2tune.training.compiled import CompiledStep
 from ul2tune.training.config import RunConfig
+from ul2tune.training.ids import check_ids
 from ul2tune.training.loop import Parts, Position, loop
 from ul2tune.training.loss import LossConfig
 from ul2tune.training.metrics import Window
@@ -91,7 +92,7 @@ def train(
             if jax.process_index() == 0:
                 stack.enter_context(lock.exclusive(run.model_dir))
             feed = stack.enter_context(contextlib.closing(Feed(data, rows)))
-        _check_vocabulary_size(settings, feed)
+        check_ids(settings.model, feed)
         parts, start = _build(settings, device_mesh, feed, init, hooks, stack)
         state = loop(parts, start.state, start.frozen, start.at)
         return state_lib.join(state, start.frozen)["params"]
@@ -148,17 +149,6 @@ def _check_layout(settings: Settings) -> None:
         raise ValueError(
             f"FeedConfig.layout = {layout!r} is not for {type(model).__name__}, which reads "
             f"{' or '.join(map(repr, model.LAYOUTS))}. Set LAYOUT."
-        )
-
-
-def _check_vocabulary_size(settings: Settings, feed: Feed) -> None:
-    """Refuses ids that the model has no row for: their losses would look better, not broken."""
-    num_ids, num_rows = feed.vocabulary.size, settings.model.vocab_size
-    if num_ids > num_rows:
-        raise ValueError(
-            f"The vocabulary of {settings.data.mixture!r} has {num_ids} ids but the model "
-            f"{num_rows} rows. Set its vocab_size to at least {num_ids} (runs/extend.gin gives a "
-            f"checkpoint more rows), or prepare the data in the model's vocabulary."
         )
 
 

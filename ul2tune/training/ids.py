@@ -1,0 +1,30 @@
+"""Whether the model has a row for every id that it will be fed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ul2tune.feed.feed import Feed
+
+
+def check_ids(model: Any, feed: Feed) -> None:
+    """Refuses ids that the model has no row for: a lookup takes the last row for them, and their
+    losses would look better, not broken.
+
+    Raises:
+      ValueError: naming the vocabulary, or what brings an id that is not the vocabulary's.
+    """
+    num_ids, num_rows, mixture = feed.vocabulary.size, model.vocab_size, feed.config.mixture
+    if num_ids > num_rows:
+        raise ValueError(
+            f"The vocabulary of {mixture!r} has {num_ids} ids but the model "
+            f"{num_rows} rows. Set its vocab_size to at least {num_ids} (runs/extend.gin gives a "
+            f"checkpoint more rows), or prepare the data in the model's vocabulary."
+        )
+    for place, largest in feed.largest_ids.items():
+        if largest >= num_rows:
+            raise ValueError(
+                f"{place} of {mixture!r} has id {largest}, but the model only rows for 0 to "
+                f"{num_rows - 1}. Set its vocab_size to at least {largest + 1}, or correct the id "
+                f"in the task and prepare again."
+            )
