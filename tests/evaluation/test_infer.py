@@ -112,6 +112,17 @@ def test_prompts_are_not_written_over(ask, tmp_path, name):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.parametrize("name", ["-", "/dev/stdout", "/dev/fd/1", "folder"])
+def test_an_output_that_is_no_file_is_refused(model_dir, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("prompts.jsonl").write_text(LINES[0])
+    arguments = (model_dir, MeshConfig(), "prompts.jsonl", name, CONFIG)
+    with pytest.raises(ValueError, match=f"INFER_OUTPUT = '{name}' is no file: infer resumes"):
+        infer(tiny.MODEL, prepared.VOCABULARY, *arguments)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["folder", "prompts.jsonl"]
+
+
 def test_an_output_that_cannot_be_made_names_its_setting(model_dir, tmp_path):
     source = tmp_path / "prompts.jsonl"
     source.write_text(LINES[0])

@@ -39,6 +39,8 @@ from ul2tune.models.base import ModelConfig
 
 # Batches between two writes: a kill repeats at most this much work.
 CHUNK_BATCHES = 8
+# Folders of what is no file, though a shell may let a name in them stand for one.
+_STREAMS = ("/dev", "/dev/fd", "/proc/self/fd")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +98,8 @@ def infer(
       checkpoint_path: MODEL_DIR (its newest checkpoint) or one step's folder.
       mesh: devices.
       input_path: prompts, see `prompts.read`; ``"-"`` = standard input.
-      output_path: JSON lines; continued if it exists. ``<output_path>.settings.json`` beside it
-        holds what determined them.
+      output_path: JSON lines in a file, not a stream; continued if it exists.
+        ``<output_path>.settings.json`` beside it holds what determined them.
       infer: how.
 
     Returns:
@@ -105,8 +107,8 @@ def infer(
 
     Raises:
       ValueError: on a malformed prompt, or one without tokens for an encoder-decoder (with file and
-        line), if there is none, or if the output that exists was made from other prompts or
-        settings, or not by this function.
+        line), if there is none, if the output is no file, or if it exists and was made from other
+        prompts or settings, or not by this function.
     """
     total, digest = None, hashlib.sha256()
     with agreement.together():
@@ -200,7 +202,13 @@ def _read(
 
 
 def _check_paths(input_path: str, output: Path) -> None:
-    """Refuses to write over the prompts."""
+    """Refuses an output that is no file of its own: a stream, or the prompts."""
+    is_stream = str(output) == prompts.STDIN or str(output.parent) in _STREAMS
+    if is_stream or (output.exists() and not output.is_file()):
+        raise ValueError(
+            f"INFER_OUTPUT = {str(output)!r} is no file: infer resumes, so it must write to one. "
+            f"Name a file, such as answers.jsonl."
+        )
     written = {path.resolve() for path in (output, _beside(output))}
     if input_path != prompts.STDIN and Path(input_path).resolve() in written:
         raise ValueError(
