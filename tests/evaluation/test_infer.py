@@ -226,6 +226,20 @@ def test_errors_name_the_line(tmp_path, line, message):
         list(prompts.read(str(path), "jsonl"))
 
 
+@pytest.mark.parametrize("source", ["p.jsonl", "stdin"])
+@pytest.mark.parametrize("first", ['{"prompt": "q", "id": 4}', '{"prompt": "r", "id": "4"}'])
+def test_an_id_that_repeats(tmp_path, monkeypatch, source, first):
+    lines = [first, '"named by its line"', '{"prompt": "r", "id": 3}', '{"prompt": "r"}']
+    data = "\n".join(lines).encode()
+    path = tmp_path / source
+    path.write_bytes(data)
+    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(data)))
+    found = prompts.read("-" if source == "stdin" else str(path), "jsonl")
+    assert [next(found).id for _ in range(3)] == ["4", "2", "3"]
+    with pytest.raises(ValueError, match=f"{source}:4: line 1 has the id '4' too .* unique"):
+        next(found)
+
+
 def test_formats(tmp_path, monkeypatch):
     path = tmp_path / "p.txt"
     path.write_text("first\n\n  second {\r\n", encoding="utf-8")

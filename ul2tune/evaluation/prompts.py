@@ -40,15 +40,29 @@ def read(path: str, format: str | None = None) -> Iterator[Prompt]:
     Args:
       path: a file, plain or compressed, or ``"-"`` for standard input.
       format: ``"jsonl"``: strings, or objects with the text under one of :data:`TEXT_KEYS` and an
-        optional ``id``; ``"text"``: every line is a prompt; None: as the file's name says, else
-        JSON lines if the first one is such an object, and text if it is no object.
+        optional ``id``, no two alike; ``"text"``: every line is a prompt; None: as the file's name
+        says, else JSON lines if the first one is such an object, and text if it is no object.
 
     Raises:
       ValueError: naming file, line and what is wrong with it; or if there is no prompt at all.
     """
+    lines: dict[str, int] = {}
+    for prompt in _read(path, format):
+        first = lines.setdefault(prompt.id, prompt.line)
+        if first != prompt.line:
+            raise ValueError(
+                f"{_name(path)}:{prompt.line}: line {first} has the id {prompt.id!r} too (a prompt "
+                f"without one is named by its line). Ids must be unique: prompts of one id would "
+                f"share their draws."
+            )
+        yield prompt
+
+
+def _read(path: str, format: str | None) -> Iterator[Prompt]:
+    """As `read`, whatever the ids."""
     if format not in (None, *FORMATS):
         raise ValueError(f"input_format must be one of {FORMATS} or None, got {format!r}.")
-    name = "stdin" if path == STDIN else path
+    name = _name(path)
     format, found = format or _by_name(path), False
     for number, line in _lines(path):
         if number == 1:
@@ -65,6 +79,10 @@ def read(path: str, format: str | None = None) -> Iterator[Prompt]:
         raise ValueError(
             f"INFER_INPUT: {name} has no prompts. Look whether what should write them failed."
         )
+
+
+def _name(path: str) -> str:
+    return "stdin" if path == STDIN else path
 
 
 def _by_name(path: str) -> str | None:
