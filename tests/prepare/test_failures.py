@@ -10,11 +10,12 @@ import tensorflow as tf
 
 from tests.prepare import reading
 from ul2tune.data import manifest
-from ul2tune.data.documents import MAX_REMEMBERED
+from ul2tune.data.documents import MAX_REMEMBERED, FileCorpus
 from ul2tune.data.vocab import ByteVocabulary
+from ul2tune.data.vocab_training import VocabularyConfig
 from ul2tune.prepare import shards as shard_files
 from ul2tune.prepare.shards import Receipt
-from ul2tune.prepare.tasks import register_text_task
+from ul2tune.prepare.tasks import register_text_task, seqio_vocabulary
 
 VOCABULARY = ByteVocabulary()
 
@@ -151,6 +152,31 @@ def test_a_missing_file_is_a_readable_error(name, tmp_path):
     register_text_task(name, str(tmp_path / "none*.txt"), vocabulary=VOCABULARY)
     with pytest.raises(ValueError, match="No file matches"):
         reading.run(name, tmp_path / "data")
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_vocabulary_trained_for_several_tasks(name, words, tmp_path, monkeypatch, shared):
+    monkeypatch.setenv("UL2TUNE_CACHE_DIR", str(tmp_path / "cache"))
+    more = tmp_path / "more.jsonl"
+    more.write_text("".join(f'{{"text": "line {i} of another text"}}\n' for i in range(200)))
+    vocabulary = VocabularyConfig(pieces=290)
+    if shared:
+        corpus = FileCorpus(files=(words, str(more)), format="jsonl")
+        vocabulary = seqio_vocabulary(vocabulary, corpus)
+    tasks = {f"{name}_a": words, f"{name}_b": str(more)}
+    for task, file in tasks.items():
+        register_text_task(task, file, format="jsonl", vocabulary=vocabulary)
+    seqio.MixtureRegistry.add(name, [*tasks], default_rate=1.0)
+    data = tmp_path / "data"
+    if shared:
+        reading.run(name, data)
+        found = [manifest.read_task(data, task, "train").vocabulary for task in tasks]
+        assert found[0] == found[1]
+        return
+    with pytest.raises(ValueError, match=r"different vocabularies .* register both") as caught:
+        reading.run(name, data)
+    assert all(f"'{task}'" in str(caught.value) for task in tasks)
+    assert not list(data.rglob("*.arrayrecord"))
 
 
 def test_a_damaged_archive_is_a_readable_error(name, tmp_path):

@@ -197,6 +197,25 @@ def _vocabulary(task: seqio.Task) -> Vocabulary:
     return next(iter(found.values()))
 
 
+def check_one_vocabulary(mixture: str, tasks: Sequence[seqio.Task]) -> None:
+    """Refuses what no model could read, before a big corpus is tokenized for it.
+
+    Raises:
+      ValueError: if two tasks have different vocabularies.
+    """
+    first, *others = [(task.name, _vocabulary(task)) for task in tasks]
+    for name, vocabulary in others:
+        if vocabulary.fingerprint != first[1].fingerprint:
+            shown = [f"{v.to_json()['kind']} {v.fingerprint[:12]}" for v in (first[1], vocabulary)]
+            raise ValueError(
+                f"Tasks {first[0]!r} and {name!r} of {mixture!r} have different vocabularies "
+                f"({shown[0]} and {shown[1]}), but a model has one: register both with the same. "
+                f'"trained" alone learns from each task\'s own text; train one on the text of all '
+                f'with vocabulary=seqio_vocabulary("trained", FileCorpus(files=(…, …))), see '
+                f"docs/data.md."
+            )
+
+
 def _metric_names(task: seqio.Task) -> tuple[str, ...]:
     names = []
     for function in task.metric_fns:

@@ -31,7 +31,7 @@ from ul2tune.data.vocab_extended import ExtendedVocabulary
 from ul2tune.data.vocab_tokenizer_json import TokenizerJsonVocabulary
 from ul2tune.prepare import inputs, runners
 from ul2tune.prepare.folder import Access, hold
-from ul2tune.prepare.plan import Plan, find_tasks, make_plan
+from ul2tune.prepare.plan import Plan, check_one_vocabulary, find_tasks, make_plan
 from ul2tune.prepare.progress import Progress
 from ul2tune.prepare.rates import mixture_share
 from ul2tune.prepare.shards import Receipt, receipt_path
@@ -67,7 +67,7 @@ def prepare(
       runner: ``"processes"``, or ``"beam"`` followed by Beam's pipeline options.
 
     Raises:
-      ValueError: on anything wrong with the task, its files or these arguments.
+      ValueError: on anything wrong with the tasks, their files or these arguments.
     """
     if "://" in data_dir:
         raise ValueError(f"data_dir must be a local or mounted folder, got {data_dir!r}.")
@@ -84,6 +84,7 @@ def prepare(
     tasks = find_tasks(mixture)
     _check_splits(mixture, tasks, splits, data_dir)
     with hold(Path(data_dir)) as access:
+        check_one_vocabulary(mixture, tasks)
         made_from = stamp.make(modules, {path for task in tasks for path in inputs.paths(task)})
         for task in tasks:
             for split in splits:
