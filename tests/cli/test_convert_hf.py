@@ -112,6 +112,28 @@ def test_a_runs_checkpoint_is_exported_like_what_it_began_as(flan: Path, tmp_pat
     assert same_tensors(flan, tmp_path / "again")
 
 
+@pytest.mark.parametrize(
+    ("model", "like", "refusal"),
+    [
+        ("decoder/llama3", "t5/flan_t5", "is a t5, but {run} is a llama: name the model"),
+        ("t5/flan_t5", "decoder/llama3", "is a llama, but {run} is a t5: name the model"),
+        ("t5gemma/t5gemma", "t5/flan_t5", "is a t5, but {run} is a t5gemma: name the model"),
+        ("decoder/gemma2", "t5gemma/t5gemma", "is a t5gemma, but {run} is a gemma2: name"),
+        # What a T5Gemma is adapted from, and a kind of the same family.
+        ("t5gemma/t5gemma", "decoder/gemma2", None),
+        ("t5/t5_1_0", "t5/mt5", None),
+    ],
+)
+def test_a_like_of_another_family_is_refused(model, like, refusal, tmp_path: Path, capsys):
+    ours, back = tmp_path / "run", tmp_path / "back"
+    assert run("import", "hf", models.GOLDENS / model / "model", ours) == 0
+    given = models.GOLDENS / like / "model"
+    status = run("export", "hf", ours, back, "--like", given)
+    assert (status, back.exists()) == ((1, False) if refusal else (0, True))
+    if refusal:
+        assert f"--like={given} {refusal.format(run=ours)}" in capsys.readouterr().err
+
+
 def test_hostile_models_write_nothing(flan: Path, tmp_path: Path, capsys):
     arrays = models.tensors(flan)
     arrays["encoder.final_layer_norm.weight"][0] = np.nan  # the last one that is read

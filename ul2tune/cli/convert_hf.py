@@ -58,7 +58,8 @@ def export_model(options: argparse.Namespace) -> None:
     """Writes a checkpoint's parameters, whatever else it holds, as a folder for Transformers.
 
     Raises:
-      ValueError: if the checkpoint's model has no counterpart there.
+      ValueError: if the checkpoint's model has no counterpart there, or began as another than
+        --like names.
     """
     max_shard_bytes = export_lib.MAX_SHARD_BYTES
     if options.max_shard_size is not None:
@@ -68,6 +69,7 @@ def export_model(options: argparse.Namespace) -> None:
     step_dir = initialize.resolve(options.checkpoint)
     config = exported.config_of(step_dir)
     like = _like(options.like, step_dir)
+    _check_like(options, like.config, config)
     stored = like.dtypes if options.dtype == "stored" else {}
     common = Counter(stored.values()).most_common(1)
     export = export_lib.Export(
@@ -96,6 +98,22 @@ class _Like:
     folder: Path | None
     config: Mapping[str, Any]
     dtypes: Mapping[str, str]
+
+
+def _check_like(options: argparse.Namespace, like: Mapping[str, Any], config: Any) -> None:
+    """Refuses a --like of another family: its fields of config.json would not be the model's."""
+    family = hf.family_of_config(config)
+    known = {None, *family.model_types}
+    if "t5gemma" in known:  # may have begun as Gemmas, whose tokenizer it has
+        known.update(hf.family_of_type("gemma2").model_types)
+    theirs = like.get("model_type")
+    if theirs in known:
+        return
+    ours = family.config_to_hf(config, {})["model_type"]
+    raise ValueError(
+        f"--like={options.like} is a {str(theirs)[:80]}, but {options.checkpoint} is a {ours}: "
+        f"name the model that it began as, or leave --like out."
+    )
 
 
 def _like(given: str | None, step_dir: Path) -> _Like:
