@@ -134,6 +134,13 @@ def test_a_like_of_another_family_is_refused(model, like, refusal, tmp_path: Pat
         assert f"--like={given} {refusal.format(run=ours)}" in capsys.readouterr().err
 
 
+def test_a_model_without_a_tokenizer_is_told_where_to_put_one(tmp_path: Path, capsys):
+    source = models.copy(models.T5_1_0, tmp_path / "source")
+    assert run("import", "hf", source, tmp_path / "ours") == 0
+    assert f"{source} holds no tokenizer: none of" in (said := capsys.readouterr().out)
+    assert f"Add the model's tokenizer files to {source} and import it again" in said
+
+
 def test_hostile_models_write_nothing(flan: Path, tmp_path: Path, capsys):
     arrays = models.tensors(flan)
     arrays["encoder.final_layer_norm.weight"][0] = np.nan  # the last one that is read

@@ -20,7 +20,7 @@ def test_a_decoder_brings_its_own_and_one_for_ul2(name, rows, tmp_path: Path):
     model_dir = tmp_path / "first"
     tiny_tokenizers.KINDS[name](model_dir / "hf")
     own = vocab.load(model_dir / "hf")
-    words = imported_vocabulary.write(model_dir, "hf", SimpleNamespace(vocab_size=rows))
+    words = imported_vocabulary.write(model_dir, "hf", SimpleNamespace(vocab_size=rows), "x")
     model_dir = shutil.copytree(model_dir, tmp_path / "moved")
     plain, ul2 = vocab.load(model_dir), vocab.load(model_dir / "vocabulary_ul2.json")
     ids = min(rows, own.size)
@@ -39,10 +39,14 @@ def test_a_decoder_brings_its_own_and_one_for_ul2(name, rows, tmp_path: Path):
 def test_what_cannot_be_described_is_said(tmp_path: Path):
     config = SimpleNamespace(vocab_size=512)
     (tmp_path / "hf").mkdir()
-    assert "holds no tokenizer" in imported_vocabulary.write(tmp_path, "hf", config)
+    words = imported_vocabulary.write(tmp_path, "hf", config, "its/source")
+    assert "(its/source holds no tokenizer: none of " in words
+    assert "files to its/source and import it again, or set UL2TUNE_VOCABULARY" in words
     (tmp_path / "hf" / "tokenizer.json").write_text('{"version": "1.0"}')
-    assert "no model with a vocab" in imported_vocabulary.write(tmp_path, "hf", config)
+    words = imported_vocabulary.write(tmp_path, "hf", config, "its/source")
+    assert "(its/source/tokenizer.json is not a tokenizer: it has no model with a vocab" in words
+    assert str(tmp_path) not in words
     assert [path.name for path in tmp_path.iterdir()] == ["hf"]
     (tmp_path / "hf" / "tokenizer_config.json").write_text('{"tokenizer_class": "ByT5Tokenizer"}')
-    imported_vocabulary.write(tmp_path, "hf", config)
+    imported_vocabulary.write(tmp_path, "hf", config, "its/source")
     assert json.loads((tmp_path / "vocabulary.json").read_text()) == {"kind": "bytes"}

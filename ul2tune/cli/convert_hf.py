@@ -49,7 +49,7 @@ def import_model(options: argparse.Namespace) -> None:
         hf_folder.write_json(folder / FOLDER / RECORD, record)
         origin = f"Written by `ul2tune import hf {options.source}`."
         (folder / imported.GIN_FILE).write_text(imported.gin_text(source.config, origin), "utf-8")
-        words = imported_vocabulary.write(folder, FOLDER, source.config)
+        words = imported_vocabulary.write(folder, FOLDER, source.config, options.source)
     progress.end()
     print(f"{options.model_dir}: checkpoint of step {step}; MODEL in {imported.GIN_FILE}; {words}.")
 

@@ -17,13 +17,14 @@ from ul2tune.data.vocab_tokenizer_json import TokenizerJsonVocabulary
 UL2_DESCRIPTION = "vocabulary_ul2.json"
 
 
-def write(folder: Path, carried: str, config: Any) -> str:
+def write(folder: Path, carried: str, config: Any, source: str) -> str:
     """Writes the descriptions; what they name is relative to their folder.
 
     Args:
       folder: the MODEL_DIR.
       carried: name of the folder in it that has the tokenizer's files.
       config: the model's configuration; its `vocab_size` is the rows of the embedding.
+      source: where the files came from, for people: `folder` may have a temporary name.
 
     Returns:
       A line for people: what there is now, or why there is nothing.
@@ -42,7 +43,11 @@ def write(folder: Path, carried: str, config: Any) -> str:
         found = dataclasses.replace(found, num_ids=min(found.num_ids, num_rows))
         with_modes = vocab_tokenizer_json.with_sentinels(found)
     except ValueError as error:
-        return f"no vocabulary ({error})"
+        reason = str(error).replace(str(folder / carried), source)
+        return (
+            f"no vocabulary ({reason}) Add the model's tokenizer files to {source} and import it "
+            f"again, or set UL2TUNE_VOCABULARY to a vocabulary that is there"
+        )
     for name, vocabulary in (
         (tokenizer_files.DESCRIPTION, found),
         (UL2_DESCRIPTION, with_modes),
