@@ -47,6 +47,17 @@ def test_sharegpt_says_the_same():
     assert [r.id for r in theirs] == ["talk-2", "talk-4"]
 
 
+@pytest.mark.parametrize(("given", "name"), [(0, "0"), (17, "17"), ("17", "17"), ("", "f-1")])
+def test_ids(given, name):
+    assert [r.id for r in parsed({**MESSAGES, "id": given})] == [f"{name}-2", f"{name}-4"]
+
+
+@pytest.mark.parametrize(("given", "shown"), [(True, "True"), ([1], r"\[1\]"), (1.5, "1.5")])
+def test_ids_that_are_none(given, shown):
+    with pytest.raises(ValueError, match=f"f:1: 'id' must be a string or an integer, got {shown}"):
+        parsed({**MESSAGES, "id": given})
+
+
 def test_plain_style():
     texts = [chat.render(record) for record in parsed(MESSAGES)]
     assert [(t.inputs, t.targets) for t in texts] == [

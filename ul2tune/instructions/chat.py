@@ -3,10 +3,11 @@
     {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}, …]}
     {"conversations": [{"from": "human", "value": "…"}, {"from": "gpt", "value": "…"}, …]}
 
-with an `id` and (second form, ShareGPT's) a `system` text if there is one. Every reply of the
-assistant becomes an example of its own: what was said before it is the prompt, it alone is the
-target. So an encoder-decoder reads the history and writes the reply, and a decoder-only model has
-its loss on replies; each reply is trained on once, at the cost of reading its history again.
+with an `id` (text or an integer) and (second form, ShareGPT's) a `system` text if there is one.
+Every reply of the assistant becomes an example of its own: what was said before it is the prompt,
+it alone is the target. So an encoder-decoder reads the history and writes the reply, and a
+decoder-only model has its loss on replies; each reply is trained on once, at the cost of reading
+its history again.
 Prompts are written by a :class:`ChatFormat`, or by a model's own template (`chat_template`).
 """
 
@@ -129,7 +130,7 @@ def parse(row: Mapping[str, Any], where: str, identity: str) -> tuple[Record, ..
     conversation of which nothing is a record is an error.
     """
     messages = read_messages(row, where)
-    name = row_files.text(row, "id", where, identity) or identity
+    name = _id(row, where) or identity
     records = []
     for index, message in enumerate(messages):
         history = messages[:index]
@@ -149,6 +150,14 @@ def parse(row: Mapping[str, Any], where: str, identity: str) -> tuple[Record, ..
     if not records:
         raise ValueError(f"{where}: no message of the assistant follows one of the user.")
     return tuple(records)
+
+
+def _id(row: Mapping[str, Any], where: str) -> str:
+    """A conversation's `id`; "" if it has none."""
+    found = row.get("id", "")
+    if isinstance(found, bool) or not isinstance(found, str | int):
+        raise ValueError(f"{where}: 'id' must be a string or an integer, got {found!r:.80}.")
+    return str(found)
 
 
 def parse_last(row: Mapping[str, Any], where: str, identity: str) -> tuple[Record, ...]:
