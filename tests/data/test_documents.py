@@ -194,8 +194,22 @@ def test_globs(tmp_path, monkeypatch):
     assert files.expand("~/a.txt") == [f"{tmp_path}/a.txt"]
     with pytest.raises(ValueError, match=r"No file matches '.*\.csv'"):
         files.expand([f"{tmp_path}/*.txt", f"{tmp_path}/*.csv"])
+    with pytest.raises(ValueError, match=rf"No file matches '~/c\.txt' \(which is '{tmp_path}/c"):
+        files.expand("~/c.txt")
     with pytest.raises(ValueError, match="Unknown format 'csv'"):
         FileCorpus(files="x", format="csv")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pattern", ["~/data", "{home}/data", "{home}/data/", "{home}/d*"])
+def test_a_folder_is_no_file(tmp_path, monkeypatch, pattern):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.txt").write_text("x")
+    pattern = pattern.format(home=tmp_path)
+    with pytest.raises(ValueError, match="names a folder, not files: write, for") as caught:
+        files.expand(pattern)
+    assert str(caught.value).startswith(repr(pattern))
+    assert str(caught.value).endswith(f" {str(tmp_path / 'data/*.txt')!r}.")
 
 
 def test_remote_files_through_fsspec():

@@ -35,7 +35,7 @@ def expand(patterns: str | Sequence[str]) -> list[str]:
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         matches = _remote_glob(pattern) if "://" in pattern else _local_glob(pattern)
         if not matches:
-            raise ValueError(f"No file matches {pattern!r} (working directory {os.getcwd()}).")
+            raise ValueError(_nothing(pattern))
         found.update(dict.fromkeys(matches))
     return list(found)
 
@@ -93,6 +93,19 @@ def sha256(file: str) -> bytes:
     """Digest of a file as stored."""
     with _open_raw(file) as stream:
         return hashlib.file_digest(cast(Any, stream), "sha256").digest()
+
+
+def _nothing(pattern: str) -> str:
+    """Says that a pattern matches no file, and what is there instead."""
+    if "://" in pattern:
+        return f"No file matches {pattern!r}."
+    path = os.path.expanduser(pattern)
+    for folder in (path, *sorted(glob.glob(path, recursive=True))):
+        if os.path.isdir(folder):
+            inside = os.path.join(folder, "*.txt")
+            return f"{pattern!r} names a folder, not files: write, for example, {inside!r}."
+    where = f"which is {path!r}" if path != pattern else f"working directory {os.getcwd()}"
+    return f"No file matches {pattern!r} ({where})."
 
 
 def _local_glob(pattern: str) -> list[str]:
