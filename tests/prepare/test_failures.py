@@ -179,6 +179,37 @@ def test_a_vocabulary_trained_for_several_tasks(name, words, tmp_path, monkeypat
     assert not list(data.rglob("*.arrayrecord"))
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("x.jsonl", b"", "no records, as in an empty file."),
+        ("x.jsonl.gz", gzip.compress(b"", mtime=0), "no records, as in an empty file."),
+        (
+            "x.jsonl",
+            b'{"txt": "a"}\n{\n\n{',
+            "all records were rejected (2 bad JSON, 1 empty, 1 wrong type). First, {file}:1: wrong "
+            "type ('text' is missing).",
+        ),
+        (
+            "x.jsonl",
+            b'{"text": "a"}\n',
+            "all documents are in another split (validation_fraction = 0).",
+        ),
+    ],
+)
+def test_no_examples_at_all_names_the_files(name, tmp_path, file, content, reason):
+    path = tmp_path / file
+    path.write_bytes(content)
+    register_text_task(
+        name, str(path), format="jsonl", vocabulary=VOCABULARY, validation_fraction=0
+    )
+    splits = ("validation",) if b"text" in content else ("train", "validation")
+    with pytest.raises(ValueError, match="has no examples in splits") as caught:
+        reading.run(name, tmp_path / "data", splits=splits, max_rejected_fraction=1)
+    said = f"'{name}' has no examples in splits {splits}. '{name}' read {path}: "
+    assert str(caught.value) == said + reason.format(file=path)
+
+
 def test_a_damaged_archive_is_a_readable_error(name, tmp_path):
     (tmp_path / "x.txt.gz").write_bytes(b"no archive")
     register_text_task(name, str(tmp_path / "x.txt.gz"), vocabulary=VOCABULARY)

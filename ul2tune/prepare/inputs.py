@@ -1,4 +1,5 @@
-"""The files that a task reads, for the stamp of what is prepared (`ul2tune.data.stamp`)."""
+"""The files that a task reads: for the stamp of what is prepared (`ul2tune.data.stamp`), and to say
+why nothing is in them."""
 
 from __future__ import annotations
 
@@ -12,11 +13,16 @@ from typing import Any
 
 import seqio
 
+from ul2tune.data import files
+from ul2tune.data.documents import FileCorpus
+from ul2tune.data.manifest import TaskManifest
 from ul2tune.prepare.seqio_vocab import from_seqio
+from ul2tune.prepare.sources import DocumentSource
 
 # Attributes that hold paths: `files`, `path`, `folder`, SeqIO's `_split_to_filepattern`.
 _PATHS = re.compile(r"file|path|folder|dir(_|$)|directory")
 _MAX_DEPTH = 8
+_MAX_SHOWN = 3
 
 
 def paths(task: seqio.Task) -> Iterator[str]:
@@ -29,6 +35,31 @@ def paths(task: seqio.Task) -> Iterator[str]:
         yield from _vocabulary_files(from_seqio(feature.vocabulary).to_json())
         # The text it is trained on.
         yield from _named(vars(feature.vocabulary).get("_make"), "", _MAX_DEPTH)
+
+
+def why_empty(task: seqio.Task, entry: TaskManifest) -> str:
+    """What became of the text files of a task without examples; "" if it reads none.
+
+    Args:
+      task: the task.
+      entry: of any of its splits: each reads all records.
+    """
+    source = task.source
+    if not isinstance(source, DocumentSource) or not isinstance(source.corpus, FileCorpus):
+        return ""
+    found = files.expand(source.corpus.files)
+    shown = ", ".join(found[:_MAX_SHOWN]) + (", …" if len(found) > _MAX_SHOWN else "")
+    if not entry.num_records:
+        return f"{task.name!r} read {shown}: no records, as in an empty file."
+    rejected = sum(entry.rejected.values())
+    if rejected == entry.num_records:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in entry.rejected.items())
+        first = entry.rejected_examples[0]
+        return f"{task.name!r} read {shown}: all records were rejected ({reasons}). First, {first}."
+    return (
+        f"{task.name!r} read {shown}: all documents are in another split (validation_fraction = "
+        f"{source.validation_fraction})."
+    )
 
 
 def _vocabulary_files(description: Mapping[str, Any]) -> Iterator[str]:

@@ -99,7 +99,7 @@ def prepare(
             for split in {*splits, "train"}
         }
         if not any(counts.values()):
-            raise ValueError(f"{mixture!r} has no examples in splits {tuple(splits)}.")
+            raise ValueError(_no_examples(mixture, tasks, splits, data_dir))
         share = mixture_share(mixture, _sizes(counts))
         rates = dict(sorted(flat(share).items()))
         wanted = MixtureManifest(
@@ -127,6 +127,14 @@ def _check_splits(
             f"No task of {mixture!r} has a split {(unusual or absent)[0]!r} (PREPARE_SPLITS, "
             f"EVAL_SPLIT). Name one of those they have: {', '.join(map(repr, sorted(there)))}."
         )
+
+
+def _no_examples(
+    mixture: str, tasks: Sequence[seqio.Task], splits: Sequence[str], data_dir: str
+) -> str:
+    entries = [(task, manifest.read_task(data_dir, task.name, splits[0])) for task in tasks]
+    reasons = [reason for entry in entries if (reason := inputs.why_empty(*entry))]
+    return " ".join([f"{mixture!r} has no examples in splits {tuple(splits)}.", *reasons[:5]])
 
 
 def import_modules(modules: Sequence[str]) -> None:
