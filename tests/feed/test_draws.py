@@ -43,16 +43,16 @@ def test_they_are_dealt_out_along_the_rows(sources):
     number = 2 * BLOCK + 3
     expected = one_by_one(sources, number)
     counters, rows = np.divmod(np.arange(number * 5), 5)
-    found = Draws(sources, 0, np.zeros(3, np.int64)).at(rows, counters)
+    found = Draws(sources, np.arange(5), 0, np.zeros(3, np.int64)).at(rows, counters)
     assert list(zip(*(column.tolist() for column in found))) == list(expected.values())
 
 
 def test_they_go_on_from_any_block(sources):
-    start = Draws(sources, 0, np.zeros(3, np.int64))
+    start = Draws(sources, np.arange(5), 0, np.zeros(3, np.int64))
     for counter in (0, BLOCK - 1, BLOCK, 3 * BLOCK + 5):
         counters, rows = np.full(5, counter), np.arange(5)
         (before,) = np.unique(start.before(counters), axis=0)
-        again = Draws(sources, counter, before)
+        again = Draws(sources, np.arange(5), counter, before)
         for later in (0, 1, BLOCK, 2 * BLOCK):
             for one, other in zip(
                 start.at(rows, counters + later), again.at(rows, counters + later)
@@ -61,7 +61,7 @@ def test_they_go_on_from_any_block(sources):
 
 
 def test_what_is_forgotten_changes_nothing_later(sources):
-    whole, short = (Draws(sources, 0, np.zeros(3, np.int64)) for _ in range(2))
+    whole, short = (Draws(sources, np.arange(5), 0, np.zeros(3, np.int64)) for _ in range(2))
     counters, rows = np.full(5, 5 * BLOCK), np.arange(5)
     short.at(rows, np.full(5, 3 * BLOCK))
     short.forget(3 * BLOCK)
@@ -85,14 +85,47 @@ def test_an_epoch_of_examples_shows_each_once_in_an_endless_mixture(folder, batc
         assert max(times) - min(times) <= 1, f"{size} examples, seen {sorted(times)}"
 
 
-def test_packed_rows_too_show_all_before_a_third_time(folder):
-    seen = Counter()
-    with Feed(config_of(folder, batch_size=16, packing="greedy", num_epochs=None)) as feed:
-        names = feed.source_names
-        while sum(seen.values()) < 2 * sum(SIZES):
-            segments = prepared.unpack(next(feed), names)
+SHORT = {"feature_lengths": {"inputs": 128, "targets": 64}, "num_epochs": None}
+
+
+@pytest.mark.parametrize("packing", ["greedy", "balanced"])
+def test_packed_rows_have_shown_all_draws_but_those_that_wait(folder, packing):
+    seen, waiting, size = Counter(), Counter(), 6
+    with Feed(config_of(folder, batch_size=size, packing=packing, **SHORT)) as feed:
+        for _ in range(50):
+            segments = prepared.unpack(next(feed), feed.source_names)
             seen.update((segment.source, int(segment.inputs[0])) for segment in segments)
-    for size in SIZES:
-        times = [seen[f"pairs{size}", 3 + i] for i in range(size)]
-        assert min(times) >= 1, f"{times.count(0)} of {size} unseen in {sum(times)} draws"
-        assert max(times) <= sum(times) / size + 2
+        state, sources = feed.get_state(), Sources(feed.config)
+        names = feed.source_names
+    counters = np.concatenate([np.arange(n) for n in state["counter"]])
+    assert len(counters) > 2 * BLOCK * size, "several blocks"
+    rows = np.repeat(np.arange(size), state["counter"])
+    start = Draws(sources, np.arange(size), 0, np.zeros(3, np.int64))
+    drawn = count(sources, names, *start.at(rows, counters))
+    slots = state["pending_task"] >= 0
+    waiting = count(sources, names, state["pending_task"][slots], state["pending_ordinal"][slots])
+    assert seen + waiting == drawn
+
+
+def count(sources, names, tasks, ordinals):
+    firsts = 3 + sources.document_index(tasks, ordinals)
+    return Counter(zip((names[task] for task in tasks.tolist()), firsts.tolist()))
+
+
+@pytest.mark.parametrize("packing", ["greedy", "balanced", "none"])
+def test_some_rows_go_on_from_any_block(folder, packing):
+    config = config_of(folder, batch_size=6, packing=packing, **SHORT)
+    number = 150 if packing == "none" else 40
+    with Feed(config) as feed:
+        states, batches = [], []
+        for _ in range(number):
+            states.append(feed.get_state())
+            batches.append(next(feed))
+    assert states[-1]["counter"].min() > 2 * BLOCK
+    for rows in ([5], [4, 3], [2, 5, 0]):
+        for at in (1, number // 2, number - 3):
+            with Feed(config, rows=rows) as feed:
+                feed.set_state(states[at])
+                for later in range(at, min(at + 10, number)):
+                    for name, values in next(feed).items():
+                        np.testing.assert_array_equal(values, batches[later][name][rows])

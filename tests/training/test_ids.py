@@ -51,6 +51,22 @@ def test_modes(tmp_path):
         check(tmp_path, "mix", SIZE - 1)
 
 
+def test_modes_of_several_tasks(tmp_path):
+    denoiser = Denoiser(name="r", kind="span", mean_span=3.0, rate=0.15, mode="R")
+    tasks = [
+        prepared.Task(
+            name=name,
+            examples=prepared.documents(3),
+            noise=UL2Config(denoisers=(denoiser,), rates=(1.0,), mode_tokens={"R": (mode,)}),
+        )
+        for name, mode in (("a", SIZE + 50), ("b", 5))
+    ]
+    prepared.write(tmp_path, "mix", tasks)
+    check(tmp_path, "mix", SIZE + 51)
+    with pytest.raises(ValueError, match=rf"^Mode 'R' of 'mix' has id {SIZE + 50}, "):
+        check(tmp_path, "mix", SIZE + 50)
+
+
 def test_prepared_tokens(tmp_path):
     """Older manifests do not tell; what is not fed does not matter."""
     prepared.write(tmp_path, "mix", [prepared.Task(name="pairs", examples=prepared.pairs(3))])

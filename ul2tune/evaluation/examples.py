@@ -19,7 +19,7 @@ from ul2tune.data import manifest, vocab
 from ul2tune.data.codec import Example
 from ul2tune.data.ul2_config import UL2Config
 from ul2tune.data.vocab import Vocabulary
-from ul2tune.feed.sources import eos_of
+from ul2tune.evaluation.tokens import Tokenizer
 from ul2tune.feed.store import Readers, Store
 from ul2tune.instructions.records import Query
 from ul2tune.instructions.superni import split_hash
@@ -247,54 +247,6 @@ def _any_splits(mixture: str, data_dir: str) -> list[manifest.TaskManifest]:
     return entries
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Tokenizer:
-    """Texts as the model is given them: cut, and ended as the prepared ones are."""
-
-    vocabulary: Vocabulary
-    inputs_length: int
-    inputs_end: list[int]
-    keeps_end: bool
-    targets_end: list[int]
-
-    @staticmethod
-    def like(
-        row: Example, entry: manifest.TaskManifest, vocabulary: Vocabulary, inputs_length: int
-    ) -> _Tokenizer:
-        eos = [vocabulary.info.eos_id]
-
-        def ending(feature: str) -> list[int]:
-            # Prepared ids end with EOS (the task appended it), or the feed is asked to append it.
-            ended = row.arrays[feature].tolist()[-1:] == eos
-            return eos if ended or entry.features[feature].get("add_eos") else []
-
-        return _Tokenizer(
-            vocabulary=vocabulary,
-            inputs_length=inputs_length,
-            inputs_end=ending("inputs"),
-            keeps_end=eos_of(entry.features["inputs"]) == "after_trim",
-            targets_end=ending("targets"),
-        )
-
-    def prompt(self, body: Sequence[int]) -> tuple[np.ndarray, bool]:
-        """The prompt, and whether it was cut."""
-        room = self.inputs_length - len(self.inputs_end) * self.keeps_end
-        kept = list(body[:room])
-        ids = (kept + self.inputs_end)[: self.inputs_length]
-        return np.array(ids, np.int32), len(kept) < len(body)
-
-    def prompts(self, texts: Sequence[str]) -> tuple[tuple[np.ndarray, ...], bool]:
-        """Prompts, and whether any was cut."""
-        found = [self.prompt(self.vocabulary.encode(text)) for text in texts]
-        return tuple(ids for ids, _ in found), any(cut for _, cut in found)
-
-    def targets(self, texts: Sequence[str]) -> tuple[np.ndarray, ...]:
-        """Targets."""
-        return tuple(
-            np.array(self.vocabulary.encode(text) + self.targets_end, np.int32) for text in texts
-        )
-
-
 def _example(
     row: Example,
     index: int,
@@ -303,7 +255,7 @@ def _example(
     inputs_length: int,
 ) -> EvalExample:
     fields: Mapping[str, Any] = row.fields
-    tokenizer = _Tokenizer.like(row, entry, vocabulary, inputs_length)
+    tokenizer = Tokenizer.like(row, entry, vocabulary, inputs_length)
     ids = row.arrays["inputs"].tolist()
     body = ids[:-1] if ids[-1:] == [vocabulary.info.eos_id] else ids
     inputs_S, truncated = tokenizer.prompt(body)

@@ -194,8 +194,9 @@ def _read(
     """The prompts; one that cannot be continued is a ValueError with its line."""
     name = "stdin" if input_path == prompts.STDIN else input_path
     layout = layouts.choose(model, infer.layout)
+    may_be_empty = layout == layouts.ENCODER_DECODER and not infer.append_eos
     for prompt in prompts.read(input_path, infer.input_format):
-        if not infer.append_eos:
+        if may_be_empty:
             ids = vocabulary.encode(prompt.text, specials=infer.special_tokens)
             layouts.check_prompt(layout, ids, f"{name}:{prompt.line}: prompt {prompt.id!r}")
         yield prompt

@@ -2,12 +2,15 @@
 
 Draw number `counter` of row `b` is number ``counter * B + b`` of the mixture's one sequence of
 draws, and a task's examples are dealt out along that sequence, epoch after epoch. So one epoch
-shows every example once, as far as rows have made equally many draws: a row that packs shorter
-examples is ahead of others, and what they leave out meanwhile comes when they get there.
+shows every example once, as far as rows have made equally many draws and none of them waits: rows
+that pack shorter examples are ahead of others, and with a window (`FeedConfig.window`) that many
+draws of every row wait for a place; what they leave out meanwhile comes when it is their turn.
 
-Every process computes the draws of all rows, in blocks, and needs no other process for that.
+Every process computes the draws of all rows, in blocks, and needs no other process for that. It
+keeps those of its own.
 
-Axis legend: B rows of the global batch, C counters of a block, N draws, T tasks.
+Axis legend: B rows of the global batch, R rows of this process, C counters of a block, N draws,
+T tasks.
 """
 
 from __future__ import annotations
@@ -41,30 +44,30 @@ def noise_keys(row_keys: np.ndarray, counters: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Block:
-    """Draws of all rows.
+    """Draws of some rows, and how often each task is drawn (by all rows) before and up to its end.
 
-    Attributes:
-      before_T: draws of each task before this block.
-      task_CB, ordinal_CB: what is drawn; a task's ordinals count its draws from 0.
+    A task's ordinals count its draws from 0.
     """
 
     before_T: np.ndarray
-    task_CB: np.ndarray
-    ordinal_CB: np.ndarray
+    after_T: np.ndarray
+    task_CR: np.ndarray
+    ordinal_CR: np.ndarray
 
 
 class Draws:
-    """The sequence of draws of an endless mixture.
+    """The sequence of draws of an endless mixture, as far as it concerns some rows.
 
     Args:
       sources: the mixture.
+      rows: ids of the rows.
       counter: where to begin; blocks before its own are not there.
       before_T: draws of each task before that block, as :meth:`before` gave it.
     """
 
-    def __init__(self, sources: Sources, counter: int, before_T: np.ndarray):
+    def __init__(self, sources: Sources, rows: np.ndarray, counter: int, before_T: np.ndarray):
         config = sources.config
-        self._rates = sources.rates
+        self._rates, self._rows = sources.rates, rows
         self._row_keys = row_keys(config.seed, np.arange(config.batch_size))
         self._blocks: dict[int, _Block] = {}
         self._add(counter // BLOCK, before_T)
@@ -73,7 +76,7 @@ class Draws:
         """Task and ordinal of some draws, int64 [N] each.
 
         Args:
-          rows_N: ids of rows of the global batch.
+          rows_N: which of the rows, as indices of `rows`.
           counters_N: how many draws each of them made before.
         """
         task_N, ordinal_N = np.empty_like(counters_N), np.empty_like(counters_N)
@@ -81,7 +84,7 @@ class Draws:
         for number in np.unique(block_N):
             block, here = self._block(int(number)), np.flatnonzero(block_N == number)
             where = (within_N[here], rows_N[here])
-            task_N[here], ordinal_N[here] = block.task_CB[where], block.ordinal_CB[where]
+            task_N[here], ordinal_N[here] = block.task_CR[where], block.ordinal_CR[where]
         return task_N, ordinal_N
 
     def before(self, counters_N: np.ndarray) -> np.ndarray:
@@ -99,9 +102,7 @@ class Draws:
         while number not in self._blocks:
             last = max(self._blocks)
             assert last < number, f"draws of block {number} are gone"
-            block = self._blocks[last]
-            drawn_T = np.bincount(block.task_CB.reshape(-1), minlength=len(self._rates))
-            self._add(last + 1, block.before_T + drawn_T)
+            self._add(last + 1, self._blocks[last].after_T)
         return self._blocks[number]
 
     def _add(self, number: int, before_T: np.ndarray) -> None:
@@ -114,5 +115,9 @@ class Draws:
         begin_T = np.cumsum(drawn_T) - drawn_T
         ordinal_N = np.empty_like(task_N)
         ordinal_N[by_task_N] = np.arange(task_N.size) + (before_T - begin_T)[task_N[by_task_N]]
-        shape = keys_CB.shape
-        self._blocks[number] = _Block(before_T, task_N.reshape(shape), ordinal_N.reshape(shape))
+        self._blocks[number] = _Block(
+            before_T=before_T,
+            after_T=before_T + drawn_T,
+            task_CR=task_N.reshape(keys_CB.shape)[:, self._rows],
+            ordinal_CR=ordinal_N.reshape(keys_CB.shape)[:, self._rows],
+        )

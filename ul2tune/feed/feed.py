@@ -85,7 +85,9 @@ class Feed(Iterator[dict[str, np.ndarray]]):
                 if "max_id" in (facts := task.manifest.features.get(name, {})):
                     found[f"Feature {name!r} of task {task.name!r}"] = facts["max_id"]
         for noise in self._sources.noises:
-            found |= {f"Mode {mode!r}": max(ids) for mode, ids in noise.mode_ids.items()}
+            for mode, ids in noise.mode_ids.items():
+                place = f"Mode {mode!r}"  # of several tasks, each with ids of its own
+                found[place] = max(found.get(place, 0), *ids)
         return found
 
     @property

@@ -82,7 +82,7 @@ class RowStreams:
         self._limit = None if config.num_epochs is None else sources.sizes * config.num_epochs
         self._draws = None
         if deals_together(sources):
-            self._draws = Draws(sources, 0, np.zeros(len(sources.tasks), np.int64))
+            self._draws = Draws(sources, self.rows, 0, np.zeros(len(sources.tasks), np.int64))
         self._text_live = np.ones(shape, bool)
         if state is not None:
             self._restore(state)
@@ -120,10 +120,11 @@ class RowStreams:
     def _restore(self, state: Mapping[str, np.ndarray]) -> None:
         if np.any(state["fingerprint"] != self._fingerprint):
             raise ValueError(
-                "The saved data position belongs to other prepared data or another feed "
+                "The saved data position belongs to other prepared data, another feed "
                 f"configuration (mixture {self.sources.config.mixture!r}, its rates and noise, "
-                "BATCH_SIZE, seed, packing, window and epochs must stay). Restore them, or start "
-                "the data from the beginning in a new MODEL_DIR."
+                "BATCH_SIZE, seed, packing, window and epochs must stay) or a version of ul2tune "
+                "that dealt out examples in another order. Restore them, or start the data from "
+                "the beginning in a new MODEL_DIR."
             )
         self._batch = np.array(state["batch"], np.int64)
         self._counter = np.array(state["counter"], np.int64)
@@ -132,7 +133,7 @@ class RowStreams:
         if self._draws is not None:
             last = self._counter.argmin()
             before_T = self._ordinal[last].copy()
-            self._draws = Draws(self.sources, int(self._counter[last]), before_T)
+            self._draws = Draws(self.sources, self.rows, int(self._counter[last]), before_T)
         rows, slots = np.nonzero(np.asarray(state["pending_counter"]) != EMPTY)
         waiting = (rows, slots)
         self._pending.admit(
@@ -214,7 +215,7 @@ class RowStreams:
         left for a row then does not depend on the others.
         """
         if self._draws is not None:
-            return self._draws.at(self.rows[rows], self._counter[rows])
+            return self._draws.at(rows, self._counter[rows])
         live = None if self._limit is None else self._live(rows)
         keys = self._pending.keys(rows, self._counter[rows])
         task = mixing.draw_tasks(keys, self.sources.rates, live)
@@ -258,7 +259,8 @@ class RowStreams:
 
 def deals_together(sources: Sources) -> bool:
     """Whether there are examples that all rows' draws count off together, see `feed.draws`."""
-    return sources.config.num_epochs is None and bool(np.any(sources.noise_of < 0))
+    drawn = np.asarray(sources.rates) > 0
+    return sources.config.num_epochs is None and bool(np.any(drawn & (sources.noise_of < 0)))
 
 
 def fingerprint(sources: Sources) -> int:

@@ -73,7 +73,7 @@ def hold(data_dir: Path) -> Iterator[Access]:
         obstacle, kind = error.strerror or str(error), fcntl.LOCK_SH
         lock = _open_to_read(path)
     if not os.access(data_dir, os.W_OK):  # the file may be writable where its folder is not
-        obstacle = obstacle or os.strerror(errno.EACCES)
+        obstacle, kind = obstacle or os.strerror(errno.EACCES), fcntl.LOCK_SH
     if obstacle:
         print(f"{data_dir} can only be read: what is there is checked.", file=sys.stderr)
     with lock as file:
@@ -92,11 +92,16 @@ def _open_to_read(path: Path) -> contextlib.AbstractContextManager[IO[Any] | Non
 
 def _lock(file: IO[Any], kind: int, data_dir: Path) -> None:
     try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print(
-            f"Waiting for another process that prepares data in {data_dir} …",
-            file=sys.stderr,
-            flush=True,
-        )
-        fcntl.flock(file, kind)
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(
+                f"Waiting for another process that prepares data in {data_dir} …",
+                file=sys.stderr,
+                flush=True,
+            )
+            fcntl.flock(file, kind)
+    except OSError:
+        if kind != fcntl.LOCK_SH:
+            raise
+        # Some shared file systems have no locks, and who only reads can do without.

@@ -1,0 +1,64 @@
+"""Token ids of texts that are not prepared as such (queries, answer choices), as if they were.
+
+Axis legend: S prompt length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ul2tune.data import manifest
+from ul2tune.data.codec import Example
+from ul2tune.data.vocab import Vocabulary
+from ul2tune.feed.sources import eos_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenizer:
+    """Texts as the model is given them: cut, and ended as the prepared ones are."""
+
+    vocabulary: Vocabulary
+    inputs_length: int
+    inputs_end: list[int]
+    keeps_end: bool
+    targets_end: list[int]
+
+    @staticmethod
+    def like(
+        row: Example, entry: manifest.TaskManifest, vocabulary: Vocabulary, inputs_length: int
+    ) -> Tokenizer:
+        eos = [vocabulary.info.eos_id]
+
+        def ending(feature: str) -> list[int]:
+            # Prepared ids end with EOS (the task appended it), or the feed is asked to append it.
+            ended = row.arrays[feature].tolist()[-1:] == eos
+            return eos if ended or entry.features[feature].get("add_eos") else []
+
+        return Tokenizer(
+            vocabulary=vocabulary,
+            inputs_length=inputs_length,
+            inputs_end=ending("inputs"),
+            keeps_end=eos_of(entry.features["inputs"]) == "after_trim",
+            targets_end=ending("targets"),
+        )
+
+    def prompt(self, body: Sequence[int]) -> tuple[np.ndarray, bool]:
+        """The prompt, and whether it was cut."""
+        room = self.inputs_length - len(self.inputs_end) * self.keeps_end
+        kept = list(body[:room])
+        ids = (kept + self.inputs_end)[: self.inputs_length]
+        return np.array(ids, np.int32), len(kept) < len(body)
+
+    def prompts(self, texts: Sequence[str]) -> tuple[tuple[np.ndarray, ...], bool]:
+        """Prompts, and whether any was cut."""
+        found = [self.prompt(self.vocabulary.encode(text)) for text in texts]
+        return tuple(ids for ids, _ in found), any(cut for _, cut in found)
+
+    def targets(self, texts: Sequence[str]) -> tuple[np.ndarray, ...]:
+        """Targets."""
+        return tuple(
+            np.array(self.vocabulary.encode(text) + self.targets_end, np.int32) for text in texts
+        )
