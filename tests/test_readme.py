@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -10,11 +11,20 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import seqio
 
 from tests.cli import golden_configs
 from ul2tune.cli import options
+from ul2tune.data import vocab
+from ul2tune.data.ragged import Ragged
+from ul2tune.data.ul2 import UL2Noise
+from ul2tune.models import base
+from ul2tune.models.t5 import T5Config
+from ul2tune.optim import optimizer
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -133,6 +143,39 @@ def test_commands_parse_and_their_gin_files_resolve(command):
     parsed = options.parse(arguments)
     if parsed.command in options.GIN_COMMANDS and any("gin" in word for word in arguments):
         golden_configs.resolve(arguments)
+
+
+def test_documented_groups_decide_parameters_of_the_model():
+    """`make` refuses a pattern that matches none, and parameters that none matches."""
+    (found,) = (shlex.split(command) for command in commands("ul2tune") if ".groups=" in command)
+    tables = {
+        field: ast.literal_eval(word.partition("=")[2])
+        for field in ("groups", "decay_groups")
+        for word in found
+        if word.startswith(f"--gin.OptimizerConfig.{field}=")
+    }
+    sizes = {"num_heads": 1, "num_encoder_layers": 1, "num_decoder_layers": 1}
+    model = T5Config(vocab_size=64, d_model=8, d_kv=8, d_ff=8, **sizes)
+    config = optimizer.OptimizerConfig(name="adamw", weight_decay=0.01, **tables)
+    made = optimizer.make(config, base.abstract_params(model), base.param_axes(model))
+    assert [row.lr_multiplier for row in made.describe()] == [None, 0.1, 1.0]
+
+
+def test_documented_noise_announces_its_modes():
+    """The Python of docs/data.md with a `UL2Config`, in a vocabulary without such a mode."""
+    (code,) = (
+        block
+        for _, language, block in FENCE.findall((ROOT / "docs" / "data.md").read_text())
+        if language == "python" and "UL2Config" in block
+    )
+    names: dict[str, Any] = {}
+    exec(code, names)
+    seqio.TaskRegistry.remove("own_noise")
+    vocabulary = vocab.load("bytes")
+    noise = UL2Noise(names["noise"].tokenize_modes(vocabulary.encode), vocabulary.info)
+    segments = Ragged.from_rows([vocabulary.encode("plain text, " * 10)] * 2)
+    inputs, _ = noise.apply(segments, [0, 1], np.arange(2, dtype=np.uint64))
+    assert [vocabulary.decode(row[:3].tolist()) for row in inputs] == ["[R]", "[Q]"]
 
 
 @pytest.mark.slow
