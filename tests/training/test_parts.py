@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import signal
 from typing import Any
 
@@ -219,6 +220,30 @@ def test_drift_names_every_difference():
     with pytest.raises(ValueError, match=r"(?s)checkpoint 5 was made.*mesh/data: 1 -> 2"):
         drift.check(saved, config(data=2), allow=False, where="checkpoint 5")
     drift.check(saved, config(data=2), allow=True, where="checkpoint 5")
+
+
+@pytest.mark.parametrize(
+    ("change", "note"),
+    [
+        ("data/batch_size: 8 -> 16", r"With other FeedConfig\.batch_size .* from the beginning"),
+        ("prepared/t/fingerprint: a -> b", r"With other prepared data of 't' the saved position"),
+        ("data/feature_lengths/inputs: 8 -> 16", None),
+        ("loss/z_loss: 0.1 -> 0.2", None),
+    ],
+)
+def test_a_refused_change_says_what_allowing_it_does(change, note):
+    def config(value: str) -> dict[str, Any]:
+        nested: Any = value
+        for name in reversed(change.partition(":")[0].split("/")):
+            nested = {name: nested}
+        return nested
+
+    saved, now = change.partition(": ")[2].split(" -> ")
+    with pytest.raises(ValueError, match=change) as caught:
+        drift.check(config(saved), config(now), allow=False, where="checkpoint 5")
+    _, _, notes = str(caught.value).partition("allow_config_change = True.")
+    assert bool(notes) == (note is not None)
+    assert note is None or re.search(note, notes)
 
 
 def test_a_field_younger_than_the_checkpoint_differs_only_off_its_default():

@@ -11,6 +11,9 @@ PACKINGS = ("balanced", "greedy", "none")
 SEPARATORS = ("none", "eos")
 # Fields that no batch depends on: where the data is, and how batches are made ready.
 DELIVERY_FIELDS = frozenset({"data_dir", "num_workers", "prefetch_batches", "verify_checksums"})
+# Fields that what a saved position means does not depend on. Rows of another length are other
+# batches, drawn from the same position.
+POSITION_FREE_FIELDS = DELIVERY_FIELDS | {"feature_lengths"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,16 +18,13 @@ import numpy as np
 
 from ul2tune.data import mixing, packing
 from ul2tune.feed.batches import Plan, make_batch
-from ul2tune.feed.config import DELIVERY_FIELDS, fields_at_default
+from ul2tune.feed.config import POSITION_FREE_FIELDS, fields_at_default
 from ul2tune.feed.documents import Documents
 from ul2tune.feed.draws import Draws
 from ul2tune.feed.pending import EMPTY, Pending
 from ul2tune.feed.sources import Sources
 from ul2tune.feed.stats import Counts
 
-# What may change between saving and restoring: it does not alter what the state means. Rows of
-# another length are other batches, drawn from the same position.
-_FREE_FIELDS = DELIVERY_FIELDS | {"feature_lengths"}
 # What every fingerprint in a checkpoint is made of. Never add to it: a younger field counts only
 # off its default, as in `training.drift`: a new field's default is what was done before it.
 _FIRST_FIELDS = frozenset(
@@ -266,7 +263,7 @@ def deals_together(sources: Sources) -> bool:
 def fingerprint(sources: Sources) -> int:
     """A 63-bit number of all that the meaning of a state depends on."""
     config = dataclasses.asdict(sources.config)
-    uncounted = (_FREE_FIELDS | fields_at_default(sources.config)) - _FIRST_FIELDS
+    uncounted = (POSITION_FREE_FIELDS | fields_at_default(sources.config)) - _FIRST_FIELDS
     facts = {name: value for name, value in config.items() if name not in uncounted}
     facts |= {"tasks": sources.fingerprints, "rates": list(sources.rates)}
     if deals_together(sources):

@@ -4,11 +4,11 @@ shown."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ul2tune.checkpoints.initialize import METHOD_FIELDS
-from ul2tune.feed.config import DELIVERY_FIELDS, fields_at_default
+from ul2tune.feed.config import DELIVERY_FIELDS, POSITION_FREE_FIELDS, fields_at_default
 
 # What may change between two starts of one run without changing what it computes, but for rounding.
 EXEMPT = frozenset(
@@ -87,6 +87,25 @@ def _at_default(value: Any, path: str = "") -> frozenset[str]:
     return own.union(*(_at_default(item, inner) for inner, item in _items(value, path) or ()))
 
 
+def streams_restart(changes: Sequence[str]) -> str | None:
+    """Of :func:`differences`: the sentence that names those after which a saved position in the
+    data means nothing, None without any."""
+    found = set()
+    for change in changes:
+        part, _, path = change.partition(":")[0].partition("/")
+        name = path.partition("/")[0]
+        if part == "prepared":
+            found.add(f"prepared data of {name!r}")
+        elif part == "data" and name not in POSITION_FREE_FIELDS:
+            found.add(f"FeedConfig.{name}")
+    if not found:
+        return None
+    return (
+        f"With other {', '.join(sorted(found))} the saved position in the data means nothing: its "
+        "streams start from the beginning, and examples already seen in this epoch may come again."
+    )
+
+
 def check(saved: Mapping[str, Any], current: Mapping[str, Any], *, allow: bool, where: str) -> None:
     """Raises unless the configurations agree or may differ.
 
@@ -95,9 +114,10 @@ def check(saved: Mapping[str, Any], current: Mapping[str, Any], *, allow: bool, 
     """
     found = differences(saved, current)
     if found and not allow:
+        notes = [note for note in (streams_restart(found),) if note]
         raise ValueError(
             f"{where} was made with another configuration (saved -> now):\n  "
             + "\n  ".join(found)
             + "\nUse the saved configuration, another MODEL_DIR, or allow it with "
-            "RunConfig.allow_config_change = True."
+            "RunConfig.allow_config_change = True." + "".join(f"\n{note}" for note in notes)
         )

@@ -337,10 +337,9 @@ def _resume_data(feed: Feed, meta: Mapping[str, Any], current: Mapping[str, Any]
     for change in changes:
         log.warning("Resuming with another configuration: %s", change)
     position = streams.restore(meta["streams"])
-    other_data = any(change.startswith(("data/", "prepared/")) for change in changes)
-    # Rows of another length, for example, are other data whose position still means the same.
-    if other_data and not feed.fits(position):
-        log.warning("The data is another: its streams start from the beginning.")
+    moved = drift.streams_restart(changes)
+    if moved is not None and not feed.fits(position):
+        log.warning("%s", moved)
     else:
         feed.set_state(position)
 
