@@ -225,6 +225,7 @@ def test_drift_names_every_difference():
 @pytest.mark.parametrize(
     ("change", "note"),
     [
+        ("optimizer/schedule/total_steps: 60 -> 80", r"follow TRAIN_STEPS .* to end at 80,"),
         ("data/batch_size: 8 -> 16", r"With other FeedConfig\.batch_size .* from the beginning"),
         ("prepared/t/fingerprint: a -> b", r"With other prepared data of 't' the saved position"),
         ("data/feature_lengths/inputs: 8 -> 16", None),

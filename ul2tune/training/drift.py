@@ -106,6 +106,19 @@ def streams_restart(changes: Sequence[str]) -> str | None:
     )
 
 
+def _schedule_redrawn(changes: Sequence[str]) -> str | None:
+    """What allowing another end of the schedule does, and how it came about."""
+    ends = [c.split(" -> ") for c in changes if c.startswith("optimizer/schedule/total_steps: ")]
+    if not ends:
+        return None
+    ((_, now),) = ends
+    return (
+        "In the files of gin/optim the schedule's total_steps follow TRAIN_STEPS unless "
+        f"SCHEDULE_STEPS is set. Allowed, the schedule is redrawn to end at {now}, and the "
+        "learning rate may jump to what that has at this step."
+    )
+
+
 def check(saved: Mapping[str, Any], current: Mapping[str, Any], *, allow: bool, where: str) -> None:
     """Raises unless the configurations agree or may differ.
 
@@ -114,7 +127,7 @@ def check(saved: Mapping[str, Any], current: Mapping[str, Any], *, allow: bool, 
     """
     found = differences(saved, current)
     if found and not allow:
-        notes = [note for note in (streams_restart(found),) if note]
+        notes = [note for note in (_schedule_redrawn(found), streams_restart(found)) if note]
         raise ValueError(
             f"{where} was made with another configuration (saved -> now):\n  "
             + "\n  ".join(found)
