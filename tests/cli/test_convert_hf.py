@@ -21,6 +21,7 @@ from ul2tune.convert.hf import folder as hf_folder
 from ul2tune.convert.hf import models as hf
 from ul2tune.data import vocab
 from ul2tune.evaluation.predictor import abstract_sharded_params
+from ul2tune.models import base
 from ul2tune.models.t5 import T5Config
 from ul2tune.training import drift
 from ul2tune.training.run import train
@@ -139,6 +140,22 @@ def test_a_model_without_a_tokenizer_is_told_where_to_put_one(tmp_path: Path, ca
     assert run("import", "hf", source, tmp_path / "ours") == 0
     assert f"{source} holds no tokenizer: none of" in (said := capsys.readouterr().out)
     assert f"Add the model's tokenizer files to {source} and import it again" in said
+
+
+def test_an_export_says_that_the_tokenizer_lacks_the_added_rows(flan: Path, tmp_path: Path, capsys):
+    """As after runs/extend.gin."""
+    config = hf.open_model(flan).config
+    config = dataclasses.replace(config, vocab_size=config.vocab_size + 128)
+    params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), base.abstract_params(config))
+    manager = CheckpointManager(tmp_path / "run" / layout.SUBDIRECTORY, keep_last=1)
+    manager.save(3, {"params": params}, {"config": {"model": drift.describe(config)}})
+    manager.close()
+    assert run("export", "hf", tmp_path / "run", tmp_path / "out", "--like", flan) == 0
+    assert "do not know what the 128 added rows" in capsys.readouterr().out
+    assert run("export", "hf", tmp_path / "run", tmp_path / "plain") == 0  # without a tokenizer
+    assert run("import", "hf", flan, tmp_path / "ours") == 0
+    assert run("export", "hf", tmp_path / "ours", tmp_path / "back") == 0
+    assert "added rows" not in capsys.readouterr().out
 
 
 def test_hostile_models_write_nothing(flan: Path, tmp_path: Path, capsys):

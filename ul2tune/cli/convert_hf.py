@@ -89,6 +89,8 @@ def export_model(options: argparse.Namespace) -> None:
         )
     progress.end()
     print(f"{options.directory}: step {step_dir.name} of {options.checkpoint}.")
+    if note := _added_rows(config.vocab_size, like):
+        print(note)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +115,24 @@ def _check_like(options: argparse.Namespace, like: Mapping[str, Any], config: An
     raise ValueError(
         f"--like={options.like} is a {str(theirs)[:80]}, but {options.checkpoint} is a {ours}: "
         f"name the model that it began as, or leave --like out."
+    )
+
+
+def _added_rows(rows: int, like: _Like) -> str | None:
+    """What to know where the model has more rows than the one whose tokenizer it goes out with."""
+    if like.folder is None:
+        return None
+    try:
+        family = hf.family_of_type(like.config.get("model_type"))
+        began: Any = family.config_from_hf(like.config)
+    except ValueError:  # of no family of ours: it lends its fields and files, and has no say here
+        return None
+    added = rows - began.vocab_size
+    if added <= 0:
+        return None
+    return (
+        f"The tokenizer files are those of {like.folder}, a model of {began.vocab_size} rows: they "
+        f"do not know what the {added} added rows of this one stand for (sentinels, mode tokens)."
     )
 
 
