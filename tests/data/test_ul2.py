@@ -288,6 +288,10 @@ def test_modes_must_have_ids():
     bare = VocabInfo(vocab_size=1000, num_sentinels=100)
     with pytest.raises(ValueError, match=r"'R1' announces mode 'R', but the vocabulary reserves"):
         UL2Noise(config, bare)
+    new = UL2Config(denoisers=(dataclasses.replace(config.denoisers[0], mode="Q"),))
+    with pytest.raises(ValueError, match=r"give UL2Config mode_tokens .* such as {'Q': '\[Q\]'}"):
+        UL2Noise(new, VOCAB)
+    UL2Noise(dataclasses.replace(new, mode_tokens={"Q": (5,)}), VOCAB)  # as advised
     texts = dataclasses.replace(config, mode_tokens={"R": "[NLU]", "S": "[S2S]", "X": "[NLG]"})
     with pytest.raises(ValueError, match=r"still the text '\[NLU\]': call config.tokenize_modes"):
         UL2Noise(texts, bare)

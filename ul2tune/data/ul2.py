@@ -365,10 +365,16 @@ def _mode_ids(denoiser: Denoiser, config: UL2Config, vocab: VocabInfo) -> Sequen
         return ()
     known = vocab.mode_ids if config.mode_tokens is None else config.mode_tokens
     if denoiser.mode not in known:
-        place = "the vocabulary reserves ids" if config.mode_tokens is None else "mode_tokens are"
         raise ValueError(
-            f"Denoiser {denoiser.name!r} announces mode {denoiser.mode!r}, but {place} only for "
-            f"{sorted(known)}: add it there, or use config.without_modes()."
+            f"Denoiser {denoiser.name!r} announces mode {denoiser.mode!r}, but "
+            + (
+                f"the vocabulary reserves ids only for {sorted(known)}: give UL2Config mode_tokens "
+                f"with ids or a text for every mode, such as {{{denoiser.mode!r}: "
+                f"'[{denoiser.mode}]'}}"
+                if config.mode_tokens is None
+                else f"mode_tokens are only for {sorted(known)}: add ids or a text for it there"
+            )
+            + ", or use config.without_modes()."
         )
     ids = known[denoiser.mode]
     if isinstance(ids, str):

@@ -33,7 +33,8 @@ class Denoiser:
         prefix_lm .5); with a "truncated_normal" pivot the mean before truncation, from which a wide
         one departs (`data/pivots.py`). "causal": always 1.
       mean_span: mean tokens of a hidden span ("span" only).
-      mode: the mode announced at the start of the inputs ("R", "S", "X"), or None.
+      mode: the mode announced at the start of the inputs ("R", "S", "X"; any other name if
+        `UL2Config.mode_tokens` has it), or None.
       placement: where the spans lie ("span" only). "tail": T5's, a segment always starts kept and
         ends with noise. "roll": T5's `random_roll`, the former rotated by a uniform offset; a span
         across the end counts twice. "random": uniform over all masks with the same number of tokens
@@ -136,7 +137,8 @@ class UL2Config:
       denoisers: at least one, with distinct names. Their order numbers them.
       rates: how often each is drawn, in proportion; None draws all equally often.
       mode_tokens: what announces each mode: a tuple of ids, or a text that :meth:`tokenize_modes`
-        turns into ids. None: the ids that the vocabulary reserves (`VocabInfo.mode_ids`).
+        turns into ids (a task does by itself), for every mode in use. None: the ids that the
+        vocabulary reserves (`VocabInfo.mode_ids`).
       inputs_eos, targets_eos: whether the end-of-sequence id follows each side.
     """
 
