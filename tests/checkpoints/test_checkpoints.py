@@ -245,6 +245,8 @@ def test_parameters_alone(tmp_path):
         _assert_equal(init(abstract), _state(step)["params"])
     with pytest.raises(ValueError, match="No checkpoint at"):
         initialize.load_params(tmp_path / "nowhere", abstract)
+    with pytest.raises(ValueError, match=r"No checkpoint at '.*/7': .* There are steps 1, 2\.$"):
+        initialize.load_params(root / "7", abstract)
     part = {"layer": abstract["layer"]}
     with pytest.raises(ValueError, match=r"2 holds 'params/scale', which this model does not have"):
         initialize.load_params(tmp_path, part)

@@ -99,6 +99,15 @@ def test_of_two(tmp_path: Path, printed):
     assert [x.split()[1] for x in text.splitlines() if x.startswith("params/")] == ["0.5"]
 
 
+def test_of_two_with_nothing_in_common(tmp_path: Path, printed):
+    """No distance of 0, which would read as equal."""
+    pair = write(tmp_path / "1", params(0)), write(tmp_path / "2", {"x": np.ones(3, np.float32)})
+    text = printed(*pair)
+    assert text.splitlines()[-1].startswith("No array of a has the name and shape of one of b")
+    assert "only in b: params/x" in text
+    assert json.loads(printed(*pair, "--json"))["relative"] is None
+
+
 def test_mistakes_are_explained(tmp_path: Path, capsys):
     step_dir = write(tmp_path / "1", params(0))
     for arguments, reason in (

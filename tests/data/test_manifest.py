@@ -41,6 +41,13 @@ def test_round_trip_through_files(tmp_path):
 def test_missing_says_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"Run `ul2tune prepare`.* or set DATA_DIR"):
         manifest.read_task(tmp_path, "t", "train")
+    with pytest.raises(FileNotFoundError, match=r"set DATA_DIR to where it was prepared\.$"):
+        manifest.read_mixture(tmp_path, "m")
+    for name in ("b", "a"):
+        mixture = MixtureManifest(name=name, tasks=("t",), rates=(1.0,))
+        manifest.write(mixture, manifest.mixture_path(tmp_path, name))
+    with pytest.raises(FileNotFoundError, match=rf"{tmp_path} holds a, b\.$"):
+        manifest.read_mixture(tmp_path, "m")
 
 
 @pytest.mark.parametrize(

@@ -209,8 +209,12 @@ def test_an_empty_standard_input_is_an_error(model_dir, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b"{", r":3: not valid JSON \(.* at column \d+\)"),
-        (b"[1]", ":3: expected a JSON object or string, got list"),
+        (
+            b" [",
+            r":3: not valid JSON by itself: .* only begins with '\['. Write one object per line\.$",
+        ),
+        (b'{"prompt"', r":3: not valid JSON \(.* at column \d+\)"),
+        (b"[1]", ":3: expected a JSON object or string, got list. Write one object per line"),
         (b'{"text": "x"}', r":3: .* under one of 'prompt', .* has the keys \['text'\]"),
         (b'{"prompt": 5}', ":3: 'prompt' must be a string, got 5"),
         (b'{"id": 1, "inputs": null}', ":3: 'inputs' must be a string, got null"),
@@ -339,3 +343,12 @@ def test_a_real_kill_loses_and_repeats_nothing(model_dir, tmp_path):
     assert killed == 2
     done = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
     assert [row["prompt"] for row in done] == [row["prompt"] for row in rows]
+
+
+@pytest.mark.parametrize("first", ["[", "{"])
+def test_json_over_several_lines_is_not_answered_line_by_line(tmp_path, first):
+    path = tmp_path / "p"
+    path.write_text(f'{first}\n "prompt"\n')
+    with pytest.raises(ValueError, match=r"p:1: .* one object per line\. .*_FORMAT = 'text'"):
+        list(prompts.read(str(path)))
+    assert len(list(prompts.read(str(path), "text"))) == 2

@@ -109,6 +109,9 @@ def test_split_lists(tmp_path):
     path.write_text("task1_a\n../b\n")
     with pytest.raises(ValueError, match=r"txt:2: '\.\./b' is not the name"):
         superni.read_split(path)
+    path.write_text("task1_a\ntask2_b.json\n")
+    with pytest.raises(ValueError, match=r"txt:2: 'task2_b\.json' is .* no \.json: leave it out"):
+        superni.read_split(path)
     assert superni.split_hash(("a", "b")) != superni.split_hash(("b", "a"))
 
 

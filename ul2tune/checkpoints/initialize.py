@@ -21,6 +21,8 @@ PARAMS, OPTIMIZER, EMA = "params", "opt_state", "ema"
 METHOD_FIELDS = frozenset({"remat", "scan_layers", "attention", "attention_chunk_tokens"})
 # Those that do not change the function its parameters compute.
 FREE_FIELDS = METHOD_FIELDS | {"dropout_rate", "attention_dropout_rate", "dtype"}
+# The newest so many steps that there are, in an error about one that is not.
+_SHOWN = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,5 +212,13 @@ def _resolve(path: Path) -> Path:
             return root / str(steps[-1])
     raise ValueError(
         f"No checkpoint at {str(path)!r}: expected a MODEL_DIR, its {layout.SUBDIRECTORY!r} "
-        f"folder, or the folder of one step."
+        f"folder, or the folder of one step.{_steps_beside(path)}"
     )
+
+
+def _steps_beside(path: Path) -> str:
+    """What there is where a step's folder was asked for."""
+    if not path.name.isdigit() or not (steps := layout.steps(path.parent)):
+        return ""
+    shown = [str(step) for step in steps[-_SHOWN:]]
+    return f" There are steps {'… ' if len(steps) > _SHOWN else ''}{', '.join(shown)}."

@@ -107,7 +107,7 @@ def compare(first: View, second: View) -> dict[str, Any]:
     for name in common:
         if name not in shapes:
             changes[name] = statistics.difference(first.read(name), second.read(name))
-    squares = np.sum([c.squares for c in changes.values()], axis=0) if changes else (0.0, 0.0)
+    squares = np.sum([c.squares for c in changes.values()], axis=0) if changes else None
     return {
         "paths": [first.path, second.path],
         "only_first": sorted(first.shapes.keys() - second.shapes.keys()),
@@ -115,7 +115,7 @@ def compare(first: View, second: View) -> dict[str, Any]:
         "shapes": shapes,
         "model": drift.differences(first.model, second.model),
         "equal": sum(change.equal for change in changes.values()),
-        "relative": statistics.relative(float(squares[0]), float(squares[1])),
+        "relative": None if squares is None else statistics.relative(*map(float, squares)),
         "changes": {
             name: {"relative": c.relative, "largest": c.largest} for name, c in changes.items()
         },
@@ -205,6 +205,9 @@ def print_comparison(found: Mapping[str, Any]) -> None:
     )
     _print_some(f"model: {change}" for change in found["model"])
     changes = found["changes"]
+    if not changes:
+        print("No array of a has the name and shape of one of b: there is nothing to compare.")
+        return
     print(
         f"{len(changes)} arrays in common, {found['equal']} of them equal; "
         f"|b - a| / |a| = {found['relative']:.3g} over all of them"

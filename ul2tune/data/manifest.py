@@ -178,7 +178,15 @@ def read_task(data_dir: str | Path, task: str, split: str) -> TaskManifest:
 
 
 def read_mixture(data_dir: str | Path, mixture: str) -> MixtureManifest:
-    """Reads a mixture's manifest; raises as :func:`read_task`."""
+    """Reads a mixture's manifest; raises as :func:`read_task`, naming the mixtures there are."""
+    path = mixture_path(data_dir, mixture)
+    end = mixture_path("", "").name
+    there = sorted(p.name.removesuffix(end) for p in path.parent.glob(f"*{end}"))
+    if not path.is_file() and there:
+        raise FileNotFoundError(
+            f"{path} does not exist. Run `ul2tune prepare` for this mixture, or set DATA_DIR to "
+            f"where it was prepared. {path.parent} holds {', '.join(there)}."
+        )
     return _read(mixture_path(data_dir, mixture), MixtureManifest.from_json)
 
 

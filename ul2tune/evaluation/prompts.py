@@ -91,6 +91,8 @@ def _by_name(path: str) -> str | None:
 
 
 def _by_content(line: bytes, where: str) -> str:
+    hint = " If the line itself is the prompt, set INFER_INPUT_FORMAT = 'text'."
+    _check_whole(line, where, hint)
     try:
         data = json.loads(line)
     except (ValueError, RecursionError):
@@ -98,10 +100,7 @@ def _by_content(line: bytes, where: str) -> str:
     if not isinstance(data, dict):
         return "text"
     if not set(TEXT_KEYS) & set(data):
-        raise ValueError(
-            f"{_without_prompt(where, data)} If the line itself is the prompt, set "
-            f"INFER_INPUT_FORMAT = 'text'."
-        )
+        raise ValueError(_without_prompt(where, data) + hint)
     return "jsonl"
 
 
@@ -122,12 +121,25 @@ def _lines(path: str) -> Iterator[tuple[int, bytes]]:
             yield number, line
 
 
+def _check_whole(line: bytes, where: str, hint: str = "") -> None:
+    """Raises for a line that only begins a list or an object, as pretty-printed JSON has them."""
+    if line.strip() in (b"[", b"{"):
+        raise ValueError(
+            f"{where}: not valid JSON by itself: the line only begins with "
+            f"{line.strip().decode()!r}. Write one object per line.{hint}"
+        )
+
+
 def _parse(line: bytes, name: str, number: int) -> Prompt:
+    _check_whole(line, f"{name}:{number}")
     data, where = reading.parse_json(line, name, number), f"{name}:{number}"
     if isinstance(data, str):
         return Prompt(line=number, id=str(number), text=data)
     if not isinstance(data, dict):
-        raise ValueError(f"{where}: expected a JSON object or string, got {type(data).__name__}.")
+        raise ValueError(
+            f"{where}: expected a JSON object or string, got {type(data).__name__}. "
+            "Write one object per line."
+        )
     key = next((key for key in TEXT_KEYS if key in data), None)
     if key is None:
         raise ValueError(_without_prompt(where, data))

@@ -113,6 +113,10 @@ def read_split(path: str | Path) -> tuple[str, ...]:
             continue
         if len(name.split()) != 1 or "/" in name or "\\" in name:
             raise ValueError(f"{path}:{number}: {name!r} is not the name of a task.")
+        if name.endswith(".json"):
+            raise ValueError(
+                f"{path}:{number}: {name!r} is a file's name; a task's has no .json: leave it out."
+            )
         if name in names:
             raise ValueError(f"{path}:{number}: {name!r} is already listed on line {names[name]}.")
         names[name] = number
