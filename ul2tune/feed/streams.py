@@ -202,7 +202,8 @@ class RowStreams:
         fixed = self.sources.noise_of[task] < 0
         counter = self._counter[rows]
         self._counter[rows] += 1
-        self._ordinal[rows, task] += fixed
+        if self._draws is None:
+            self._ordinal[rows, task] += fixed
         self._pending.admit((rows, slots), counter, task, np.where(fixed, ordinal, EMPTY))
 
     def _draw(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
