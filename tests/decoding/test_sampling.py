@@ -86,6 +86,7 @@ def test_a_draw_depends_on_seed_name_and_step_only():
         ({"temperature": float("nan")}, "got nan"),
         ({"temperature": 1.0, "top_k": -1}, "top_k must be 0"),
         ({"temperature": 1.0, "top_p": 0.0}, "top_p must be in"),
+        ({"seed": 2**32}, "seed must be in .* got 4294967296"),
         ({"top_k": 5}, "top_k = 5 .* do nothing with temperature = 0"),
         ({"top_p": 0.9}, "top_p = 0.9 do nothing"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -112,6 +113,8 @@ def test_every_field_is_live(name):
         ({"head_dim": 0}, "head_dim = 0 must be an integer >= 1"),
         ({"sliding_window": 2.5}, "sliding_window = 2.5 must be an integer"),
         ({"logit_softcap": 0.0}, "logit_softcap = 0.0 must be positive"),
+        ({"logit_softcap": math.inf}, "logit_softcap = inf must be positive"),
+        ({"query_scalar": math.nan}, "query_scalar = nan must be positive"),
         ({"num_kv_heads": 3}, "num_kv_heads = 3 does not divide num_heads = 4"),
         ({"head_dim": 7}, "head_dim = 7 must be even"),
         ({"rope": None}, "set exactly one of them"),

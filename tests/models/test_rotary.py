@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -61,6 +63,9 @@ def test_only_distances_matter():
     [
         ({"scaling": "yarn"}, "scaling = 'yarn' is not one of"),
         ({"theta": 0.0}, "theta = 0.0 and"),
+        ({"theta": math.nan}, "theta = nan and"),
+        ({**vars(LLAMA3), "factor": math.inf}, "factor = inf must be positive"),
+        ({**vars(LLAMA3), "original_length": 0}, "original_length = 0 must be at least 1"),
         ({"factor": 2.0}, "factor = 2.0 does nothing"),
         ({"scaling": "llama3", "factor": 8.0}, "low_freq_factor = None .* needs them all"),
         ({"original_length": 4}, "original_length = 4 with scaling = 'none'"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -296,6 +298,11 @@ def test_updating_without_parameters_is_refused():
         ({"momentum": 1.0}, "momentum = 1.0 is not in"),
         ({"momentum": -0.1}, "momentum = -0.1 is not in"),
         ({"clipping_threshold": 0.0}, "clipping_threshold = 0.0 must be positive"),
+        ({"clipping_threshold": math.nan}, "clipping_threshold = nan must be positive"),
+        ({"decay_rate": -0.8}, "decay_rate = -0.8 must be positive; T5's is 0.8, which Transf"),
+        ({"decay_rate": math.nan}, "decay_rate = nan must be positive"),
+        ({"epsilon2": -1.0}, "epsilon2 = -1.0 must be a number of at least 0"),
+        ({"epsilon2": math.nan}, "epsilon2 = nan must be a number of at least 0"),
     ],
 )
 def test_wrong_configurations_are_refused(values, message):

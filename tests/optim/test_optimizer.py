@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 
 import jax
@@ -344,7 +345,9 @@ def test_every_field_changes_the_updates(field):
         ({"name": "sgd"}, "'sgd' is unknown; use one of adafactor, adamw, lion, muon"),
         ({"name": "lion", "adamw": AdamWConfig(b1=0.5)}, "OptimizerConfig.adamw = .* ignored"),
         ({"max_grad_norm": 0.0}, "max_grad_norm = 0.0 must be positive"),
-        ({"weight_decay": -1.0}, "weight_decay = -1.0 is negative"),
+        ({"max_grad_norm": math.nan}, "max_grad_norm = nan must be positive"),
+        ({"weight_decay": math.nan}, "weight_decay = nan must be a number of at least 0"),
+        ({"weight_decay": -1.0}, "weight_decay = -1.0 must be a number of at least 0"),
         ({"decay_groups": [(".*", 1.0)]}, "would be ignored, as weight_decay is 0"),
         ({"weight_decay_lr_exponent": 0.0}, "would be ignored, as weight_decay is 0"),
     ],
@@ -359,6 +362,7 @@ def test_wrong_configurations_are_refused(values, message):
     [
         ([("encoder/.*", 1.0)], "groups does not cover parameter 'embedding'"),
         ([(".*", None)], "freezes every parameter"),
+        ([(".*", math.inf)], r"gives '\.\*' the learning-rate multiplier inf"),
         ([(".*", 0.0)], r"gives '\.\*' the learning-rate multiplier 0.0"),
         ([(".*", "frozen")], "multiplier 'frozen'; it must be a positive number, or None"),
     ],
@@ -368,11 +372,19 @@ def test_wrong_groups_are_refused(groups, message):
         make(OptimizerConfig(groups=groups), PARAMS, AXES)
 
 
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf, "0.5", None])
+def test_wrong_multipliers_of_the_decay_are_refused(value):
+    config = OptimizerConfig(weight_decay=0.1, decay_groups=[(".*", value)])
+    with pytest.raises(ValueError, match=rf"gives '\.\*' the multiplier {value!r} of the weight"):
+        make(config, PARAMS, AXES)
+
+
 @pytest.mark.parametrize(
     ("kind", "values", "message"),
     [
         (AdamWConfig, {"b2": 1.0}, "AdamWConfig.b2 = 1.0 is not in"),
         (AdamWConfig, {"eps": 0.0}, "AdamWConfig.eps = 0.0 must be positive"),
+        (AdamWConfig, {"eps": math.nan}, "AdamWConfig.eps = nan must be positive"),
         (LionConfig, {"b1": -0.1}, "LionConfig.b1 = -0.1 is not in"),
         (MuonConfig, {"beta": 2.0}, "MuonConfig.beta = 2.0 is not in"),
         (MuonConfig, {"newton_schulz_steps": 0}, "newton_schulz_steps = 0 must be positive"),

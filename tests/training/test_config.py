@@ -14,6 +14,8 @@ from ul2tune.training.config import RunConfig
         ({"train_steps_relative": 5}, "Set exactly one of TRAIN_STEPS"),
         ({"model_dir": "gs://bucket/run"}, "Mount the bucket"),
         ({"log_period_steps": 0}, "RunConfig.log_period_steps = 0"),
+        ({"seed": -1}, r"RunConfig.seed = -1 is not in \[0, 2\*\*32\)"),
+        ({"seed": 2**32}, "RunConfig.seed = 4294967296 is not in"),
         ({"num_microbatches": -1}, "RunConfig.num_microbatches = -1"),
     ],
 )

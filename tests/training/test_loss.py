@@ -386,8 +386,8 @@ def test_every_field_changes_something(field):
     ("values", "message"),
     [
         ({"normalizer": "mean"}, "'mean' is unknown; use a number, None .* num_real_target_tokens"),
-        ({"normalizer": 0}, "normalizer = 0 must be positive"),
-        ({"z_loss": -1.0}, "z_loss = -1.0 is negative"),
+        ({"normalizer": 0}, "normalizer = 0 must be a positive number"),
+        ({"z_loss": -1.0}, "z_loss = -1.0 is not a number of at least 0"),
         ({"label_smoothing": 1.0}, "label_smoothing = 1.0 is not in"),
         ({"chunk_tokens": 0}, "chunk_tokens = 0 must be at least 1"),
     ],

@@ -49,6 +49,8 @@ class SamplingConfig:
             raise ValueError(f"top_k must be 0 (off) or more, got {self.top_k}.")
         if not 0.0 < self.top_p <= 1.0:
             raise ValueError(f"top_p must be in (0, 1], got {self.top_p}.")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be in [0, 2**32), got {self.seed}.")
         if self.temperature == 0 and (self.top_k or self.top_p < 1):
             raise ValueError(
                 f"top_k = {self.top_k} and top_p = {self.top_p} do nothing with temperature = 0 "

@@ -12,6 +12,7 @@ UL2's decoder-only baselines, Tay et al. 2022, arXiv:2205.05131) is that of T5X'
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -197,7 +198,7 @@ class DecoderConfig:
                 raise ValueError(f"DecoderConfig.{name} = {value!r} must be an integer >= {least}.")
         for name in _OPTIONAL_SCALES:
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"DecoderConfig.{name} = {value!r} must be positive, or None.")
         if not self.norm_eps > 0:
             raise ValueError(f"DecoderConfig.norm_eps = {self.norm_eps} must be positive.")

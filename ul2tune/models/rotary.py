@@ -47,9 +47,10 @@ class Rope:
     def __post_init__(self):
         if self.scaling not in SCALINGS:
             raise ValueError(f"Rope.scaling = {self.scaling!r} is not one of {SCALINGS}.")
-        if self.theta <= 0 or self.factor <= 0:
+        if not (0 < self.theta < math.inf and 0 < self.factor < math.inf):
             raise ValueError(
-                f"Rope.theta = {self.theta} and Rope.factor = {self.factor} must be positive."
+                f"Rope.theta = {self.theta} and Rope.factor = {self.factor} must be positive "
+                f"numbers."
             )
         if self.scaling == "none" and self.factor != 1.0:
             raise ValueError(
@@ -63,7 +64,9 @@ class Rope:
                     f"{', '.join(names)} belong to 'llama3', which needs them all."
                 )
         low, high = self.low_freq_factor or 0.0, self.high_freq_factor or 0.0
-        if self.scaling == "llama3" and not 0 < low < high:
+        if self.original_length is not None and self.original_length < 1:
+            raise ValueError(f"Rope.original_length = {self.original_length} must be at least 1.")
+        if self.scaling == "llama3" and not 0 < low < high < math.inf:
             raise ValueError(
                 f"Rope.low_freq_factor = {low} must be positive and less than high_freq_factor = "
                 f"{high}."

@@ -146,8 +146,11 @@ class T5GemmaConfig:
             f"tied_embeddings needs encoder and decoder of one d_model, not {widths}": (
                 self.tied_embeddings and other_width
             ),
-            f"eoi_id = {self.eoi_id!r} must be an id, or None": self.eoi_id is not None
-            and (type(self.eoi_id) is not int or self.eoi_id < 0),
+            f"eoi_id = {self.eoi_id!r} must be an id below vocab_size = {self.vocab_size}, "
+            f"or None": (
+                self.eoi_id is not None
+                and (type(self.eoi_id) is not int or not 0 <= self.eoi_id < self.vocab_size)
+            ),
         }
         problem = next((text for text, found in problems.items() if found), None)
         if problem:

@@ -16,6 +16,7 @@ Stern 2018 (arXiv:1804.04235, algorithm 4 with the choices of its section 9) and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -72,11 +73,21 @@ class AdafactorConfig:
                 f"AdafactorConfig.epsilon1 = {self.epsilon1} must be at least {least:.2g}, or a "
                 f"parameter without gradient becomes NaN; T5's is 1e-30."
             )
+        if not 0 < self.decay_rate < math.inf:
+            raise ValueError(
+                f"AdafactorConfig.decay_rate = {self.decay_rate} must be positive; T5's is 0.8, "
+                f"which Transformers writes as -0.8."
+            )
+        if not 0 <= self.epsilon2 < math.inf:
+            raise ValueError(
+                f"AdafactorConfig.epsilon2 = {self.epsilon2} must be a number of at least 0; T5's "
+                f"is 1e-3."
+            )
         if self.momentum is not None and not 0 <= self.momentum < 1:
             raise ValueError(
                 f"AdafactorConfig.momentum = {self.momentum} is not in [0, 1); None turns it off."
             )
-        if self.clipping_threshold is not None and self.clipping_threshold <= 0:
+        if self.clipping_threshold is not None and not self.clipping_threshold > 0:
             raise ValueError(
                 f"AdafactorConfig.clipping_threshold = {self.clipping_threshold} must be positive; "
                 f"None turns it off."

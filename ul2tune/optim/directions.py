@@ -95,7 +95,7 @@ def _check_decays(config: object, *names: str) -> None:
 
 def _check_positive(config: object, *names: str) -> None:
     for name in names:
-        if (value := getattr(config, name)) <= 0:
+        if not 0 < (value := getattr(config, name)) < math.inf:
             raise ValueError(f"{type(config).__name__}.{name} = {value} must be positive.")
 
 

@@ -6,6 +6,7 @@ Lion or Muon) -> descend (learning rate by group, momentum, weight decay, sign).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,13 +85,16 @@ class OptimizerConfig:
                     f"OptimizerConfig.{name} = {getattr(self, name)} would be ignored, as the "
                     f"optimiser is {self.name!r}; remove it or set OptimizerConfig.name = {name!r}."
                 )
-        if self.max_grad_norm is not None and self.max_grad_norm <= 0:
+        if self.max_grad_norm is not None and not self.max_grad_norm > 0:
             raise ValueError(
                 f"OptimizerConfig.max_grad_norm = {self.max_grad_norm} must be positive; "
                 f"None turns clipping off."
             )
-        if self.weight_decay < 0:
-            raise ValueError(f"OptimizerConfig.weight_decay = {self.weight_decay} is negative.")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(
+                f"OptimizerConfig.weight_decay = {self.weight_decay} must be a number of at least "
+                f"0, which turns it off."
+            )
         if self.weight_decay == 0:
             for name, unset in (("decay_groups", None), ("weight_decay_lr_exponent", 1.0)):
                 if (value := getattr(self, name)) != unset:
@@ -210,7 +214,7 @@ def _direction(config: OptimizerConfig, axes: Mapping[str, Any]) -> optax.Gradie
 def _multiplier(pattern: str, value: float | str | None) -> float | None:
     if value is None or value == groups.FREEZE:
         return None
-    if isinstance(value, str) or not value > 0:
+    if isinstance(value, str) or not 0 < value < math.inf:
         raise ValueError(
             f"OptimizerConfig.groups gives {pattern!r} the learning-rate multiplier {value!r}; it "
             f"must be a positive number, or None or 'freeze' to freeze."
@@ -223,7 +227,16 @@ def _weight_decay(config: OptimizerConfig, axes: Mapping[str, Any]) -> dict[str,
     if config.decay_groups is None:
         return {path: config.weight_decay * _decays(axes[path]) for path in axes}
     table = groups.assign(config.decay_groups, list(axes), "OptimizerConfig.decay_groups")
-    return {path: config.weight_decay * float(value) for path, (_, value) in table.items()}
+    return {path: config.weight_decay * _decay(*entry) for path, entry in table.items()}
+
+
+def _decay(pattern: str, value: float) -> float:
+    if not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError(
+            f"OptimizerConfig.decay_groups gives {pattern!r} the multiplier {value!r} of the "
+            f"weight decay; it must be a number of at least 0."
+        )
+    return float(value)
 
 
 def _decays(axes: Sequence[str | None]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import jax
@@ -90,8 +91,9 @@ class ScheduleConfig:
         self._check_lengths()
 
     def _check_lengths(self):
-        if self.learning_rate < 0 or (self.final_learning_rate or 0) < 0:
-            raise ValueError(f"{self}: learning rates must not be negative.")
+        rates = (self.learning_rate, self.final_learning_rate or 0)
+        if not all(0 <= rate < math.inf for rate in rates):
+            raise ValueError(f"{self}: learning rates must be numbers that are not negative.")
         if self.warmup_steps < 0:
             raise ValueError(f"{self}: warmup_steps must not be negative.")
         if self.timescale_steps is not None and self.timescale_steps < 1:

@@ -84,6 +84,11 @@ class RunConfig:
             if value is not None and value < 1:
                 raise ValueError(f"RunConfig.{name} = {value} must be at least 1.")
 
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(
+                f"RunConfig.seed = {self.seed} is not in [0, 2**32): JAX's keys take 32 bits, "
+                f"and two seeds must not mean the same numbers."
+            )
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(
                 f"RunConfig.ema_decay = {self.ema_decay} must lie between 0 and 1, such as 0.999; "

@@ -58,9 +58,10 @@ class LossConfig:
     chunk_tokens: int = 2048
 
     def __post_init__(self):
-        if self.z_loss < 0:
+        if not 0 <= self.z_loss < math.inf:
             raise ValueError(
-                f"LossConfig.z_loss = {self.z_loss} is negative; use 0 to turn it off."
+                f"LossConfig.z_loss = {self.z_loss} is not a number of at least 0, which turns it "
+                f"off."
             )
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(
@@ -74,9 +75,12 @@ class LossConfig:
                     f"LossConfig.normalizer = {self.normalizer!r} is unknown; use a number, None "
                     f"(no normalising), or one of {', '.join(NORMALIZERS)}."
                 )
-        elif self.normalizer is not None and not self.normalizer > 0:
+        elif self.normalizer is not None and (
+            isinstance(self.normalizer, bool) or not 0 < self.normalizer < math.inf
+        ):
             raise ValueError(
-                f"LossConfig.normalizer = {self.normalizer} must be positive; None turns it off."
+                f"LossConfig.normalizer = {self.normalizer} must be a positive number; None turns "
+                f"it off."
             )
 
 
@@ -233,7 +237,7 @@ class _Chunking:
     def of(cls, batch_size: int, length: int, chunk_tokens: int) -> _Chunking:
         """Chunks of equal size, of at most `chunk_tokens` per data-parallel group if C > 1."""
         groups = sharding.batch_groups(batch_size)
-        num_chunks = min(length, math.ceil(batch_size * length / (groups * chunk_tokens)))
+        num_chunks = math.ceil(length / max(1, groups * chunk_tokens // batch_size))
         return cls(length=length, size=math.ceil(length / num_chunks), groups=groups)
 
     def split(self, x: jax.Array) -> jax.Array:
