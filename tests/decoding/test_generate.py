@@ -82,6 +82,9 @@ class Countdown:
     def start_decoding(self, batch, *, max_decode_length):
         return jnp.asarray(batch["encoder_input_tokens"])[:, 0]
 
+    def unstacked(self):
+        return self
+
     def decode_step(self, cache, tokens_B, index):
         expected_B = jnp.where(index == 0, 0, 2)
         token_B = jnp.where(tokens_B == expected_B, 2, 9)

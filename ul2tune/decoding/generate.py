@@ -21,6 +21,8 @@ class DecodingModel(Protocol):
 
     def start_decoding(self, batch: Batch, *, max_decode_length: int) -> Any: ...
 
+    def unstacked(self) -> DecodingModel: ...
+
     def decode_step(
         self, cache: Any, tokens_B: jax.Array, index: jax.Array | int
     ) -> tuple[jax.Array, Any]: ...
@@ -95,7 +97,7 @@ def generate(
       pad_id: what follows the end; may be `eos_id`. The padding and the start symbol of batches
         are 0 in every vocabulary.
     """
-    length = config.max_decode_length
+    length, looped = config.max_decode_length, model.unstacked()
     side = "encoder" if "encoder_input_tokens" in batch else "decoder"
     # Decoder-only prompts may begin or be nothing but 0, the start token: segment ids tell.
     ids = batch.get("decoder_segment_ids", batch[f"{side}_input_tokens"])
@@ -105,7 +107,7 @@ def generate(
         return (state.step < length) & ~jnp.all(state.done_B)
 
     def decode(state: DecodeState) -> DecodeState:
-        logits_BV, cache = model.decode_step(state.cache, state.last_B, state.step)
+        logits_BV, cache = looped.decode_step(state.cache, state.last_B, state.step)
         allowed_V = jnp.arange(logits_BV.shape[-1]) < num_ids
         # Padding is not text: T5 never learns it as a target, an untrained model may like it.
         if pad_id != eos_id:

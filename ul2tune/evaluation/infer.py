@@ -26,11 +26,7 @@ from ul2tune.checkpoints.vocabulary import check as check_vocabulary
 from ul2tune.data.vocab import Vocabulary
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.evaluation import layouts, preflight, prompts
-from ul2tune.evaluation.predictor import (
-    Predictor,
-    abstract_sharded_params,
-    length_buckets,
-)
+from ul2tune.evaluation.predictor import Predictor, length_buckets, load_params
 from ul2tune.evaluation.progress import Progress
 from ul2tune.evaluation.prompts import Prompt
 from ul2tune.evaluation.report import write_atomically
@@ -138,8 +134,7 @@ def infer(
     enabled = jax.process_index() == 0
     progress = Progress("infer", total, "prompts", enabled=enabled, done=num_done)
     initialize.warn_of_other_model(step_dir, model)
-    abstract = abstract_sharded_params(model, device_mesh)
-    params = initialize.load_params(step_dir, abstract, ema=infer.ema)
+    params = load_params(model, device_mesh, step_dir, ema=infer.ema)
     predictor = Predictor(
         model,
         params,

@@ -10,7 +10,7 @@ likelihood and decides next to nothing. In bfloat16 it can decide a near tie, an
 on from there. Programs are compiled with `xla_allow_excess_precision` off: XLA would otherwise keep
 some intermediates in float32, others for other batch sizes, which moves log-likelihoods by 1e-2
 instead of 1e-4. Where answers must not move at all, evaluate with the model's `dtype` = 'float32'
-(parameters are float32 anyway).
+(a checkpoint's parameters are float32 anyway).
 
 Axis legend: B batch, S input length, L target length.
 """
@@ -19,12 +19,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from ul2tune import sharding
+from ul2tune import sharding, tree
+from ul2tune.checkpoints import initialize
 from ul2tune.data.vocab_info import VocabInfo
 from ul2tune.decoding.generate import Generated, generate
 from ul2tune.decoding.sampling import SamplingConfig
@@ -105,16 +107,17 @@ class Predictor:
                 f"take it for padding when they decode: use a vocabulary with padding 0."
             )
         self.params = params
+        options = _COMPILER_OPTIONS | base.compiler_options(model)
         self._generate = jax.jit(
             self._generate_batch,
             static_argnames="sampling",
             out_shardings=sharding.replicated(mesh),
-            compiler_options=_COMPILER_OPTIONS,
+            compiler_options=options,
         )
         self._score = jax.jit(
             self._score_batch,
             out_shardings=sharding.replicated(mesh),
-            compiler_options=_COMPILER_OPTIONS,
+            compiler_options=options,
         )
 
     def generate(
@@ -202,7 +205,7 @@ class Predictor:
     ) -> Generated:
         with base.products(self._model):
             return generate(
-                base.bind(self._model, params),
+                base.bind(self._model, base.in_compute_dtype(self._model, params)),
                 {name: feature for name, feature in batch.items() if name != "names"},
                 sampling,
                 batch["names"],
@@ -245,6 +248,21 @@ def length_buckets(longest: int, shortest: int = 64) -> tuple[int, ...]:
         buckets.append(length)
         length *= 2
     return (*buckets, longest)
+
+
+def load_params(model: Any, mesh: jax.sharding.Mesh, step_dir: Path, *, ema: bool) -> Tree:
+    """The parameters of a checkpoint, or their average, sharded: those that nothing trains.
+
+    Matrices are in the compute dtype, in which every product reads them: half of float32's memory.
+    """
+    abstract = abstract_sharded_params(model, mesh)
+    params = initialize.load_params(step_dir, abstract, ema=ema)
+    narrow = {}
+    for path, wide in tree.flatten(params).items():
+        narrow |= tree.flatten(base.in_compute_dtype(model, tree.unflatten({path: wide})))
+        if narrow[path].dtype != wide.dtype:
+            wide.delete()  # never both of all
+    return tree.unflatten(narrow)
 
 
 def abstract_sharded_params(model: Any, mesh: jax.sharding.Mesh) -> Tree:

@@ -15,11 +15,7 @@ from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.evaluation import examples, layouts, preflight, report
 from ul2tune.evaluation.answer import Answer, judge
 from ul2tune.evaluation.examples import EvalSet
-from ul2tune.evaluation.predictor import (
-    Predictor,
-    abstract_sharded_params,
-    length_buckets,
-)
+from ul2tune.evaluation.predictor import Predictor, length_buckets, load_params
 from ul2tune.evaluation.progress import Progress
 from ul2tune.evaluation.ranking import Ranker
 from ul2tune.metrics import registry
@@ -135,8 +131,7 @@ def evaluate(
             setting="EvalConfig.allow_other_vocabulary",
         )
     initialize.warn_of_other_model(step_dir, model)
-    abstract = abstract_sharded_params(model, device_mesh)
-    params = initialize.load_params(step_dir, abstract, ema=eval.ema)
+    params = load_params(model, device_mesh, step_dir, ema=eval.ema)
     predictor = make_predictor(model, params, device_mesh, eval_set, eval)
     facts = {"mixture": mixture, "checkpoint": str(checkpoint_path), "step": int(step_dir.name)}
     return evaluate_set(predictor, eval_set, eval, output_dir, facts)

@@ -131,10 +131,20 @@ def xla(
     mask_BLS: jax.Array,
     softcap: float | None = None,
 ) -> jax.Array:
-    """Attention with an explicit bias and mask; one query per row when decoding."""
-    # For a single query, in decoding, the whole cache would be copied.
-    move = swapped if query_BLHA.shape[1] > 1 else swap
-    query_BHLA, key_BKSA, value_BKSA = map(move, (query_BLHA, key_BSKA, value_BSKA))
+    """Attention with an explicit bias and mask."""
+    query_BHLA, key_BKSA, value_BKSA = map(swapped, (query_BLHA, key_BSKA, value_BSKA))
+    return heads_first_xla(query_BHLA, key_BKSA, value_BKSA, bias_GHLS, mask_BLS, softcap)
+
+
+def heads_first_xla(
+    query_BHLA: jax.Array,
+    key_BKSA: jax.Array,
+    value_BKSA: jax.Array,
+    bias_GHLS: jax.Array | None,
+    mask_BLS: jax.Array,
+    softcap: float | None = None,
+) -> jax.Array:
+    """:func:`xla` of what lies as the products read it (a cache does); returns [B, L, H, A]."""
     logits_BHLS = grouped.cap(grouped.scores(query_BHLA, key_BKSA), softcap)
     if bias_GHLS is not None:
         logits_BHLS = relative_bias.add_to_rows(logits_BHLS, bias_GHLS)
@@ -237,6 +247,18 @@ class MultiHeadAttention(nnx.Module):
     def merge(self, x_BLHA: jax.Array) -> jax.Array:
         """Projects the heads' results back to [B, L, D]."""
         return linear(x_BLHA, self.out[...], 2)
+
+    def attend_cached(
+        self,
+        x_B1D: jax.Array,
+        key_BKSA: jax.Array,
+        value_BKSA: jax.Array,
+        bias_GH1S: jax.Array | None,
+        mask_B1S: jax.Array,
+    ) -> jax.Array:
+        """Returns what one position per row reads from a cache, [B, 1, D]."""
+        query_BH1A = swap(self.heads(x_B1D, self.query))
+        return self.merge(heads_first_xla(query_BH1A, key_BKSA, value_BKSA, bias_GH1S, mask_B1S))
 
     def __call__(
         self,

@@ -93,6 +93,22 @@ def bind(config: ModelConfig, params: Tree) -> Any:
     return nnx.merge(_abstract(config)[0], params)
 
 
+def in_compute_dtype(config: ModelConfig, params: Tree) -> Tree:
+    """Returns parameters whose matrices are in the compute dtype already.
+
+    Results are the same: nothing else is ever computed of them. For what reads them again and
+    again, as a loop over tokens does, and for less memory where nothing is trained.
+    """
+
+    axes = tree.flatten(param_axes(config))
+
+    def cast(path: str, param: jax.Array) -> jax.Array:
+        is_matrix = "embed" in axes[path] and len({*axes[path]} - {"layers"}) > 1
+        return param.astype(config.dtype) if is_matrix else param
+
+    return tree.map_with_path(cast, params)
+
+
 def products(config: ModelConfig) -> contextlib.AbstractContextManager[None]:
     """The context in which this model's programs are traced, forward and backward.
 
@@ -103,3 +119,14 @@ def products(config: ModelConfig) -> contextlib.AbstractContextManager[None]:
     if config.dtype == "float32":
         return jax.default_matmul_precision("highest")
     return contextlib.nullcontext()
+
+
+def compiler_options(config: ModelConfig) -> dict[str, bool]:
+    """What XLA is told when it compiles this model's programs, beside its flags.
+
+    For every shape of product XLA:GPU compiles dozens of Triton kernels to choose from; in true
+    float32 these take minutes even for the smallest model, and cuBLAS's are as fast.
+    """
+    if config.dtype == "float32" and jax.default_backend() == "gpu":
+        return {"xla_gpu_enable_triton_gemm": False}
+    return {}

@@ -1,5 +1,8 @@
 """What decoding remembers: keys and values of every layer.
 
+Heads come before positions, as the products of attention read them: otherwise XLA would transpose
+the whole cache for every token.
+
 Axes: N layers, B batch, L target length, S source length or slots, H heads, K key/value heads,
 A head size. T5 has K = H.
 """
@@ -15,7 +18,7 @@ import jax.numpy as jnp
 
 from ul2tune.sharding import constrain
 
-AXES = ("layers", "batch", "length", "kv_heads", "kv")
+AXES = ("layers", "batch", "kv_heads", "length", "kv")
 
 
 @functools.partial(
@@ -28,10 +31,10 @@ class DecodeCache:
     """A pytree; every array has the batch as its second axis, `source_BS` as its first.
 
     Attributes:
-      self_key: [N, B, L, K, A], of the positions decoded so far; zeros after them.
-      self_value: [N, B, L, K, A].
-      cross_key: [N, B, S, K, A], computed once from the encoder's output.
-      cross_value: [N, B, S, K, A].
+      self_key: [N, B, K, L, A], of the positions decoded so far; zeros after them.
+      self_value: [N, B, K, L, A].
+      cross_key: [N, B, K, S, A], computed once from the encoder's output.
+      cross_value: [N, B, K, S, A].
       source_BS: segment ids of the source: 1 at real tokens, 0 at padding.
     """
 
@@ -46,8 +49,8 @@ class DecodeCache:
         cls, cross_key: jax.Array, cross_value: jax.Array, source_BS: jax.Array, length: int
     ) -> DecodeCache:
         """Returns a cache with room for `length` target positions, none of them decoded."""
-        layers, batch, _, heads, size = cross_key.shape
-        empty = jnp.zeros((layers, batch, length, heads, size), cross_key.dtype)
+        layers, batch, heads, _, size = cross_key.shape
+        empty = jnp.zeros((layers, batch, heads, length, size), cross_key.dtype)
         return cls(
             self_key=constrain(empty, *AXES),
             self_value=constrain(empty, *AXES),
@@ -60,12 +63,18 @@ class DecodeCache:
         self, layer: jax.Array, index: jax.Array | int, key_B1KA: jax.Array, value_B1KA: jax.Array
     ) -> DecodeCache:
         """Writes one position of one layer."""
-        start = (layer, 0, index, 0, 0)
         return dataclasses.replace(
             self,
-            self_key=jax.lax.dynamic_update_slice(self.self_key, key_B1KA[None], start),
-            self_value=jax.lax.dynamic_update_slice(self.self_value, value_B1KA[None], start),
+            self_key=_written(self.self_key, layer, index, key_B1KA),
+            self_value=_written(self.self_value, layer, index, value_B1KA),
         )
+
+
+def _written(
+    cache_NBKSA: jax.Array, layer: jax.Array, slot: jax.Array | int, new_BSKA: jax.Array
+) -> jax.Array:
+    new_NBKSA = jnp.swapaxes(new_BSKA, 1, 2)[None]
+    return jax.lax.dynamic_update_slice(cache_NBKSA, new_NBKSA, (layer, 0, 0, slot, 0))
 
 
 @functools.partial(
@@ -87,7 +96,7 @@ class PromptCache:
         position   0          | 1  2
 
     Attributes:
-      key: [N, B, prompt_slots + L, K, A].
+      key: [N, B, K, prompt_slots + L, A].
       value: of the same shape.
       lengths_B: tokens of each prompt: the position that step 0 reads.
       last_B: the prompt's last token, which step 0 reads; the start token of an empty prompt.
@@ -104,17 +113,21 @@ class PromptCache:
         self, layer: jax.Array, slot: jax.Array | int, key_BSKA: jax.Array, value_BSKA: jax.Array
     ) -> PromptCache:
         """Writes the slots of one layer from `slot` on."""
-        start = (layer, 0, slot, 0, 0)
         return dataclasses.replace(
             self,
-            key=jax.lax.dynamic_update_slice(self.key, key_BSKA[None], start),
-            value=jax.lax.dynamic_update_slice(self.value, value_BSKA[None], start),
+            key=_written(self.key, layer, slot, key_BSKA),
+            value=_written(self.value, layer, slot, value_BSKA),
         )
+
+    @property
+    def num_slots(self) -> int:
+        """Of prompts and decoded tokens."""
+        return self.key.shape[3]
 
     def distances(self, index: jax.Array | int) -> jax.Array:
         """How far behind the token of step `index` every slot's is, [B, slots]; negative where the
         slot is empty or to come."""
-        slots_S = jnp.arange(self.key.shape[2])
+        slots_S = jnp.arange(self.num_slots)
         is_prompt_S = slots_S < self.prompt_slots
         lengths_B1 = self.lengths_B[:, None]
         position_BS = jnp.where(

@@ -22,7 +22,7 @@ from ul2tune.models import base, decoder_features, layers, relative_bias
 from ul2tune.models.attention import Implementation, spread
 from ul2tune.models.cache import AXES, PromptCache
 from ul2tune.models.decoder_block import Block, Layout
-from ul2tune.models.folding import fold
+from ul2tune.models.folding import fold, unstacked
 from ul2tune.models.layers import drop_channels, linear, param
 from ul2tune.models.norms import Norm
 from ul2tune.sharding import constrain
@@ -142,6 +142,10 @@ class Decoder(nnx.Module):
         last_B = jnp.take_along_axis(tokens_BL, lengths_B[:, None], axis=1)[:, 0]
         return dataclasses.replace(cache, lengths_B=lengths_B, last_B=last_B)
 
+    def unstacked(self) -> Decoder:
+        """This model as a loop over tokens reads it."""
+        return unstacked(self, "layers", scan=self.config.scan_layers)
+
     def decode_step(
         self, cache: PromptCache, tokens_B: jax.Array, index: jax.Array | int
     ) -> tuple[jax.Array, PromptCache]:
@@ -158,7 +162,7 @@ class Decoder(nnx.Module):
         """
         tokens_B1 = jnp.where(index == 0, cache.last_B, tokens_B)[:, None]
         positions_B1 = cache.lengths_B[:, None] + index
-        layout = Layout(self.config, positions_B1, cache.key.shape[2])
+        layout = Layout(self.config, positions_B1, cache.num_slots)
         distance_BS = cache.distances(index)
         bias_BH1S = self._bias_of_slots(distance_BS)
 
@@ -177,7 +181,7 @@ class Decoder(nnx.Module):
                 kv = attention.keys(y_B1D, rotation), attention.values(y_B1D)
                 cache = cache.write(n, cache.prompt_slots + index, *kv)
                 past = cache.key[n], cache.value[n], seen_BS[:, None], bias_BH1S
-                return attention.attend_masked(attention.queries(y_B1D, rotation), *past)
+                return attention.attend_cached(attention.queries(y_B1D, rotation), *past)
 
             return block(x_B1D, attend, block.dropout_keys(None)), cache
 
@@ -194,7 +198,7 @@ class Decoder(nnx.Module):
         layout, how = Layout(config, positions_BL, length), Implementation.of(self.config)
         bias = self._bias((batch, length))
         slots = length + max_decode_length
-        shape = (config.num_layers, batch, slots, config.num_kv_heads, config.head_dim)
+        shape = (config.num_layers, batch, config.num_kv_heads, slots, config.head_dim)
         empty = constrain(jnp.zeros(shape, config.dtype), *AXES)
         zeros_B = jnp.zeros(batch, jnp.int32)
         cache = PromptCache(

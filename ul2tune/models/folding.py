@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+from flax import nnx
 
 # Name (`jax.ad_checkpoint.checkpoint_name`) of what a memory-saving attention keeps for its
 # backward pass: about as much as one product with weights, and far dearer to compute again.
@@ -37,7 +39,8 @@ def fold(step: Callable[..., Any], carry: Any, layers: Any, *, scan: bool, remat
     Args:
       step: one layer.
       carry: what goes through all layers.
-      layers: a tuple of pytrees whose leaves have a leading layer axis.
+      layers: a tuple of pytrees whose leaves have a leading layer axis; the first may be
+        :func:`unstacked`.
       scan: one compiled body looped over the layers, or all layers inline.
       remat: key of :data:`REMAT`.
     """
@@ -46,7 +49,34 @@ def fold(step: Callable[..., Any], carry: Any, layers: Any, *, scan: bool, remat
         step = jax.checkpoint(step, policy=REMAT[remat], prevent_cse=not scan)
     if scan:
         return jax.lax.scan(lambda carry, x: (step(carry, *x), None), carry, layers)[0]
+    for slices in _slices(layers):
+        carry = step(carry, *slices)
+    return carry
+
+
+def _slices(layers: Any) -> Iterator[Any]:
+    stacks, *others = layers
+    if isinstance(stacks, nnx.List):
+        for n, layer in enumerate(stacks):
+            yield layer, *jax.tree.map(lambda x_N, n=n: x_N[n], others)
+        return
     leaves, treedef = jax.tree.flatten(layers)
     for slices in zip(*map(list, leaves)):
-        carry = step(carry, *jax.tree.unflatten(treedef, slices))
-    return carry
+        yield jax.tree.unflatten(treedef, slices)
+
+
+def unstacked(model: Any, path: str, *, scan: bool) -> Any:
+    """Returns a copy of a model in which the layers at `path` lie apart, for :func:`fold`.
+
+    XLA moves nothing out of a loop: inside one over tokens, every layer's parameters would be
+    sliced out of the stack again for every token. Layers that are looped over (`scan`) stay in it.
+    """
+    if scan:
+        return model
+    model = nnx.merge(*nnx.split(model))
+    *parents, name = path.split("/")
+    owner = functools.reduce(getattr, parents, model)
+    leaves, treedef = jax.tree.flatten(getattr(owner, name))
+    apart = (jax.tree.unflatten(treedef, slices) for slices in zip(*map(list, leaves)))
+    setattr(owner, name, nnx.List(apart))
+    return model

@@ -15,7 +15,7 @@ from flax import nnx
 
 from ul2tune.models import attention
 from ul2tune.models.attention import Implementation
-from ul2tune.models.layers import Dropout, drop, keep_mask, linear, normal, param, zeros
+from ul2tune.models.layers import Dropout, drop, keep_mask, linear, normal, param, swap, zeros
 from ul2tune.models.norms import Norm
 from ul2tune.models.rotary import Rotation
 from ul2tune.models.visibility import Visibility
@@ -135,17 +135,17 @@ class GroupedQueryAttention(nnx.Module):
         inputs = (query_BLHA, key_BSKA, value_BSKA, bias, visibility, implementation)
         return self.merge(attention.attend(*inputs, softcap=self.sizes.softcap))
 
-    def attend_masked(
+    def attend_cached(
         self,
         query_BLHA: jax.Array,
-        key_BSKA: jax.Array,
-        value_BSKA: jax.Array,
+        key_BKSA: jax.Array,
+        value_BKSA: jax.Array,
         mask_BLS: jax.Array,
         bias_BHLS: jax.Array | None = None,
     ) -> jax.Array:
-        """:meth:`attend` with an explicit mask and bias: decoding, where keys are in a cache."""
-        inputs = (query_BLHA, key_BSKA, value_BSKA, bias_BHLS, mask_BLS)
-        return self.merge(attention.xla(*inputs, self.sizes.softcap))
+        """:meth:`attend` with keys and values of a cache, and an explicit mask and bias."""
+        inputs = (swap(query_BLHA), key_BKSA, value_BKSA, bias_BHLS, mask_BLS)
+        return self.merge(attention.heads_first_xla(*inputs, self.sizes.softcap))
 
     def __call__(
         self,

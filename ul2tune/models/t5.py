@@ -21,7 +21,7 @@ from flax import nnx
 
 from ul2tune.models import attention, base, layers, relative_bias
 from ul2tune.models.cache import DecodeCache
-from ul2tune.models.folding import REMAT, fold
+from ul2tune.models.folding import REMAT, fold, unstacked
 from ul2tune.models.layers import Dropout, drop_channels, param, rms_norm
 from ul2tune.models.visibility import Visibility, segments
 from ul2tune.sharding import constrain
@@ -326,11 +326,15 @@ class T5(nnx.Module):
             )
         cross, encoded_BSD = self.decoder.layers.cross_attention, self.encode(batch)
         cross_key, cross_value = (
-            jnp.einsum("BSD,NDHA->NBSHA", encoded_BSD, kernel[...].astype(encoded_BSD.dtype))
+            jnp.einsum("BSD,NDHA->NBHSA", encoded_BSD, kernel[...].astype(encoded_BSD.dtype))
             for kernel in (cross.key, cross.value)
         )
         source_BS = segments(batch, "encoder", "encoder_input_tokens")
         return DecodeCache.start(cross_key, cross_value, source_BS, max_decode_length)
+
+    def unstacked(self) -> T5:
+        """This model as a loop over tokens reads it."""
+        return unstacked(self, "decoder/layers", scan=self.config.scan_layers)
 
     def decode_step(
         self, cache: DecodeCache, tokens_B: jax.Array, index: jax.Array | int
@@ -345,7 +349,7 @@ class T5(nnx.Module):
         Returns:
           Float32 logits [B, V] of the target at `index`, and the cache with this position in it.
         """
-        length = cache.self_key.shape[2]
+        length = cache.self_key.shape[3]
         past_BLS = (jnp.arange(length) <= index)[None, None]
         source_BLS = (cache.source_BS != 0)[:, None]
 
@@ -364,12 +368,12 @@ class T5(nnx.Module):
                 bias_HW = self.decoder.bias_HW(block, length)
                 bias_HS = jax.lax.dynamic_slice_in_dim(bias_HW, length - 1 - index, length, 1)
                 past = cache.self_key[n], cache.self_value[n], bias_HS[None, :, None], past_BLS
-                return layer.merge(attention.xla(layer.heads(y_BLD, layer.query), *past))
+                return layer.attend_cached(y_BLD, *past)
 
             def cross_attention(y_BLD: jax.Array, _: Dropout) -> jax.Array:
                 layer = block.cross_attention
                 source = cache.cross_key[n], cache.cross_value[n], None, source_BLS
-                return layer.merge(attention.xla(layer.heads(y_BLD, layer.query), *source))
+                return layer.attend_cached(y_BLD, *source)
 
             x_BLD = block.add(x_BLD, block.self_attention_norm, self_attention)
             x_BLD = block.add(x_BLD, block.cross_attention_norm, cross_attention)

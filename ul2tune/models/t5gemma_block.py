@@ -168,8 +168,9 @@ def read(
 
 
 def joined(
-    own: tuple[jax.Array, jax.Array], others: tuple[jax.Array, jax.Array]
+    own: tuple[jax.Array, jax.Array], others: tuple[jax.Array, jax.Array], axis: int = 1
 ) -> tuple[jax.Array, jax.Array]:
-    """Keys and values of merged attention: the decoder's own first."""
-    key, value = (jnp.concatenate(pair, axis=1) for pair in zip(own, others))
+    """Keys and values of merged attention, along their `axis` of positions: the decoder's own
+    first."""
+    key, value = (jnp.concatenate(pair, axis) for pair in zip(own, others))
     return key, value

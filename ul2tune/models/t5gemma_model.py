@@ -20,7 +20,8 @@ from flax import nnx
 from ul2tune.models import base, decoder_features, layers
 from ul2tune.models.cache import DecodeCache
 from ul2tune.models.decoder_block import Layout
-from ul2tune.models.layers import param
+from ul2tune.models.folding import unstacked
+from ul2tune.models.layers import param, swap
 from ul2tune.models.t5gemma_block import CrossBlock, Stack, joined, read
 from ul2tune.models.visibility import Visibility, segments
 from ul2tune.sharding import constrain
@@ -128,11 +129,16 @@ class T5Gemma(nnx.Module):
         encoded_BSD = self.encode(batch)
 
         def of_layer(block: CrossBlock) -> tuple[jax.Array, jax.Array]:
-            return read(self._reader(block), encoded_BSD)
+            key_BSKA, value_BSKA = read(self._reader(block), encoded_BSD)
+            return swap(key_BSKA), swap(value_BSKA)
 
         cross_key, cross_value = jax.lax.map(of_layer, self.decoder.layers)
         source_BS = segments(batch, "encoder", "encoder_input_tokens")
         return DecodeCache.start(cross_key, cross_value, source_BS, max_decode_length)
+
+    def unstacked(self) -> T5Gemma:
+        """This model as a loop over tokens reads it."""
+        return unstacked(self, "decoder/layers", scan=self.config.scan_layers)
 
     def decode_step(
         self, cache: DecodeCache, tokens_B: jax.Array, index: jax.Array | int
@@ -148,7 +154,7 @@ class T5Gemma(nnx.Module):
           Float32 logits [B, V] of the target at `index`, and the cache with this position in it.
         """
         positions_11 = jnp.full((1, 1), index)
-        rows, length = tokens_B.shape[0], cache.self_key.shape[2]
+        rows, length = tokens_B.shape[0], cache.self_key.shape[3]
         layout = Layout(self.decoder.config, positions_11, length)
         distance_L = index - jnp.arange(length)
         source_BLS = (cache.source_BS != 0)[:, None]
@@ -171,13 +177,13 @@ class T5Gemma(nnx.Module):
                 cache = cache.append(n, index, *kv)
                 past, mask_BLS = (cache.self_key[n], cache.self_value[n]), seen_BLS
                 if self.config.merged_attention:
-                    past = joined(past, source)
+                    past = joined(past, source, axis=2)
                     mask_BLS = jnp.concatenate([seen_BLS, source_BLS], axis=2)
-                return attention.attend_masked(attention.queries(y_BLD, rotation), *past, mask_BLS)
+                return attention.attend_cached(attention.queries(y_BLD, rotation), *past, mask_BLS)
 
             def cross(y_BLD: jax.Array) -> jax.Array:
                 attention = block.cross_attention
-                return attention.attend_masked(attention.queries(y_BLD, None), *source, source_BLS)
+                return attention.attend_cached(attention.queries(y_BLD, None), *source, source_BLS)
 
             with_cross = None if self.config.merged_attention else cross
             return block.apply(x_BLD, attend, with_cross, [None] * 4), cache

@@ -1,0 +1,92 @@
+"""What the loop over tokens reads: prepared before it, and the same model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.extend.core import jaxprs_in_params
+
+from tests.models import decoder_examples, examples, t5gemma_examples
+from ul2tune import tree
+from ul2tune.decoding.generate import generate
+from ul2tune.decoding.sampling import SamplingConfig
+from ul2tune.models import base
+
+FAMILIES = {
+    "t5": examples.config(),
+    "t5 with a bias per layer": examples.config(per_layer_relative_bias=True, tied_logits=True),
+    "gemma": decoder_examples.gemma(),
+    "opt": decoder_examples.opt(),
+    "t5 decoder": decoder_examples.t5(),
+    "t5gemma": t5gemma_examples.first(),
+    "t5gemma2": t5gemma_examples.second(),
+}
+scans = pytest.mark.parametrize("scan", [True, False], ids=["scanned", "inline"])
+families = pytest.mark.parametrize("name", FAMILIES)
+
+
+def setup(name: str, scan: bool) -> tuple[Any, Any, dict[str, np.ndarray]]:
+    """A configuration in bfloat16, its parameters, and prompts."""
+    config = dataclasses.replace(FAMILIES[name], scan_layers=scan, dtype="bfloat16")
+    tokens = np.random.default_rng(0).integers(2, examples.VOCAB, (3, 6), dtype=np.int32)
+    side = "encoder" if "encoder_decoder" in config.LAYOUTS else "decoder"
+    return config, examples.params(config), {f"{side}_input_tokens": tokens}
+
+
+@scans
+@families
+def test_the_model_that_is_read_is_the_same(name, scan):
+    """To the last bit, primitive by primitive: only when and how often numbers are cast differs."""
+    config, params, batch = setup(name, scan)
+    plain = base.bind(config, params)
+    narrow = base.bind(config, base.in_compute_dtype(config, params))
+    caches = [model.start_decoding(batch, max_decode_length=2) for model in (plain, narrow)]
+    ready = narrow.unstacked()
+    for index, token in enumerate((0, 5)):
+        tokens_B = jnp.full(3, token)
+        expected_BV, caches[0] = plain.decode_step(caches[0], tokens_B, index)
+        found_BV, caches[1] = ready.decode_step(caches[1], tokens_B, index)
+        assert jnp.array_equal(found_BV, expected_BV)
+        assert jnp.isfinite(found_BV).all()
+
+
+def equations(jaxpr: Any) -> Iterator[Any]:
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jaxprs_in_params(equation.params):
+            yield from equations(inner)
+
+
+@scans
+@families
+def test_no_matrix_is_cast_and_no_stack_is_cut_for_every_token(name, scan):
+    config, params, batch = setup(name, scan)
+    narrow = tree.flatten(base.in_compute_dtype(config, params))
+    once = (
+        "encoder/",
+        "decoder/layers/cross_attention/key",
+        "decoder/layers/cross_attention/value",
+    )
+    used = {path: x for path, x in narrow.items() if not path.startswith(once)}
+    stacks = [x for path, x in used.items() if "layers/" in path and x.dtype == jnp.bfloat16]
+
+    def run(params, batch):
+        model = base.bind(config, base.in_compute_dtype(config, params))
+        names_B2 = jnp.zeros((3, 2), jnp.uint32)
+        return generate(model, batch, SamplingConfig(max_decode_length=4), names_B2, num_ids=30)
+
+    traced = jax.make_jaxpr(run)(params, batch)
+    (loop,) = [x for x in traced.eqns if x.primitive.name == "while"]
+    body = loop.params["body_jaxpr"].jaxpr
+    casts = [x for x in equations(body) if x.primitive.name == "convert_element_type"]
+    least = min(x.size // x.shape[0] for x in stacks)
+    assert casts
+    assert all(x.invars[0].aval.size < least for x in casts)
+    read = {x.aval.shape for x in body.invars}
+    assert all((x.shape in read) == scan and (x.shape[1:] in read) != scan for x in stacks)
