@@ -66,6 +66,8 @@ CASES = (
     _case("gemma2", "Gemma2", _GEMMA, attn_logit_softcapping=2.0, final_logit_softcapping=3.0),
     _case("gemma2_uncapped", "Gemma2", {**_GEMMA, "num_hidden_layers": 3}, golden=False,
           attn_logit_softcapping=None, final_logit_softcapping=None, tie_word_embeddings=False),
+    # No local layer: Transformers makes their mask all the same.
+    _case("gemma2_full", "Gemma2", {**_GEMMA, "layer_types": ["full_attention"] * 2}, golden=False),
     _case(
         "gemma3",
         "Gemma3",
@@ -76,4 +78,5 @@ CASES = (
         },
     ),
     _case("gemma3_defaults", "Gemma3", {**_GEMMA, "num_hidden_layers": 7}, golden=False),
+    _case("gemma3_full", "Gemma3", {**_GEMMA, "layer_types": ["full_attention"] * 2}, golden=False),
 )  # fmt: skip

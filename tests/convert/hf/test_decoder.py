@@ -118,6 +118,19 @@ def test_what_was_read_is_written(kind):
     assert FAMILY.config_to_hf(config, {})["model_type"] == kind
 
 
+@pytest.mark.parametrize("kind", ["gemma2", "gemma3_text"])
+def test_gemma_without_a_local_layer_keeps_a_window_or_says_nothing_of_it(kind):
+    """Transformers makes the mask of local layers all the same, and fails where it reads null."""
+    like = {**FILES[kind], "layer_types": ["full_attention"] * 4}
+    config = FAMILY.config_from_hf({**like, "sliding_window": 8})
+    assert config.sliding_window is None
+    for own in ({}, {"sliding_window": 8}, {"sliding_window": None}):
+        written = FAMILY.config_to_hf(config, {**like, **own})
+        assert ("sliding_window" in written) == (own.get("sliding_window") is not None)
+        assert written.get("sliding_window", 8) == 8
+        assert FAMILY.config_from_hf(written) == config
+
+
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [

@@ -117,6 +117,24 @@ def test_what_transformers_cannot_represent_is_not_exported(folder, changes, mes
         FAMILY.config_to_hf(config, {})
 
 
+@pytest.mark.parametrize("folder", [ONE, TWO])
+def test_stacks_without_a_local_layer_keep_a_window_or_say_nothing_of_it(folder):
+    """Transformers makes the mask of local layers all the same, and fails where it reads null."""
+    like = config_json(folder)
+    stacks = [like["encoder"].get("text_config", like["encoder"]), like["decoder"]]
+    for stack in stacks:
+        stack |= {"layer_types": ["full_attention"] * len(stack["layer_types"])}
+    config = FAMILY.config_from_hf(like)
+    for own in (3, None):
+        for stack in stacks:
+            stack["sliding_window"] = own
+        written = FAMILY.config_to_hf(config, like)
+        encoder = written["encoder"].get("text_config", written["encoder"])
+        for stack in (encoder, written["decoder"]):
+            assert stack.get("sliding_window", "absent") == (own or "absent")
+        assert FAMILY.config_from_hf(written) == config
+
+
 def test_stacks_are_exported_only_as_transformers_has_them():
     config = config_of(ONE)
     encoder = dataclasses.replace(config.encoder, right_window=2)

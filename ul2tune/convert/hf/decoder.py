@@ -105,6 +105,8 @@ class DecoderFamily(Family):
         theirs = described(config, kind)
         stale = ("rope_scaling", "rope_parameters", "sliding_window_pattern", _TIED, _PREFIX)
         kept = {name: value for name, value in like.items() if name not in stale}
+        if kind in GEMMA and kept.get("sliding_window", 0) is None:
+            del kept["sliding_window"]  # see `hf_rope.described`
         theirs = {**kept, "model_type": kind, "architectures": [_ARCHITECTURES[kind]], **theirs}
         _check_round_trip(config, self.config_from_hf(theirs), kind)
         return theirs

@@ -130,6 +130,9 @@ def described(config: DecoderConfig, kind: str) -> dict[str, Any]:
     if kind != "llama":
         local = [LOCAL if is_local else GLOBAL for is_local in config.is_local]
         theirs |= {"layer_types": local, "sliding_window": config.sliding_window}
+    if kind in ("gemma2", "gemma3_text") and config.sliding_window is None:
+        # Their code makes the mask of local layers even where there are none, and null stops it.
+        del theirs["sliding_window"]
     if kind in ("qwen2", "qwen3"):
         theirs["use_sliding_window"] = config.sliding_window is not None
         theirs["max_window_layers"] = next(

@@ -203,11 +203,10 @@ def _both_sides(kind: str, window: int) -> tuple[int, int]:
     return (window + 1, window + 1) if kind == "t5gemma" else ((window + 1) // 2, window // 2 + 1)
 
 
-def _window(kind: str, stack: StackConfig) -> int | None:
+def _window(kind: str, stack: StackConfig) -> int:
     """The inverse of :func:`_both_sides`."""
     left = stack.sliding_window
-    if left is None:
-        return None
+    assert left is not None, stack
     right = left if stack.right_window is None else stack.right_window
     return left - 1 if kind == "t5gemma" else left + right - 1
 
@@ -229,9 +228,9 @@ def _described(config: T5GemmaConfig, side: str, kept: Mapping[str, Any]) -> dic
     part = {name: value for name, value in part.items() if name not in stale}
     part |= hf_decoder.described(config.gemma(side), gemma)
     del part["hidden_act"]
-    if side == "encoder":
+    if side == "encoder" and config.encoder.sliding_window is not None:
         part["sliding_window"] = _window(kind, config.encoder)
-    if part["sliding_window"] is None:
+    if part.get("sliding_window", 0) is None:
         del part["sliding_window"]
     decoder = side == "decoder"
     part["model_type"] = types[decoder]
