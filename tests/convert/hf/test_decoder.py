@@ -211,6 +211,17 @@ def test_names_begin_as_in_the_files(prefix, head):
     assert FAMILY.config_to_hf(config, seen)["model_type"] == "gemma3_text"
 
 
+@pytest.mark.parametrize("says", [{}, {"tie_word_embeddings": True}])
+def test_the_whole_of_a_gemma3_says_whether_it_ties_not_its_text_part(says):
+    table = {"model.language_model.embed_tokens.weight": np.zeros((64, 16))}
+    for tied in (True, False):
+        text = {**FILES["gemma3_text"], "tie_word_embeddings": tied}
+        hf = {"model_type": "gemma3", "text_config": text, **says}
+        assert FAMILY.config_from_hf(FAMILY.observe(hf, Files(**table))).tied_logits
+        untied = FAMILY.observe({**hf, "tie_word_embeddings": False}, Files(**table))
+        assert not FAMILY.config_from_hf(untied).tied_logits
+
+
 def test_a_head_that_differs_is_used_whatever_config_json_says():
     tables = {"model.embed_tokens.weight": np.zeros((64, 16)), "lm_head.weight": np.ones((64, 16))}
     tensors = Files(**tables)

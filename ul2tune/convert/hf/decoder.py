@@ -131,7 +131,9 @@ def _text_part(hf: Mapping[str, Any]) -> Mapping[str, Any]:
         "num_key_value_heads": 4,
         "rms_norm_eps": 1e-6,
     }
-    return {**defaults, **text, **added, "model_type": "gemma3_text"}
+    # The whole model ties, or not; Transformers 5 does not ask its text part.
+    tied = {"tie_word_embeddings": hf.get("tie_word_embeddings", True)}
+    return {**defaults, **text, **tied, **added, "model_type": "gemma3_text"}
 
 
 def _start_id(fields: Fields) -> int:
