@@ -222,6 +222,20 @@ def test_the_whole_of_a_gemma3_says_whether_it_ties_not_its_text_part(says):
         assert not FAMILY.config_from_hf(untied).tied_logits
 
 
+def test_a_gemma3_that_caps_logits_which_transformers_does_not_cap_is_refused():
+    """Gemma3ForConditionalGeneration does not read the field, Gemma3ForCausalLM does."""
+    capped = {**FILES["gemma3_text"], "final_logit_softcapping": 30.0}
+    whole = {"model_type": "gemma3", "text_config": capped}
+    for read_it in (FAMILY.config_from_hf, lambda hf: FAMILY.observe(hf, Files())):
+        with pytest.raises(ValueError, match=r"final_logit_softcapping = 30.0: in a 'gemma3'"):
+            read_it(whole)
+        read_it({**whole, "text_config": {**capped, "final_logit_softcapping": None}})
+    config = FAMILY.config_from_hf(capped)
+    assert config.logit_softcap == 30.0
+    # What began as such a folder before it was refused can still be exported.
+    assert FAMILY.config_to_hf(config, whole)["final_logit_softcapping"] == 30.0
+
+
 def test_a_head_that_differs_is_used_whatever_config_json_says():
     tables = {"model.embed_tokens.weight": np.zeros((64, 16)), "lm_head.weight": np.ones((64, 16))}
     tensors = Files(**tables)

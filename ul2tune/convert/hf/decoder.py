@@ -66,7 +66,7 @@ class DecoderFamily(Family):
 
     def observe(self, hf: Mapping[str, Any], tensors: Tensors) -> Mapping[str, Any]:
         """Adds whether the head is the embedding, and what names begin with."""
-        hf = _text_part(hf)
+        hf = _read_part(hf)
         ends = [name for name in tensors.names if name.endswith(EMBEDDING)]
         prefix = ends[0].removesuffix(EMBEDDING) if len(ends) == 1 else None
         head = next((name for name in tensors.names if name.endswith(HEAD)), None)
@@ -80,7 +80,7 @@ class DecoderFamily(Family):
         return {**hf, _TIED: tied, **({} if prefix is None else {_PREFIX: prefix})}
 
     def config_from_hf(self, hf: Mapping[str, Any]) -> DecoderConfig:
-        hf = _text_part(hf)
+        hf = _read_part(hf)
         fields = Fields(hf)
         kind = fields.one_of("model_type", tuple(_ARCHITECTURES))
         fields.expect("is_encoder_decoder", False)
@@ -114,6 +114,18 @@ class DecoderFamily(Family):
     def leaves(self, config: DecoderConfig, hf: Mapping[str, Any]) -> tuple[Leaf, ...]:
         prefix = hf.get(_PREFIX, "model.decoder." if config.learned_positions else "model.")
         return decoder_names.table(config, prefix, opt=config.learned_positions)
+
+
+def _read_part(hf: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`_text_part` of what is imported."""
+    text = _text_part(hf)
+    if hf.get("model_type") == "gemma3" and text.get("final_logit_softcapping") is not None:
+        # Only Gemma3ForCausalLM caps. Others may read it in this folder: the user decides.
+        raise Fields(text).error(
+            "final_logit_softcapping",
+            "in a 'gemma3', whose logits Transformers does not cap, anything but null is",
+        )
+    return text
 
 
 def _text_part(hf: Mapping[str, Any]) -> Mapping[str, Any]:
