@@ -205,6 +205,17 @@ def test_the_table_names_every_parameter_once_and_inverts_exactly(untied, per_la
         np.testing.assert_array_equal(leaf.to_ours(leaf.to_theirs(x)), x)
 
 
+def test_a_umt5_that_ties_logits_without_scaling_them_is_not_exported():
+    sizes = {**_sizes(), "per_layer_relative_bias": True}
+    with pytest.raises(ValueError, match=r"scale_logits = False .* umT5 that ties .* scales"):
+        FAMILY.config_to_hf(T5Config(**sizes, tied_logits=True, scale_logits=False), {})
+    for tied, scaled, files in ((True, True, TIED), (False, True, UNTIED), (False, False, UNTIED)):
+        ours = T5Config(**sizes, tied_logits=tied, scale_logits=scaled)
+        exported = FAMILY.config_to_hf(ours, {})
+        found = FAMILY.config_from_hf(FAMILY.observe(exported, files))
+        assert (found.tied_logits, found.scale_logits) == (tied, scaled)
+
+
 def test_a_config_that_moves_to_umt5_or_back_is_said_differently(caplog):
     umt5 = T5Config(**_sizes(), per_layer_relative_bias=True)
     assert FAMILY.config_to_hf(umt5, {"model_type": "t5"})["model_type"] == "umt5"

@@ -117,8 +117,8 @@ class T5Family(Family):
             kind = "umt5"
         elif kind == "umt5" or (kind == "mt5" and config.scale_logits):
             kind = "t5"  # says everything but a bias per layer
-        if kind == "umt5" and not (config.scale_logits and config.tied_logits):
-            _warn_of_umt5(config)
+        if kind == "umt5":
+            _check_umt5(config)
         name, gated = _ACTIVATIONS[config.activation]
         # False is what every version of Transformers reads as "do not scale", and versions before 5
         # as "do not tie"; version 5 looks at the files for that.
@@ -180,10 +180,17 @@ def _activation(fields: Fields, default: str) -> str:
     raise fields.error("feed_forward_proj", f"activation {found[0]!r} (gated: {found[1]}) is")
 
 
-def _warn_of_umt5(config: T5Config) -> None:
-    if config.scale_logits:
+def _check_umt5(config: T5Config) -> None:
+    """Warns of what versions read differently, refuses what none has."""
+    if config.tied_logits and not config.scale_logits:
+        # false would call for a head, true for scaled logits; there is no other field.
+        raise ValueError(
+            "T5Config.scale_logits = False with tied_logits and per_layer_relative_bias is none of "
+            "Transformers' models: a umT5 that ties its logits scales them."
+        )
+    if config.scale_logits and not config.tied_logits:
         log.warning("Transformers before 5 ties umT5's head to the embedding and ignores the head.")
-    else:
+    elif not config.scale_logits:
         log.warning(
             "Transformers 5 scales umT5's logits by d_model ** -0.5 whatever config.json says; "
             "this model does not. Greedy generation is the same, probabilities are not."
