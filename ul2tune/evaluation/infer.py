@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ul2tune import sharding
+from ul2tune import compilation_cache, sharding
 from ul2tune.checkpoints import agreement, initialize, layout
 from ul2tune.checkpoints.vocabulary import check as check_vocabulary
 from ul2tune.data.vocab import Vocabulary
@@ -84,6 +84,7 @@ def infer(
     input_path: str,
     output_path: str,
     infer: InferConfig,
+    compilation_cache_dir: str | None = None,
 ) -> int:
     """Answers prompts with a checkpoint.
 
@@ -97,6 +98,7 @@ def infer(
       output_path: JSON lines in a file, not a stream; continued if it exists.
         ``<output_path>.settings.json`` beside it holds what determined them.
       infer: how.
+      compilation_cache_dir: as `RunConfig.compilation_cache_dir`.
 
     Returns:
       Number of answers written by this call.
@@ -106,6 +108,7 @@ def infer(
         line), if there is none, if the output is no file, or if it exists and was made from other
         prompts or settings, or not by this function.
     """
+    compilation_cache.use(compilation_cache_dir)
     total, digest = None, hashlib.sha256()
     with agreement.together():
         _check_paths(input_path, Path(output_path))

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from ul2tune import sharding
+from ul2tune import compilation_cache, sharding
 from ul2tune.checkpoints import agreement, initialize, vocabulary
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.evaluation import examples, layouts, preflight, report
@@ -92,6 +92,7 @@ def evaluate(
     mesh: sharding.MeshConfig,
     output_dir: str,
     eval: EvalConfig,
+    compilation_cache_dir: str | None = None,
 ) -> dict[str, Any]:
     """Evaluates a checkpoint on a prepared mixture; writes `predictions.jsonl` and `metrics.json`.
 
@@ -105,6 +106,7 @@ def evaluate(
       mesh: devices.
       output_dir: where to write.
       eval: what and how.
+      compilation_cache_dir: as `RunConfig.compilation_cache_dir`.
 
     Returns:
       The content of `metrics.json`.
@@ -114,6 +116,7 @@ def evaluate(
       ValueError: if data, model and checkpoint do not fit each other, the output folder cannot be
         written to, a metric cannot score, or a prompt or an answer choice has no tokens.
     """
+    compilation_cache.use(compilation_cache_dir)
     device_mesh = sharding.make_mesh(mesh)
     with agreement.together():
         eval_set = load_set(mixture, data_dir, eval)

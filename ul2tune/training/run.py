@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from ul2tune import sharding
+from ul2tune import compilation_cache, sharding
 from ul2tune.checkpoints import agreement, initialize, layout, streams, vocabulary
 from ul2tune.checkpoints.initialize import InitialCheckpoint, warn_of_other_model
 from ul2tune.checkpoints.manager import CheckpointManager
@@ -81,8 +81,7 @@ def train(
       CheckpointWriteError: if a checkpoint cannot be written.
     """
     settings = Settings(model=model, data=data, optimizer=optimizer, mesh=mesh, run=run, loss=loss)
-    if run.compilation_cache_dir is not None:
-        jax.config.update("jax_compilation_cache_dir", run.compilation_cache_dir)
+    compilation_cache.use(run.compilation_cache_dir)
     device_mesh = sharding.make_mesh(mesh)
     _check_layout(settings)
     rows = _local_rows(settings, device_mesh)
