@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 import os
 import shutil
 import signal
@@ -20,9 +21,9 @@ from tests.decoding import tiny
 from tests.evaluation import prepared
 from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.decoding.sampling import SamplingConfig
-from ul2tune.evaluation import infer as infer_lib
 from ul2tune.evaluation import prompts
 from ul2tune.evaluation.infer import InferConfig, infer
+from ul2tune.evaluation.predictor import Predictor
 from ul2tune.sharding import MeshConfig
 
 CONFIG = InferConfig(
@@ -41,9 +42,7 @@ def model_dir(tmp_path_factory) -> str:
 
 
 @pytest.fixture
-def ask(model_dir, tmp_path, monkeypatch):
-    """Runs `infer` with chunks of one batch."""
-    monkeypatch.setattr(infer_lib, "CHUNK_BATCHES", 1)
+def ask(model_dir, tmp_path):
 
     def run(lines, config=CONFIG, name="prompts.jsonl", model_dir=model_dir):
         source = tmp_path / name
@@ -69,11 +68,38 @@ def test_one_line_per_prompt_in_order_and_resumable_at_any_byte(ask, capsys):
     assert "infer: 21/21 prompts" in capsys.readouterr().err
     assert ask(LINES)[0] == 0
     assert output.read_bytes() == whole
-    # What a kill leaves: whole chunks and perhaps a torn line; the batch size may change.
+    # What a kill leaves: whole lines and perhaps a torn line; the batch size may change.
     for cut, batch_size in ((0, 8), (whole.index(b"\n") + 1, 16), (len(whole) // 2, 8)):
         output.write_bytes(whole[:cut])
         ask(LINES, InferConfig(**{**vars(CONFIG), "batch_size": batch_size}))
         assert output.read_bytes() == whole
+
+
+def test_prompts_of_several_lengths_fill_their_batches(ask, tmp_path, monkeypatch):
+    config = dataclasses.replace(CONFIG, inputs_length=128)
+    lengths = [100 if i % 5 == 0 else 20 for i in range(128)]
+    lines = [
+        json.dumps({"prompt": f"{i} ".ljust(n, "w"), "id": i}) + "\n" for i, n in enumerate(lengths)
+    ]
+    written = []  # lines there are before each batch
+    generate = Predictor.generate
+
+    def spy(self, inputs, *args):
+        written.append(len(output.read_bytes().splitlines()))
+        return generate(self, inputs, *args)
+
+    output = tmp_path / "out.jsonl"
+    monkeypatch.setattr(Predictor, "generate", spy)
+    assert ask(lines, config)[0] == 128
+    assert len(written) == math.ceil(lengths.count(100) / 8) + math.ceil(lengths.count(20) / 8)
+    # Eight long ones take 40 prompts; what comes before the first of them is there from then on.
+    assert all(there >= 8 * number - 40 for number, there in enumerate(written))
+    whole = output.read_bytes()
+    rows = [json.loads(line) for line in whole.splitlines()]
+    assert [row["id"] for row in rows] == [str(i) for i in range(128)]
+    output.write_bytes(b"".join(whole.splitlines(keepends=True)[:37]))
+    assert ask(lines, config)[0] == 128 - 37
+    assert output.read_bytes() == whole
 
 
 def test_other_settings_or_prompts_are_not_mixed_in(ask, tmp_path):
@@ -308,14 +334,11 @@ import sys
 import jax
 from tests.decoding import tiny
 from tests.evaluation import prepared, test_infer
-from ul2tune.evaluation import infer
+from ul2tune.evaluation.infer import infer
 from ul2tune.sharding import MeshConfig
 
-infer.CHUNK_BATCHES = 1
 model_dir, source, output = sys.argv[1:]
-infer.infer(
-    tiny.MODEL, prepared.VOCABULARY, model_dir, MeshConfig(), source, output, test_infer.CONFIG
-)
+infer(tiny.MODEL, prepared.VOCABULARY, model_dir, MeshConfig(), source, output, test_infer.CONFIG)
 """
 
 

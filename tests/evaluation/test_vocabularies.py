@@ -20,7 +20,7 @@ from ul2tune.data.ul2 import UL2Noise, preset
 from ul2tune.data.vocab_tokenizer_json import TokenizerJsonVocabulary, with_sentinels
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.evaluation import examples
-from ul2tune.evaluation.infer import InferConfig, answer
+from ul2tune.evaluation.infer import InferConfig, answer, encode
 from ul2tune.evaluation.predictor import Predictor
 from ul2tune.evaluation.progress import Progress
 from ul2tune.evaluation.prompts import Prompt
@@ -187,7 +187,8 @@ def test_prompts_and_answers_made_of_zeros(vocabulary, data):
     np.testing.assert_allclose([s.mean for s in scores], -np.log(vocabulary.rows), rtol=1e-6)
     asked = [Prompt(line=n, id=str(n), text=text) for n, text in enumerate(("!!!", "!"), start=1)]
     progress = Progress("infer", 2, "prompts", enabled=False)
-    lines = answer(predictor, found.vocabulary, asked, config, progress)
+    questions = [encode(prompt, found.vocabulary, config) for prompt in asked]
+    lines = answer(predictor, found.vocabulary, questions, config, progress)
     assert [line["prediction"] for line in lines] == ["!!!!", "!!!!"]
     assert not any(line["truncated"] for line in lines)
 

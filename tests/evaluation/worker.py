@@ -11,8 +11,7 @@ import jax
 from tests.decoding import tiny
 from tests.evaluation import prepared
 from ul2tune.decoding.sampling import SamplingConfig
-from ul2tune.evaluation import infer as infer_lib
-from ul2tune.evaluation.infer import InferConfig
+from ul2tune.evaluation.infer import InferConfig, infer
 from ul2tune.evaluation.run import EvalConfig, evaluate
 from ul2tune.sharding import MeshConfig
 
@@ -38,8 +37,7 @@ def main(
     data_dir = str(Path(folder) / "data")
     if eval:
         evaluate(tiny.MODEL, "instructions", data_dir, model_dir, MESH, f"{output}/eval", config)
-    infer_lib.CHUNK_BATCHES = 1
-    infer_lib.infer(
+    infer(
         tiny.MODEL,
         prepared.VOCABULARY,
         model_dir,

@@ -1,12 +1,13 @@
 """`infer`: prompts in, generations out, one JSON line each, in the order of the prompts.
 
-Resumable: finished lines are on disk after every chunk, a rerun checks that they belong to the same
-prompts, parameters and settings and goes on after the last whole one. A line is never lost,
+Resumable: a line is on disk as soon as those before it are, a rerun checks that they belong to the
+same prompts, parameters and settings and goes on after the last whole one. A line is never lost,
 repeated or torn. Of several processes the first reads and writes the output; all read the prompts.
 """
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import hashlib
 import itertools
@@ -25,7 +26,7 @@ from ul2tune.checkpoints import agreement, initialize, layout
 from ul2tune.checkpoints.vocabulary import check as check_vocabulary
 from ul2tune.data.vocab import Vocabulary
 from ul2tune.decoding.sampling import SamplingConfig
-from ul2tune.evaluation import layouts, preflight, prompts
+from ul2tune.evaluation import batching, layouts, preflight, prompts
 from ul2tune.evaluation.predictor import Predictor, length_buckets, load_params
 from ul2tune.evaluation.progress import Progress
 from ul2tune.evaluation.prompts import Prompt
@@ -33,8 +34,10 @@ from ul2tune.evaluation.report import write_atomically
 from ul2tune.instructions import reading
 from ul2tune.models.base import ModelConfig
 
-# Batches between two writes: a kill repeats at most this much work.
-CHUNK_BATCHES = 8
+# A prompt of a rare length waits for others of its own while up to so many batches' worth of
+# prompts are read. Answers to these cannot be written before its own, so that is also what a kill
+# repeats at most. 16 would leave batches clearly emptier (tests/evaluation/test_batching.py).
+WINDOW_BATCHES = 32
 # Folders of what is no file, though a shell may let a name in them stand for one.
 _STREAMS = ("/dev", "/dev/fd", "/proc/self/fd")
 
@@ -74,6 +77,20 @@ class InferConfig:
         for name in ("inputs_length", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"InferConfig.{name} must be positive, got {getattr(self, name)}.")
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """The padded lengths of prompts."""
+        return length_buckets(self.inputs_length)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A prompt as the model reads it: its tokens, and whether they were cut."""
+
+    prompt: Prompt
+    ids_S: np.ndarray
+    truncated: bool
 
 
 def infer(
@@ -145,12 +162,11 @@ def infer(
         info=vocabulary.info,
         num_ids=vocabulary.size,
         batch_size=infer.batch_size,
-        length_buckets=length_buckets(infer.inputs_length),
+        length_buckets=infer.buckets,
         layout=infer.layout,
     )
     written = 0
-    for chunk in _chunks(asked, predictor.batch_size * CHUNK_BATCHES):
-        lines = answer(predictor, vocabulary, chunk, infer, progress)
+    for lines in _answers(predictor, vocabulary, asked, infer, progress):
         if jax.process_index() == 0:
             _append(Path(output_path), lines)
         written += len(lines)
@@ -158,31 +174,59 @@ def infer(
     return written
 
 
+def _answers(
+    predictor: Predictor,
+    vocabulary: Vocabulary,
+    asked: Iterator[Prompt],
+    infer: InferConfig,
+    progress: Progress,
+) -> Iterator[list[dict[str, Any]]]:
+    """The output lines in the order of the prompts, as soon as those before them are there."""
+
+    def numbered(batch: Sequence[tuple[int, Question]]) -> Iterator[tuple[int, dict[str, Any]]]:
+        numbers, questions = zip(*batch)
+        return zip(numbers, answer(predictor, vocabulary, questions, infer, progress), strict=True)
+
+    batches = batching.by_size(
+        (encode(prompt, vocabulary, infer) for prompt in asked),
+        lambda question: bisect.bisect_left(infer.buckets, len(question.ids_S)),
+        batch_size=predictor.batch_size,
+        window=predictor.batch_size * WINDOW_BATCHES,
+    )
+    return batching.in_order(numbered(batch) for batch in batches)
+
+
+def encode(prompt: Prompt, vocabulary: Vocabulary, infer: InferConfig) -> Question:
+    """The tokens of a prompt, cut to the inputs length."""
+    end = [vocabulary.info.eos_id] if infer.append_eos else []
+    body = vocabulary.encode(prompt.text, specials=infer.special_tokens)
+    room = infer.inputs_length - len(end)
+    ids_S = np.array(body[:room] + end, np.int32)
+    return Question(prompt=prompt, ids_S=ids_S, truncated=len(body) > room)
+
+
 def answer(
     predictor: Predictor,
     vocabulary: Vocabulary,
-    chunk: Sequence[Prompt],
+    asked: Sequence[Question],
     infer: InferConfig,
     progress: Progress,
 ) -> list[dict[str, Any]]:
     """The output lines of some prompts."""
-    end = [vocabulary.info.eos_id] if infer.append_eos else []
-    bodies = [vocabulary.encode(p.text, specials=infer.special_tokens) for p in chunk]
-    room = infer.inputs_length - len(end)
     tokens = predictor.generate(
-        [np.array(body[:room] + end, np.int32) for body in bodies],
-        [prompt.id for prompt in chunk],
+        [question.ids_S for question in asked],
+        [question.prompt.id for question in asked],
         infer.sampling,
         progress.advance,
     )
     return [
         {
-            **_names(prompt),
-            "truncated": len(body) > room,
+            **_names(question.prompt),
+            "truncated": question.truncated,
             "prediction": vocabulary.decode(ids).strip(),
             "finished": vocabulary.info.eos_id in ids,
         }
-        for prompt, body, ids in zip(chunk, bodies, tokens)
+        for question, ids in zip(asked, tokens, strict=True)
     ]
 
 
@@ -317,8 +361,3 @@ def _append(output: Path, lines: Sequence[dict[str, Any]]) -> None:
         file.write(text.encode("utf-8"))
         file.flush()
         os.fsync(file.fileno())
-
-
-def _chunks(asked: Iterator[Prompt], size: int) -> Iterator[list[Prompt]]:
-    while chunk := list(itertools.islice(asked, size)):
-        yield chunk
