@@ -10,15 +10,11 @@ import pytest
 
 from tests.models import decoder_examples as tiny
 from tests.models import examples
-from tests.training import tiny as training
 from ul2tune.models import base
 from ul2tune.optim import optimizer as optimizer_lib
 from ul2tune.optim.optimizer import OptimizerConfig
 from ul2tune.optim.schedules import ScheduleConfig
-from ul2tune.sharding import MeshConfig
-from ul2tune.training.config import RunConfig
 from ul2tune.training.loss import LossConfig
-from ul2tune.training.run import train
 from ul2tune.training.step import Recipe, train_step
 
 
@@ -44,18 +40,3 @@ def test_a_batch_is_learned(name, config):
         state, metrics = step(state, tiny.packed_batch())
         losses.append(float(metrics["loss"][0] / metrics["loss"][1]))
     assert losses[-1] < 0.5 * losses[0]
-
-
-def test_a_layout_the_model_cannot_read_is_refused(tmp_path):
-    data = training.FeedConfig(
-        mixture="m", data_dir="d", feature_lengths={"inputs": 8, "targets": 4}, batch_size=8
-    )
-    with pytest.raises(ValueError, match=r"layout = 'encoder_decoder' is not for DecoderConfig"):
-        train(
-            model=tiny.gemma(),
-            data=data,
-            optimizer=OptimizerConfig(name="adafactor", schedule=ScheduleConfig(name="constant")),
-            mesh=MeshConfig(),
-            run=RunConfig(model_dir=str(tmp_path), train_steps=1),
-            loss=LossConfig(),
-        )

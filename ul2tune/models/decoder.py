@@ -206,6 +206,19 @@ class DecoderConfig:
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"DecoderConfig.{name} = {getattr(self, name)} is not in [0, 1).")
 
+    def check_row_lengths(self, row: int, unused: int = 0) -> None:
+        """Refuses rows that are too long; arguments as `FeedConfig.row_lengths` has them.
+
+        Raises:
+          ValueError: if they are longer than `max_length`.
+        """
+        if row > self.max_length:
+            raise ValueError(
+                f"A row of {row} tokens (prompt and continuation together) is longer than "
+                f"DecoderConfig.max_length = {self.max_length}. Shorten "
+                f"TASK_FEATURE_LENGTHS or the prompts, or raise it if the model can go further."
+            )
+
     @property
     def is_local(self) -> tuple[bool, ...]:
         """Whether each layer sees only `sliding_window` tokens."""

@@ -82,7 +82,7 @@ class Decoder(nnx.Module):
         """
         tokens_BL = jnp.asarray(batch["decoder_input_tokens"])
         config, length = self.config, tokens_BL.shape[1]
-        self._check_length(length)
+        self.config.check_row_lengths(length)
         positions_BL, seen = decoder_features.positions(batch), decoder_features.visibility(batch)
         layout, how = Layout(config, positions_BL, length), Implementation.of(self.config)
         bias, dropped = self._bias(tokens_BL.shape), config.dropout_rate
@@ -130,7 +130,7 @@ class Decoder(nnx.Module):
           ValueError: if prompt and continuation together can exceed the model's `max_length`.
         """
         tokens_BL = jnp.asarray(batch["decoder_input_tokens"])
-        self._check_length(tokens_BL.shape[1] - 1 + max_decode_length)
+        self.config.check_row_lengths(tokens_BL.shape[1] - 1 + max_decode_length)
         real_BL = decoder_features.real(batch)
         lengths_B = jnp.maximum(jnp.sum(real_BL, axis=1) - 1, 0)
         extra = ((0, 0), (0, -tokens_BL.shape[1] % PROMPT_MULTIPLE))
@@ -283,11 +283,3 @@ class Decoder(nnx.Module):
 
     def _logits(self, hidden_BLE: jax.Array) -> jax.Array:
         return base.logits(hidden_BLE, self.head_kernel(), self.logit_softcap)
-
-    def _check_length(self, length: int) -> None:
-        if length > self.config.max_length:
-            raise ValueError(
-                f"A row of {length} tokens (prompt and continuation together) is longer than "
-                f"DecoderConfig.max_length = {self.config.max_length}. Shorten "
-                f"TASK_FEATURE_LENGTHS or the prompts, or raise it if the model can go further."
-            )

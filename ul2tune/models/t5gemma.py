@@ -161,6 +161,21 @@ class T5GemmaConfig:
         that its parameters can come from."""
         return _gemma(self, side)
 
+    def check_row_lengths(self, encoder: int = 0, decoder: int = 0) -> None:
+        """Refuses rows that are too long; arguments as `FeedConfig.row_lengths` has them.
+
+        Raises:
+          ValueError: if they are longer than the `max_length` of their stack.
+        """
+        for side, length in zip(SIDES, (encoder, decoder), strict=True):
+            limit = getattr(self, side).max_length
+            if length > limit:
+                raise ValueError(
+                    f"A row of {length} tokens for the {side} is longer than its max_length = "
+                    f"{limit} (T5GemmaConfig.{side}). Shorten TASK_FEATURE_LENGTHS or the "
+                    f"decoding, or raise it if the model can go further."
+                )
+
     def make(self, key: jax.Array) -> T5Gemma:
         """Returns the initialised model."""
         return T5Gemma(self, key)

@@ -65,7 +65,7 @@ class T5Gemma(nnx.Module):
           ValueError: if rows are longer than the encoder's `max_length`.
         """
         tokens_BS = jnp.asarray(batch["encoder_input_tokens"])
-        self._check_length("encoder", tokens_BS.shape[1])
+        self.config.check_row_lengths(encoder=tokens_BS.shape[1])
         source_BS = segments(batch, "encoder", "encoder_input_tokens")
         packed = "encoder_segment_ids" in batch
         seen = Visibility(query_BL=source_BS, key_BS=source_BS, causal=False, packed=packed)
@@ -89,7 +89,7 @@ class T5Gemma(nnx.Module):
         keys = [None] * 2 if dropout_key is None else jax.random.split(dropout_key)
         encoded_BSD = self.encode(batch, dropout_key=keys[0])
         tokens_BL = jnp.asarray(batch["decoder_input_tokens"])
-        self._check_length("decoder", tokens_BL.shape[1])
+        self.config.check_row_lengths(decoder=tokens_BL.shape[1])
         source_BS = segments(batch, "encoder", "encoder_input_tokens")
         target_BL = segments(batch, "decoder", "decoder_target_tokens")
         packed, merged = "decoder_segment_ids" in batch, self.config.merged_attention
@@ -125,7 +125,7 @@ class T5Gemma(nnx.Module):
                 "start_decoding got a packed batch (it has encoder_segment_ids); give every "
                 "example its own row."
             )
-        self._check_length("decoder", max_decode_length)
+        self.config.check_row_lengths(decoder=max_decode_length)
         encoded_BSD = self.encode(batch)
 
         def of_layer(block: CrossBlock) -> tuple[jax.Array, jax.Array]:
@@ -221,12 +221,3 @@ class T5Gemma(nnx.Module):
 
     def _logits(self, hidden_BLD: jax.Array) -> jax.Array:
         return base.logits(hidden_BLD, self.head_kernel(), self.logit_softcap)
-
-    def _check_length(self, side: str, length: int) -> None:
-        limit = getattr(self.config, side).max_length
-        if length > limit:
-            raise ValueError(
-                f"A row of {length} tokens for the {side} is longer than its max_length = {limit} "
-                f"(T5GemmaConfig.{side}). Shorten TASK_FEATURE_LENGTHS or the decoding, or raise "
-                f"it if the model can go further."
-            )

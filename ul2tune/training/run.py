@@ -34,6 +34,7 @@ from ul2tune.training.loop import Parts, Position, loop
 from ul2tune.training.loss import LossConfig
 from ul2tune.training.metrics import Window
 from ul2tune.training.progress import LiveLine, Rate, Stopwatch
+from ul2tune.training.rows import check_rows
 from ul2tune.training.step import Recipe
 from ul2tune.training.validation import Validation
 from ul2tune.training.writers import MetricsWriter
@@ -83,7 +84,7 @@ def train(
     settings = Settings(model=model, data=data, optimizer=optimizer, mesh=mesh, run=run, loss=loss)
     compilation_cache.use(run.compilation_cache_dir)
     device_mesh = sharding.make_mesh(mesh)
-    _check_layout(settings)
+    check_rows(model, data)
     rows = _local_rows(settings, device_mesh)
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(device_mesh))
@@ -139,16 +140,6 @@ class Start:
     frozen: dict[str, Any]
     at: Position
     origin: str
-
-
-def _check_layout(settings: Settings) -> None:
-    """Refuses batches that the model cannot read."""
-    model, layout = settings.model, settings.data.layout
-    if layout not in model.LAYOUTS:
-        raise ValueError(
-            f"FeedConfig.layout = {layout!r} is not for {type(model).__name__}, which reads "
-            f"{' or '.join(map(repr, model.LAYOUTS))}. Set LAYOUT."
-        )
 
 
 def _local_rows(settings: Settings, mesh: Mesh) -> tuple[int, ...]:

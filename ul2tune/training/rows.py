@@ -1,0 +1,27 @@
+"""Whether the model can read the rows that it will be fed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ul2tune.feed.config import FeedConfig
+
+
+def check_rows(model: Any, data: FeedConfig) -> None:
+    """Refuses batches that the model cannot read.
+
+    Before anything is written: found by the first step, after the first save, a mistake would leave
+    a checkpoint that refuses the corrected command.
+
+    Raises:
+      ValueError: for a layout that the model does not know, or rows longer than it can read.
+    """
+    if data.layout not in model.LAYOUTS:
+        raise ValueError(
+            f"FeedConfig.layout = {data.layout!r} is not for {type(model).__name__}, which reads "
+            f"{' or '.join(map(repr, model.LAYOUTS))}. Set LAYOUT."
+        )
+    # T5 has no limit.
+    check = getattr(model, "check_row_lengths", None)
+    if check is not None:
+        check(*data.row_lengths)
