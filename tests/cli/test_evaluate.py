@@ -56,9 +56,10 @@ def test_evaluate_prints_its_numbers(flags, tmp_path, capfd):
     rows = {line.split("  ")[0]: line.split() for line in out.splitlines()}
     assert rows["first"][1] == "7"
     assert rows["all examples"][2] == "14"
-    assert rows["all examples"][3:] == [
-        f"{value:.1f}" for name, value in table["overall"].items() if name != "num_examples"
-    ]
+    shown = {name: f"{value:.1f}" for name, value in table["overall"].items()}
+    del shown["num_examples"]
+    of_tasks = dict.fromkeys(table["mean_over_tasks"].keys() - shown.keys(), "–")
+    assert rows["all examples"][3:] == [*shown.values(), *of_tasks.values()]
     assert f"Of 14 prompts {table['num_truncated']} were cut" in out
     assert table["num_truncated"] > 0
     assert f"metrics.json to {output}." in out

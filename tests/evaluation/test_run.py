@@ -145,7 +145,10 @@ def test_the_root_function_and_the_hook_agree(data_dir, model_dir, tmp_path):
         model_dir=str(tmp_path / "run"),
     )
     scalars = hook(context)
-    assert scalars == {"eval/instructions/token_f1": table["overall"]["token_f1"]}
+    assert scalars == {
+        "eval/instructions/token_f1": table["overall"]["token_f1"],
+        "eval/instructions/mean_length": table["mean_over_tasks"]["mean_length"],
+    }
     folder = tmp_path / "run" / "evaluation" / "instructions" / "step_20"
     assert predictions(folder) == predictions(tmp_path / "out")
 
@@ -189,16 +192,15 @@ def test_means_over_examples_tasks_and_categories_differ():
     assert table["categories"]["c1"]["exact_match"] == pytest.approx(200 / 3)
     assert table["tasks"]["t1"] == {"num_examples": 2, "exact_match": 100.0, "mean_length": 2.0}
     assert table["baselines"] == {"copy_input": {"num_examples": 4, "exact_match": 100.0}}
-    assert [line.split() for line in report.lines(table)[1:]] == [
-        ["t1", "2", "100.0", "–"],
-        ["t2", "1", "0.0", "100.0"],
-        ["t3", "1", "0.0", "–"],
-        ["baseline", "copy_input", "4", "100.0", "–"],
-        ["mean", "over", "tasks", "33.3", "100.0"],
-        ["all", "examples", "4", "50.0", "100.0"],
-        report.lines(table)[-1].split(),
+    assert [line.split() for line in report.lines(table)[:-1]] == [
+        ["percent", "n", "exact_match", "rank_accuracy_sum", "mean_length"],
+        ["t1", "2", "100.0", "–", "2.0"],
+        ["t2", "1", "0.0", "100.0", "2.0"],
+        ["t3", "1", "0.0", "–", "2.0"],
+        ["baseline", "copy_input", "4", "100.0", "–", "–"],
+        ["mean", "over", "tasks", "33.3", "100.0", "2.0"],
+        ["all", "examples", "4", "50.0", "100.0", "–"],
     ]
-    assert report.lines(table)[0].split() == ["percent", "n", "exact_match", "rank_accuracy_sum"]
     assert "4 prompts 0 were cut" in report.lines(table)[-1]
 
 

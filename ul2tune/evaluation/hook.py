@@ -9,7 +9,7 @@ import jax
 
 from ul2tune.checkpoints import agreement, vocabulary
 from ul2tune.data.vocab_base import Vocabulary
-from ul2tune.evaluation import preflight
+from ul2tune.evaluation import preflight, report
 from ul2tune.evaluation.examples import EvalSet
 from ul2tune.evaluation.predictor import Predictor
 from ul2tune.evaluation.run import EvalConfig, evaluate_set, load_set, make_predictor
@@ -20,7 +20,7 @@ class EvaluationHook:
     """A `Hook` that evaluates prepared mixtures every so many steps.
 
     Writes to ``MODEL_DIR/evaluation/<mixture>/step_<step>`` what `evaluate` writes, and logs the
-    overall scores as ``eval/<mixture>/<metric>``. Programs are compiled once; data is read and
+    main scores as ``eval/<mixture>/<metric>``. Programs are compiled once; data is read and
     metrics are tried when the hook is made, so that a run with a mixture that is not there, or with
     a metric that lacks something, does not even start.
 
@@ -102,9 +102,7 @@ class EvaluationHook:
             table = evaluate_set(predictor, eval_set, self._eval, str(folder), facts)
             predictor.params = None  # the next step donates these buffers
             scalars |= {
-                f"eval/{mixture}/{name}": value
-                for name, value in table["overall"].items()
-                if name != "num_examples"
+                f"eval/{mixture}/{name}": value for name, value in report.main_scores(table).items()
             }
         return scalars
 

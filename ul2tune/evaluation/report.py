@@ -68,10 +68,20 @@ def summarize(answers: Sequence[Answer], eval_set: EvalSet, names: Sequence[str]
     }
 
 
+def main_scores(table: Mapping[str, Any]) -> dict[str, float]:
+    """Every score of :func:`summarize` by one number: over all examples; those that tasks have as a
+    whole (their own metric functions, macro F1) over tasks."""
+    scores = table["overall"] | {
+        name: value
+        for name, value in table["mean_over_tasks"].items()
+        if name not in table["overall"]
+    }
+    return {name: value for name, value in scores.items() if name != "num_examples"}
+
+
 def lines(table: Mapping[str, Any]) -> list[str]:
     """The main numbers of :func:`summarize`, in percent, as text."""
-    overall = table["overall"]
-    names = [name for name in overall if name != "num_examples"]
+    overall, names = table["overall"], list(main_scores(table))
     groups_shown = table["tasks"]
     if len(groups_shown) > _MAX_TASKS_SHOWN:
         groups_shown = table["categories"]
