@@ -25,7 +25,8 @@ def write(folder: Path, arrays: dict[str, np.ndarray], model: Any = MODEL, ema: 
     for prefix, values in (("params", arrays), ("ema", ema or {})):
         for path, value in values.items():
             writer.array(f"{prefix}/{path}", value.shape).append(value)
-    writer.finish({"config": {"model": drift.describe(model)}})
+    data = {"layout": "encoder_decoder"}
+    writer.finish({"config": {"model": drift.describe(model), "data": data}})
     return folder
 
 

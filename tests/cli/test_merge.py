@@ -10,7 +10,7 @@ import pytest
 from tests.checkpoints.test_merge import MODEL, params, write
 from tests.convert import models
 from ul2tune import sharding
-from ul2tune.checkpoints import initialize, layout, vocabulary
+from ul2tune.checkpoints import initialize, layout, trained_layout, vocabulary
 from ul2tune.cli import main
 from ul2tune.data import vocab
 from ul2tune.evaluation.predictor import abstract_sharded_params
@@ -40,6 +40,7 @@ def test_last_checkpoints_of_a_run(model_dir: Path, tmp_path: Path, capsys):
     np.testing.assert_allclose(found["head"], expected, rtol=1e-6)
     meta = layout.read_meta(initialize.resolve(tmp_path / "out"))
     assert [Path(term["checkpoint"]).name for term in meta["merged"]] == ["20", "30"]
+    assert trained_layout.recorded(initialize.resolve(tmp_path / "out")) == "encoder_decoder"
     assert "d_model = 8" in (tmp_path / "out" / "model.gin").read_text()
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import jax
 import numpy as np
 import pytest
 
+from tests.checkpoints.test_vocabulary import saved
 from tests.decoding import tiny
 from tests.evaluation import prepared
 from ul2tune import sharding
+from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.decoding.sampling import SamplingConfig
-from ul2tune.evaluation import layouts
+from ul2tune.evaluation import infer, layouts, run
 from ul2tune.evaluation.predictor import Predictor
 from ul2tune.models import base
 from ul2tune.models.decoder import DecoderConfig
@@ -58,10 +62,50 @@ def test_examples_of_the_docstring():
 def test_the_layout_is_the_models():
     assert layouts.choose(tiny.MODEL, None) == "encoder_decoder"
     assert layouts.choose(MODEL, "causal_lm") == "causal_lm"
-    with pytest.raises(ValueError, match=r"layout = None is not for DecoderConfig.*'prefix_lm'"):
+    flags = "--gin.LAYOUT=prefix_lm or --gin.LAYOUT=causal_lm"
+    with pytest.raises(ValueError, match=f"layout = None is not for DecoderConfig: .*{flags}"):
         layouts.choose(MODEL, None)
     with pytest.raises(ValueError, match=r"layout = 'causal_lm' is not for T5Config"):
         layouts.choose(tiny.MODEL, "causal_lm")
+
+
+def test_the_layout_is_the_checkpoints(tmp_path, caplog):
+    meta = {"config": {"data": {"layout": "prefix_lm"}}}
+    trained, imported = saved(tmp_path / "trained", meta), saved(tmp_path / "imported", {})
+    assert layouts.of_checkpoint(MODEL, None, trained) == "prefix_lm"
+    assert layouts.of_checkpoint(MODEL, "prefix_lm", trained) == "prefix_lm"
+    assert layouts.of_checkpoint(MODEL, "prefix_lm", imported) == "prefix_lm"
+    # What `infer` wrote for those with one layout stays resumable: nothing is filled in.
+    assert layouts.of_checkpoint(tiny.MODEL, None, imported) is None
+    assert not caplog.records
+    assert layouts.of_checkpoint(MODEL, "causal_lm", trained) == "causal_lm"
+    assert "3 was trained with LAYOUT = 'prefix_lm'; it is asked in 'causal_lm'" in caplog.text
+    with pytest.raises(ValueError, match=r"imported.* does not say .*--gin\.LAYOUT=prefix_lm or "):
+        layouts.of_checkpoint(MODEL, None, imported)
+
+
+def test_a_checkpoint_is_asked_as_it_was_trained(tmp_path):
+    manager = CheckpointManager(tmp_path / "checkpoints", keep_last=1)
+    params = base.init_params(MODEL, jax.random.key(0))
+    manager.save(3, {"params": params}, {"config": {"data": {"layout": "prefix_lm"}}})
+    manager.close()
+    sampling, mesh = SamplingConfig(max_decode_length=2), MeshConfig()
+    asked, answers = tmp_path / "asked.txt", tmp_path / "answers.jsonl"
+    asked.write_text("hello\n")
+    paths = (str(asked), str(answers))
+    how = infer.InferConfig(sampling=sampling, inputs_length=32)
+    infer.infer(MODEL, prepared.VOCABULARY, str(tmp_path), mesh, *paths, how)
+    settings = json.loads((tmp_path / "answers.jsonl.settings.json").read_text())
+    assert settings["layout"] == "prefix_lm"
+    data_dir, out = str(prepared.write(tmp_path / "data")), str(tmp_path / "out")
+    config = run.EvalConfig(
+        sampling=sampling,
+        inputs_length=32,
+        rank_choices=False,
+        max_examples_per_task=1,
+    )
+    table = run.evaluate(MODEL, "instructions", data_dir, str(tmp_path), mesh, out, config)
+    assert table["layout"] == "prefix_lm"
 
 
 def predictor(layout: str, *, batch_size: int, buckets=(8,), mesh=None) -> Predictor:

@@ -42,6 +42,10 @@ class Term:
     coefficient: float
     ema: bool = False
 
+    def to_json(self) -> dict[str, Any]:
+        """For the record of what a merged checkpoint is made of."""
+        return {"checkpoint": str(self.step_dir), "coefficient": self.coefficient, "ema": self.ema}
+
 
 def combination(
     step_dirs: Sequence[Path],

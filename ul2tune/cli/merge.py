@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ul2tune.checkpoints import initialize, layout, vocabulary
+from ul2tune.checkpoints import initialize, layout, trained_layout, vocabulary
 from ul2tune.checkpoints.merge import Merge, Term, combination
 from ul2tune.cli import convert_hf, convert_t5x, exported, imported
 from ul2tune.cli.imported import ByteProgress
@@ -36,10 +36,9 @@ def run(options: argparse.Namespace) -> None:
     step = max(int(term.step_dir.name) for term in terms) if options.step is None else options.step
     sizes = {path: 4 * int(np.prod(shape)) for path, shape in merge.shapes.items()}
     progress = ByteProgress("merged", sum(sizes.values()))
-    origins = [
-        {"checkpoint": str(t.step_dir), "coefficient": t.coefficient, "ema": t.ema} for t in terms
-    ]
-    facts = {"merged": origins, **vocabulary.carried(term.step_dir for term in terms)}
+    origins = [term.to_json() for term in terms]
+    used = [term.step_dir for term in terms]
+    facts = {"merged": origins, **vocabulary.carried(used), **trained_layout.carried(used)}
     with imported.new_model_dir(options.model_dir, step, config, facts=facts) as (folder, writer):
         for path, value in merge.arrays():
             writer.array(f"{initialize.PARAMS}/{path}", value.shape).append(value)

@@ -57,7 +57,7 @@ class InferConfig:
       special_tokens: ``<extra_id_0>`` and ``[S]`` in a prompt mean the reserved ids; off, they are
         text.
       layout: for models that read several (decoder-only ones), the one they were trained with, as
-        `FeedConfig.layout`: "prefix_lm" or "causal_lm".
+        `FeedConfig.layout`: "prefix_lm" or "causal_lm". None = what the checkpoint says.
       ema: use the average of the parameters that the run kept (`RunConfig.ema_decay`).
       allow_other_vocabulary: use a checkpoint that was trained with another vocabulary.
       input_format: "jsonl", "text", or None to see for itself, see `prompts.read`.
@@ -129,6 +129,10 @@ def infer(
     total, digest = None, hashlib.sha256()
     with agreement.together():
         _check_paths(input_path, Path(output_path))
+    step_dir = initialize.resolve(checkpoint_path)
+    with agreement.together():
+        trained = layouts.of_checkpoint(model, infer.layout, step_dir)
+        infer = dataclasses.replace(infer, layout=trained)
         if input_path != prompts.STDIN:
             # A mistake on the last line should not cost a night of work before it.
             total = 0
@@ -138,7 +142,6 @@ def infer(
         elif jax.process_count() > 1:
             raise ValueError("Standard input reaches one process only; use a file of prompts.")
     device_mesh = sharding.make_mesh(mesh)
-    step_dir = initialize.resolve(checkpoint_path)
     with agreement.together():
         check_vocabulary(
             step_dir,

@@ -16,16 +16,49 @@ Axis legend: B batch, S input length, L target length.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
+from ul2tune.checkpoints import trained_layout
 from ul2tune.data import convert, packing
 from ul2tune.data.ragged import Ragged
 
+log = logging.getLogger(__name__)
 ENCODER_DECODER = "encoder_decoder"
 # What a prompt is continued by while nothing is known: its position is that of the first answer.
 _UNKNOWN = np.zeros(1, np.int32)
+
+
+def of_checkpoint(model: object, layout: str | None, step_dir: Path) -> str | None:
+    """The layout to ask a checkpoint in, for :func:`choose`; warns of one it was not trained in.
+
+    Args:
+      model: configuration of the model.
+      layout: the one asked for; None = the checkpoint's, where the model can read several.
+      step_dir: one step's folder.
+
+    Returns:
+      None only where none is asked for and the model has but one.
+
+    Raises:
+      ValueError: if the model cannot read it, or could read several, none is asked for, and the
+        checkpoint does not say.
+    """
+    then = trained_layout.recorded(step_dir)
+    if layout is None:
+        if len(_known(model)) == 1:
+            return None
+        if then is None:
+            raise ValueError(
+                f"{step_dir} does not say in which layout it was trained (what was imported does "
+                f"not). Give it: {_flags(model)}."
+            )
+    elif then is not None and layout != then:
+        log.warning("%s was trained with LAYOUT = %r; it is asked in %r.", step_dir, then, layout)
+    return choose(model, layout or then)
 
 
 def choose(model: object, layout: str | None) -> str:
@@ -38,15 +71,23 @@ def choose(model: object, layout: str | None) -> str:
     Raises:
       ValueError: if the model cannot read it, or could read several and none is named.
     """
-    known: tuple[str, ...] = getattr(model, "LAYOUTS", (ENCODER_DECODER,))
+    known = _known(model)
     if layout is None and len(known) == 1:
         return known[0]
     if layout is None or layout not in known:
         raise ValueError(
-            f"layout = {layout!r} is not for {type(model).__name__}: name the one it was trained "
-            f"with, {' or '.join(map(repr, known))}."
+            f"layout = {layout!r} is not for {type(model).__name__}: give the one it was trained "
+            f"with, {_flags(model)}."
         )
     return layout
+
+
+def _known(model: object) -> tuple[str, ...]:
+    return getattr(model, "LAYOUTS", (ENCODER_DECODER,))
+
+
+def _flags(model: object) -> str:
+    return " or ".join(f"--gin.LAYOUT={name}" for name in _known(model))
 
 
 def check_prompt(layout: str, ids: Sequence[int] | np.ndarray, what: str) -> None:

@@ -100,8 +100,8 @@ class Predictor:
         ways = mesh.shape["data"] * mesh.shape["fsdp"]
         self.batch_size = -(-batch_size // ways) * ways
         self._buckets = tuple(length_buckets)
-        self._layout = layouts.choose(model, layout)
-        if self._layout == layouts.ENCODER_DECODER and info.zero_is_text:
+        self.layout = layouts.choose(model, layout)
+        if self.layout == layouts.ENCODER_DECODER and info.zero_is_text:
             raise ValueError(
                 f"Id 0 is text in this vocabulary (padding is {info.pad_id}), but encoder-decoders "
                 f"take it for padding when they decode: use a vocabulary with padding 0."
@@ -143,13 +143,13 @@ class Predictor:
             answer follows from them. Names the prompt.
         """
         for name, ids in zip(names, inputs, strict=True):
-            layouts.check_prompt(self._layout, ids, f"Prompt {name!r}")
+            layouts.check_prompt(self.layout, ids, f"Prompt {name!r}")
         results: list[Any] = [None] * len(inputs)
         halves = _halves([stable_hash(name) for name in names])
         for length, chosen in self._batches([self._bucket(len(ids)) for ids in inputs]):
             batch = {
                 **layouts.prompts(
-                    self._layout, [inputs[i] for i in chosen], self.batch_size, length
+                    self.layout, [inputs[i] for i in chosen], self.batch_size, length
                 ),
                 "names": np.pad(halves[chosen], ((0, self.batch_size - len(chosen)), (0, 0))),
             }
@@ -176,7 +176,7 @@ class Predictor:
         ]
         for lengths, chosen in self._batches(sizes):
             batch = layouts.pairs(
-                self._layout,
+                self.layout,
                 [inputs[i] for i in chosen],
                 [targets[i] for i in chosen],
                 self.batch_size,

@@ -40,7 +40,8 @@ class EvalConfig:
       max_examples_per_task: the first so many; None = all.
       length_buckets: padded prompt lengths; empty = powers of two up to `inputs_length`.
       layout: for models that read several (decoder-only ones), the one they were trained with, as
-        `FeedConfig.layout`: "prefix_lm" or "causal_lm".
+        `FeedConfig.layout`: "prefix_lm" or "causal_lm". None = what the checkpoint says; a
+        hook needs it told.
       ema: use the average of the parameters that the run kept (`RunConfig.ema_decay`).
       allow_other_vocabulary: evaluate a checkpoint that was trained with another vocabulary than
         the data's.
@@ -124,7 +125,7 @@ def evaluate(
             preflight.check_folder(output_dir, "EVAL_OUTPUT_DIR")
         preflight.check_metrics(eval_set, eval.metrics)
         preflight.check_choices(eval_set, every=eval.rank_choices)
-        preflight.check_prompts(eval_set, layouts.choose(model, eval.layout))
+        preflight.check_prompts(eval_set, eval.layout or model.LAYOUTS[0])
     step_dir = initialize.resolve(checkpoint_path)
     with agreement.together():
         vocabulary.check(
@@ -133,6 +134,8 @@ def evaluate(
             allow=eval.allow_other_vocabulary,
             setting="EvalConfig.allow_other_vocabulary",
         )
+        trained = layouts.of_checkpoint(model, eval.layout, step_dir)
+        eval = dataclasses.replace(eval, layout=trained)
     initialize.warn_of_other_model(step_dir, model)
     params = load_params(model, device_mesh, step_dir, ema=eval.ema)
     predictor = make_predictor(model, params, device_mesh, eval_set, eval)
@@ -188,6 +191,7 @@ def evaluate_set(
         **facts,
         "split": eval.split,
         "inputs_length": eval.inputs_length,
+        "layout": predictor.layout,
         "sampling": dataclasses.asdict(eval.sampling),
     }
     if jax.process_index() == 0:
