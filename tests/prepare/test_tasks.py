@@ -11,7 +11,7 @@ import seqio
 from tests.prepare import reading
 from ul2tune.prepare.audit import audit
 from ul2tune.prepare.plan import make_plan
-from ul2tune.prepare.run import import_modules, prepare
+from ul2tune.prepare.run import prepare
 from ul2tune.prepare.tasks import seqio_vocabulary
 
 OBJECTIVES = ("ul2", "ul2r", "t5gemma2", "span_corruption", "prefix_lm", "causal_lm")
@@ -98,13 +98,3 @@ def test_vocabularies_by_description(tmp_path):
         seqio_vocabulary("trained")
     with pytest.raises(ValueError, match="does not exist"):
         _ = seqio_vocabulary(tmp_path / "x.model").vocab_size
-
-
-def test_a_task_module_that_lacks_something_is_not_called_missing(tmp_path, monkeypatch):
-    (tmp_path / "absent_tasks.py").write_text("import absent\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(ModuleNotFoundError, match="No module named 'absent'"):
-        import_modules(["absent_tasks"])
-    for module in ("absent", "absent.tasks"):
-        with pytest.raises(ValueError, match=rf"TASK_MODULES names '{module}'"):
-            import_modules([module])

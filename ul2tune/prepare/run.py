@@ -13,7 +13,6 @@ vocabulary or text is then an error.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -36,6 +35,7 @@ from ul2tune.prepare.progress import Progress
 from ul2tune.prepare.rates import mixture_share
 from ul2tune.prepare.shards import Receipt, receipt_path
 from ul2tune.prepare.sources import DocumentSource
+from ul2tune.prepare.task_modules import import_modules
 
 _BEAM = "beam"
 # A run asks for both, whichever it reads: a mixture may lack one of them.
@@ -135,21 +135,6 @@ def _no_examples(
     entries = [(task, manifest.read_task(data_dir, task.name, splits[0])) for task in tasks]
     reasons = [reason for entry in entries if (reason := inputs.why_empty(*entry))]
     return " ".join([f"{mixture!r} has no examples in splits {tuple(splits)}.", *reasons[:5]])
-
-
-def import_modules(modules: Sequence[str]) -> None:
-    """Imports the modules that register tasks, also from the working directory."""
-    if os.getcwd() not in sys.path:  # a project's own `tasks` package, from a console script
-        sys.path.insert(0, os.getcwd())
-    for module in modules:
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if not f"{module}.".startswith(f"{error.name}."):  # it is there, what it needs is not
-                raise
-            raise ValueError(
-                f"TASK_MODULES names {module!r}, which Python does not find from {os.getcwd()}."
-            ) from error
 
 
 def _write_mixture(wanted: MixtureManifest, access: Access, has_train: bool) -> None:
