@@ -93,6 +93,14 @@ def test_a_macro_of_ones_own_beside_the_parameter_it_sets_is_refused(own):
         evaluation(*flags)
 
 
+def test_a_flag_of_another_command_is_told_to_be_left_out():
+    Path("mine.gin").write_text("TRAIN_STEPS = 7")
+    assert evaluation().notes == ("mine.gin:1: TRAIN_STEPS is not used by this command.",)
+    message = "--gin.TRAIN_STEPS=7: TRAIN_STEPS is for other commands, this one has no use for it"
+    with pytest.raises(ValueError, match=f"^{message}. Leave it out"):
+        evaluation("TRAIN_STEPS=7")
+
+
 def test_another_parameter_set_by_its_class_excuses_no_macro():
     Path("mine.gin").write_text("")
     with pytest.raises(ValueError, match=r"macro TEMPERATUR .*did you mean 'TEMPERATURE'"):

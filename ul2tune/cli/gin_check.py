@@ -179,8 +179,8 @@ def check_unused(
       The well-known macros that this command does not use.
 
     Raises:
-      ValueError: for a macro or binding that nothing uses, naming the nearest that exists, or what
-        overrides the macro's only reader.
+      ValueError: for a macro or binding that nothing uses, naming the nearest that exists, what
+        overrides the macro's only reader, or that other commands read it.
     """
     wanted = {
         leaf.name for b in program.bindings for leaf in leaves(b.value) if type(leaf) is Macro
@@ -195,7 +195,12 @@ def check_unused(
         elif not (in_file and name in wanted):
             if (in_force := override(program, used, name)) is not None:
                 raise ValueError(overridden(binding, in_force))
-            candidates = wanted | set(well_known) - {name}
+            if name in well_known:
+                raise ValueError(
+                    f"{binding.location}: {name} is for other commands, this one has no use for "
+                    f"it. Leave it out (in a file of yours it would be a note)."
+                )
+            candidates = wanted | set(well_known)
             raise ValueError(
                 f"{binding.location}: the macro {name} is not used by anything"
                 f"{nearest(name, candidates)}."
