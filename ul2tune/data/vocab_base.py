@@ -140,6 +140,12 @@ class Vocabulary(abc.ABC):
             ids.extend(self._encode_specials(part) if token is None else [token])
         return ids
 
+    @cached_property
+    def special_texts(self) -> tuple[str, ...]:
+        """All texts that mean an id where `encode` is asked for `specials`."""
+        reserved = filter(self._special_pattern.fullmatch, self._special_ids)
+        return (*reserved, *self._own_specials())
+
     def decode(self, ids: Iterable[int]) -> str:
         """Ids to text, up to the first end of sequence.
 
@@ -165,6 +171,10 @@ class Vocabulary(abc.ABC):
     def _encode_specials(self, text: str) -> list[int]:
         """Like `_encode`, but the tokenizer's own special tokens in the text mean their ids."""
         return self._encode(text)
+
+    def _own_specials(self) -> Sequence[str]:
+        """Texts of the tokenizer's own special tokens."""
+        return ()
 
     def _is_text(self, token: int) -> bool:
         """Whether an id is a piece of the tokenizer, and not a sentinel, a mode or added."""

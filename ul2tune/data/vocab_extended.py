@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -99,18 +99,28 @@ class ExtendedVocabulary(Vocabulary):
         return super().to_json() | {"base": self.base.to_json(), "added": list(self.added)}
 
     def _encode(self, text: str) -> list[int]:
+        return self._split(text, self.base._encode)
+
+    def _encode_specials(self, text: str) -> list[int]:
+        return self._split(text, self.base._encode_specials)
+
+    def _own_specials(self) -> Sequence[str]:
+        return self.base._own_specials()
+
+    def _split(self, text: str, encode: Callable[[str], list[int]]) -> list[int]:
+        """Encodes by `encode` what is between added tokens."""
         parts = self._pattern.split(text)
         if len(parts) == 1:
-            return self.base._encode(text)
+            return encode(text)
         ids: list[int] = []
         for index, part in enumerate(parts):
             if index % 2:
                 ids.append(self._added_ids[part])
             elif part:
-                ids += self._alone(part)
+                ids += self._alone(part, encode)
         return ids
 
-    def _alone(self, part: str) -> list[int]:
+    def _alone(self, part: str, encode: Callable[[str], list[int]]) -> list[int]:
         """Encodes what stands beside an added token like a text of its own, its spaces kept.
 
         T5's vocabulary puts a space before a text and drops those around it: the first "▁" of a
@@ -118,11 +128,11 @@ class ExtendedVocabulary(Vocabulary):
         start of a text, as they do in Hugging Face's tokenizers with added tokens.
         """
         if not self._drops_spaces:
-            return self.base._encode(part)
+            return encode(part)
         words = part.strip(" ")
         before = len(part) - len(part.lstrip(" "))
         after = len(part) - len(part.rstrip(" ")) if words else 1
-        return [*[self._space_id] * before, *self.base._encode(words), *[self._space_id] * after]
+        return [*[self._space_id] * before, *encode(words), *[self._space_id] * after]
 
     @cached_property
     def _drops_spaces(self) -> bool:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -142,6 +142,10 @@ class TokenizerJsonVocabulary(Vocabulary):
     def _encode_specials(self, text: str) -> list[int]:
         return self._checked(self._marked.encode(text, add_special_tokens=False).ids)
 
+    def _own_specials(self) -> Sequence[str]:
+        tokens = self._added_tokens(json.loads(self.read_model()))
+        return [token["content"] for token in tokens if token.get("special")]
+
     def _checked(self, ids: list[int]) -> list[int]:
         if ids and max(ids) >= self.num_ids:
             raise ValueError(
@@ -213,10 +217,7 @@ class TokenizerJsonVocabulary(Vocabulary):
                 "prepare the data again."
             )
         content = json.loads(data)
-        controls = {*self.reserved, *dataclasses.astuple(self.specials)}
-        for token in content.get("added_tokens", ()):
-            if token["id"] in controls:
-                token["special"] = True  # Gemma's <unused…> would be found in any text else
+        content["added_tokens"] = self._added_tokens(content)
         try:
             tokenizer = tokenizers.Tokenizer.from_str(json.dumps(content))
         except Exception as error:  # the package raises nothing more specific
@@ -226,6 +227,15 @@ class TokenizerJsonVocabulary(Vocabulary):
         tokenizer.no_padding()
         tokenizer.encode_special_tokens = not specials
         return tokenizer
+
+    def _added_tokens(self, content: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The added tokens of a file, special where they are so to this vocabulary."""
+        # Gemma's <unused…> would be found in any text else.
+        controls = {*self.reserved, *dataclasses.astuple(self.specials)}
+        return [
+            {**token, "special": token.get("special", False) or token["id"] in controls}
+            for token in content.get("added_tokens") or ()
+        ]
 
     def __getstate__(self) -> dict[str, Any]:
         # Workers open the file themselves, if they have to.

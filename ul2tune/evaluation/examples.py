@@ -19,7 +19,7 @@ from ul2tune.data import manifest, vocab
 from ul2tune.data.codec import Example
 from ul2tune.data.ul2_config import UL2Config
 from ul2tune.data.vocab import Vocabulary
-from ul2tune.evaluation.tokens import Tokenizer
+from ul2tune.evaluation.tokens import Tokenizer, words
 from ul2tune.feed.store import Readers, Store
 from ul2tune.instructions.records import Query
 from ul2tune.instructions.superni import split_hash
@@ -263,7 +263,7 @@ def _example(
     queries = tuple(Query(**query) for query in json.loads(fields.get("queries") or "[]"))
     query_ids, queries_cut = tokenizer.prompts([query.inputs for query in queries])
     prior_ids, _ = tokenizer.prompts([query.prior for query in queries if query.prior])
-    whole = fields.get("inputs_text") or vocabulary.decode(body)
+    whole = fields.get("inputs_text") or words(body, vocabulary)
     references = fields.get("targets_text") or vocabulary.decode(row.arrays["targets"])
     if not references and fields.get("targets_text") == []:
         raise ValueError(
@@ -279,7 +279,7 @@ def _example(
         record_task=fields.get("task", ""),
         metric_names=tuple(fields.get("metric_names") or ()),
         inputs_S=inputs_S,
-        inputs_text=vocabulary.decode(inputs_S.tolist()) if truncated else whole,
+        inputs_text=words(inputs_S.tolist(), vocabulary) if truncated else whole,
         references=References(
             (references,) if isinstance(references, str) else references,
             fields.get("metric_context", ""),

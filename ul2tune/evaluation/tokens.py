@@ -1,4 +1,5 @@
-"""Token ids of texts that are not prepared as such (queries, answer choices), as if they were.
+"""Token ids of texts that are not prepared as such (queries, answer choices), as if they were; and
+texts of ids that are.
 
 Axis legend: S prompt length.
 """
@@ -62,3 +63,17 @@ class Tokenizer:
         return tuple(
             np.array(self.vocabulary.encode(text) + self.targets_end, np.int32) for text in texts
         )
+
+
+def words(ids: Sequence[int], vocabulary: Vocabulary) -> str:
+    """A prompt's text without its end of sequence. One inside of it, with which chat templates may
+    end every message, is spelled."""
+    eos_id = vocabulary.info.eos_id
+    parts: list[list[int]] = [[]]
+    for token in ids[:-1] if ids[-1:] == [eos_id] else ids:
+        if token == eos_id:
+            parts.append([])
+        else:
+            parts[-1].append(token)
+    (eos,) = vocabulary.decode_pieces([eos_id])
+    return eos.join(map(vocabulary.decode, parts))

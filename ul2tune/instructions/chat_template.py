@@ -64,7 +64,8 @@ class ChatTemplate:
 
         The text's first `bos_token` and the target's last `eos_token` are left out: beginning and
         end of sequence are tokens that the task and the model add. Inside of the history they stay
-        text; a vocabulary in which they are not single tokens spells them (`ul2tune inspect`).
+        text, of which `chat_specials` makes their ids; a vocabulary in which they are no special
+        tokens spells them (`ul2tune inspect`).
 
         Raises:
           ValueError: if the template rewrites the history once the reply is there, so that no

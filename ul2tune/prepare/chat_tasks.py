@@ -16,8 +16,9 @@ import seqio
 from ul2tune.instructions import chat, chat_template
 from ul2tune.instructions.chat import Style, Turns
 from ul2tune.instructions.row_files import RowFile
-from ul2tune.prepare.record_tasks import register_record_task, tk_instruct_renderer
-from ul2tune.prepare.tasks import VocabularyLike
+from ul2tune.prepare.chat_renderer import ChatRenderer, tokenize
+from ul2tune.prepare.record_tasks import register_record_task
+from ul2tune.prepare.tasks import VocabularyLike, seqio_vocabulary
 
 MAX_TOKENS = 1024
 # In this order; tokenizer_config.json beside chat_template.jinja only names the special tokens.
@@ -64,13 +65,16 @@ def register_chat(
     if not paths:
         raise ValueError(f"{folder} has no conversations (*.jsonl or *.json).")
     style = style or load_style(folder)
-    render = tk_instruct_renderer(chat.render, style=style, max_tokens=max_tokens)
+    wrapped = seqio_vocabulary(vocabulary)
+    render = ChatRenderer(style=style, max_tokens=max_tokens, vocabulary=wrapped)
     parse = chat.parse if turns == "all" else chat.parse_last
     tasks = []
     for path in paths:
         corpus = RowFile(path=str(path), parse=parse, validation=validation)
         tasks.append(f"{name}_{re.sub(r'[^0-9a-zA-Z_]', '_', path.name.split('.json')[0])}")
-        register_record_task(tasks[-1], corpus, render, vocabulary=vocabulary, eos=eos)
+        register_record_task(
+            tasks[-1], corpus, render, vocabulary=wrapped, eos=eos, tokenize=tokenize
+        )
     seqio.MixtureRegistry.add(name, tasks, default_rate=seqio.mixing_rate_num_examples)
     return (name, *tasks)
 

@@ -2,7 +2,8 @@
 
 A preprocessor is identified by its name, its *source code*, and what it is bound to (arguments,
 closure, attributes), so that editing it makes `prepare` run again. A function it calls is not
-followed: change the caller, or delete the prepared folder.
+followed: change the caller, or delete the prepared folder. An object with a method `identified_by`
+says what it is to be taken for.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ def identity(value: Any, depth: int = 0) -> Any:
         return [below(item) for item in value]
     if isinstance(value, set | frozenset):
         return sorted(str(below(item)) for item in value)
+    if hasattr(value, "identified_by"):
+        return identity(value.identified_by(), depth)
     if hasattr(value, "fingerprint"):
         found = value.fingerprint
         return [type(value).__name__, found() if callable(found) else found]

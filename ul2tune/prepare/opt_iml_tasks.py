@@ -118,6 +118,8 @@ def _again(
         seed=source.seed,
         eos=("targets",),
         metric_fns=cast(Any, task.metric_fns),
+        # The task's own texts need its own step; others are plain.
+        tokenize=task.preprocessors[0] if demos is None else seqio.preprocessors.tokenize,
     )
     return name
 

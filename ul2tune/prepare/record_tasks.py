@@ -176,6 +176,7 @@ def register_record_task(
     seed: int = 0,
     eos: Sequence[str] = ("inputs", "targets"),
     metric_fns: Sequence[MetricFn] = DEFAULT_METRICS,
+    tokenize: Callable[..., tf.data.Dataset] = seqio.preprocessors.tokenize,
 ) -> seqio.Task:
     """Registers a task over records. Nothing is read until the task is used.
 
@@ -188,6 +189,7 @@ def register_record_task(
       eos: the features that end with end of sequence. Decoder-only models usually want it after
         the targets alone: ``("targets",)``.
       metric_fns: with SeqIO's signature; targets come as `metrics.references.References`.
+      tokenize: the preprocessor that makes ids of texts.
 
     Returns:
       the registered task.
@@ -205,7 +207,7 @@ def register_record_task(
     return seqio.TaskRegistry.add(
         name,
         source=RecordSource(corpus, make_renderer, wrapped, seed),  # type: ignore[arg-type]
-        preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos_after_trim],
+        preprocessors=[tokenize, seqio.preprocessors.append_eos_after_trim],
         output_features=features,
         postprocess_fn=references,
         metric_fns=list(metric_fns),

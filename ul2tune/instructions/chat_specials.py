@@ -1,0 +1,94 @@
+"""Special tokens in conversations: those that a template writes mean their ids, those that somebody
+typed into a message are characters.
+
+A style makes one text of both. So messages are quoted before it sees them: a mark inside of what
+spells a special token, so that no special token is found there, whatever the style then writes
+around it. Marks do not reach the ids.
+
+    quoting = Quoting(vocabulary)             # in which <|im_start|> is a token, id 601
+    quoting.quote("a <|im_start|>")           # the same with marks
+    quoting.encode("<|im_start|>user\n" + quoting.quote("<|im_start|>"))   # 601, …, 27, 91, …
+    unquote(quoting.quote("a <|im_start|>"))  # "a <|im_start|>"
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from ul2tune.data.vocab_base import Vocabulary
+from ul2tune.instructions.chat import Message, Style
+
+# A noncharacter: Unicode keeps it for use inside of programs. Messages that hold one have it twice.
+MARK = "\ufdd0"
+# What `unquote` replaces, by the group (TensorFlow's regular expressions read it too).
+MARKS = f"{MARK}({MARK}?)"
+
+
+@dataclass(frozen=True)
+class Quoting:
+    """Quotes messages for a vocabulary, and encodes the texts that hold them.
+
+    It is the one tokenizer of conversations: for training, evaluation's prompts and token budgets.
+    """
+
+    vocabulary: Vocabulary
+
+    def quote(self, message: str) -> str:
+        """The message with marks in all that could be taken for a special token."""
+        text = message.replace(MARK, MARK * 2)
+        text = self._pattern.sub(lambda found: MARK.join(found[0]) + MARK, text)
+        kept = text.rstrip()
+        # A special token that the next message, or the template, would complete.
+        return kept + MARK + text[len(kept) :] if kept.endswith(self._beginnings) else text
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text with quoted messages in it, without end of sequence.
+
+        Without marks, these are the ids of the whole text with its special tokens, as Transformers'
+        `apply_chat_template` has them. With marks, what is between two special tokens is encoded by
+        itself.
+        """
+        ids, clean = [], ""
+        for part in self._pattern.split(text):
+            if MARK in part:
+                ids += self.vocabulary.encode(clean, specials=True)
+                ids += self.vocabulary.encode(unquote(part))
+                clean = ""
+            else:
+                clean += part
+        return ids + self.vocabulary.encode(clean, specials=True)
+
+    def has_specials(self, text: str) -> bool:
+        """Whether a special token is in the text outside of quoted messages."""
+        return self._pattern.search(text) is not None
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        longest_first = sorted(self.vocabulary.special_texts, key=len, reverse=True)
+        return re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
+
+    @cached_property
+    def _beginnings(self) -> tuple[str, ...]:
+        texts = self.vocabulary.special_texts
+        return tuple({text[:end] for text in texts for end in range(1, len(text))})
+
+
+@dataclass(frozen=True)
+class QuotedStyle:
+    """Writes as `style` does, with messages quoted (`chat.Style`)."""
+
+    style: Style
+    quoting: Quoting
+
+    def write(self, history: Sequence[Message], reply: str) -> tuple[str, str]:
+        """Prompt and target, for `Quoting.encode`."""
+        quote = self.quoting.quote
+        return self.style.write([Message(m.role, quote(m.content)) for m in history], quote(reply))
+
+
+def unquote(text: str) -> str:
+    """The text without marks."""
+    return re.sub(MARKS, r"\1", text)

@@ -1,0 +1,112 @@
+"""How conversations become SeqIO examples: the renderer and the tokenizing step of chat tasks.
+
+Between the two, texts hold quoted messages (`ul2tune.instructions.chat_specials`); no mark is left
+in what is prepared.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import seqio
+
+from ul2tune.data.vocab import Vocabulary
+from ul2tune.instructions import chat
+from ul2tune.instructions.chat import Message, Style
+from ul2tune.instructions.chat_specials import MARK, MARKS, QuotedStyle, Quoting
+from ul2tune.instructions.records import Renderer
+from ul2tune.instructions.tk_instruct import Tokenizer
+from ul2tune.prepare.record_tasks import tk_instruct_renderer
+from ul2tune.prepare.runtime import tf
+from ul2tune.prepare.seqio_vocab import SeqioVocabulary
+
+_TALK = (
+    Message("system", "a"),
+    Message("user", "b"),
+    Message("assistant", "c"),
+    Message("user", "d"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatRenderer:
+    """Makes the renderer of a chat task (`register_record_task`).
+
+    Attributes:
+      style: writes conversations.
+      max_tokens: as for `chat.render`.
+      vocabulary: the task's, read when the task is used.
+    """
+
+    style: Style
+    max_tokens: int | None
+    vocabulary: SeqioVocabulary
+
+    def __call__(self, tokenizer: Tokenizer) -> Renderer:
+        assert isinstance(tokenizer, Vocabulary), "a source renders with its vocabulary"
+        quoting = Quoting(tokenizer)
+        return functools.partial(
+            chat.render,
+            style=QuotedStyle(self.style, quoting),
+            tokenizer=quoting,
+            max_tokens=self.max_tokens,
+        )
+
+    def identified_by(self) -> Any:
+        """What fingerprints take for this renderer (`identity`).
+
+        A style that writes no special tokens gives what it gave before they were told apart: such
+        data is up to date.
+        """
+        text_only = tk_instruct_renderer(chat.render, style=self.style, max_tokens=self.max_tokens)
+        wrote = _write_sample(self.style)
+        quoting = Quoting(self.vocabulary.vocabulary)
+        if wrote and not quoting.has_specials("".join(wrote)):
+            return text_only
+        return ["special tokens", text_only]
+
+
+def _write_sample(style: Style) -> tuple[str, str] | None:
+    """A conversation of all roles, or all but the system's, with a mark as its reply; None if the
+    style rejects both."""
+    for history in (_TALK, _TALK[1:]):
+        try:
+            return style.write(history, MARK)
+        except ValueError:
+            continue
+    return None
+
+
+# To fingerprints it is SeqIO's step: where it gives other tokens, the renderer says so.
+@functools.wraps(seqio.preprocessors.tokenize)
+def tokenize(dataset: tf.data.Dataset, output_features: Mapping[str, Any]) -> tf.data.Dataset:
+    """As SeqIO's `tokenize`, for texts with quoted messages."""
+    features = {
+        name: dataclasses.replace(feature, vocabulary=_Quoted(feature.vocabulary))
+        for name, feature in output_features.items()
+    }
+
+    def without_marks(element: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        texts = {f"{name}_pretokenized" for name in features} & element.keys()
+        clean = {name: tf.strings.regex_replace(element[name], MARKS, r"\1") for name in texts}
+        return {**element, **clean}
+
+    return seqio.preprocessors.tokenize(dataset, features).map(without_marks)
+
+
+class _Quoted(SeqioVocabulary):
+    """A vocabulary for texts with quoted messages."""
+
+    def __init__(self, wrapped: SeqioVocabulary):
+        super().__init__(lambda: wrapped.vocabulary)
+
+    def _encode(self, s: str | bytes) -> list[int]:
+        return self._quoting.encode(s.decode("utf-8") if isinstance(s, bytes) else s)
+
+    @functools.cached_property
+    def _quoting(self) -> Quoting:
+        return Quoting(self.vocabulary)
