@@ -106,6 +106,21 @@ def test_stops_at_the_end_of_sequence_and_pads():
     ]
 
 
+def test_a_row_may_have_a_stop_of_its_own():
+    """2 is what all rows say at first; a stop that is never said, or the end itself, is none."""
+    batch = {"encoder_input_tokens": jnp.array([[3], [3], [1], [0]])}
+    config = SamplingConfig(max_decode_length=5)
+    stops_B = jnp.array([2, 7, EOS, 2])
+    names = jnp.zeros((4, 2), jnp.uint32)
+    written = generate(Countdown(), batch, config, names, num_ids=12, stops_B=stops_B)
+    assert written.tokens_BL.tolist() == [
+        [2, 0, 0, 0, 0],
+        [2, 2, 2, EOS, 0],
+        [2, EOS, 0, 0, 0],
+        [0, 0, 0, 0, 0],
+    ]
+
+
 @pytest.mark.parametrize(
     "options",
     [

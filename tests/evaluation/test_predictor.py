@@ -73,6 +73,20 @@ def test_batch_size_changes_only_rounding(dtype, rows_that_may_differ, atol):
         np.testing.assert_allclose(others, likelihoods, rtol=0, atol=atol)
 
 
+def test_a_stop_ends_its_own_prompt_alone():
+    """Five prompts over batches of two; the stop is what the answer has at its third place."""
+    predictor = make_predictor(MODEL, batch_size=2)
+    inputs = [np.arange(3, 9 + i, dtype=np.int32) for i in range(5)]
+    names, sampling = list("abcde"), SamplingConfig(max_decode_length=8, temperature=5.0)
+    free = predictor.generate(inputs, names, sampling)
+    stops = [None, int(free[1][2]), None, None, int(free[4][2])]
+    ended = predictor.generate(inputs, names, sampling, stops=stops)
+    for index, (one, other) in enumerate(zip(free, ended, strict=True)):
+        assert len(set(one.tolist())) > 4
+        kept = 3 if stops[index] is not None else 8
+        assert other.tolist() == [*one[:kept], *[0] * (8 - kept)]
+
+
 def test_an_encoder_that_would_read_nothing_is_no_answer():
     mesh = sharding.make_mesh(MeshConfig(data=1, fsdp=1, tensor=1), jax.devices()[:1])
     predictor = Predictor(

@@ -138,8 +138,10 @@ def test_data_is_out_of_date_where_its_tokens_are(style, changed, vocabulary):
     assert (identity(renderer) != before) == changed
 
 
-@pytest.mark.parametrize(("style", "changed"), [("plain", False), ("own turn", False)])
-def test_other_vocabularies_need_nothing_new(style, changed):
+@pytest.mark.parametrize(
+    ("style", "changed"), [("plain", False), ("own turn", False), ("own end", True)]
+)
+def test_in_other_vocabularies_only_what_ends_a_reply_is_new(style, changed):
     options = {"style": STYLES[style], "max_tokens": 64}
     renderer = ChatRenderer(vocabulary=SeqioVocabulary(vocab.ByteVocabulary()), **options)
     before = identity(tk_instruct_renderer(chat.render, **options))

@@ -41,7 +41,7 @@ class DecodeState:
       step: position decoded next, a scalar.
       tokens_BL: what was generated; padding from `step` on and after a row's end of sequence.
       last_B: the token each row is fed next (0, which stands for the start, at position 0).
-      done_B: whether the row has generated its end of sequence.
+      done_B: whether the row has generated its end of sequence, or its stop.
       finite_B: whether all of the row's tokens were chosen from logits with a finite maximum.
       keys_B: the rows' PRNG keys; constant.
       cache: the model's, opaque.
@@ -62,7 +62,7 @@ class DecodeState:
 @dataclass(frozen=True, kw_only=True)
 class Generated:
     """Attributes:
-    tokens_BL: int32 [B, max_decode_length], the continuation, its end of sequence, padding.
+    tokens_BL: int32 [B, max_decode_length], the continuation, its end of sequence or stop, padding.
     finite_B: false where a maximum of logits was NaN or infinite. The row's tokens mean nothing
       then: NaN is an argmax at the lowest id, which may be the end of sequence.
     """
@@ -80,6 +80,7 @@ def generate(
     num_ids: int,
     eos_id: int = 1,
     pad_id: int = 0,
+    stops_B: jax.Array | None = None,
 ) -> Generated:
     """Generates a continuation per row.
 
@@ -96,6 +97,7 @@ def generate(
       eos_id: ends a row.
       pad_id: what follows the end; may be `eos_id`. The padding and the start symbol of batches
         are 0 in every vocabulary.
+      stops_B: int32, one more id per row that ends it; None = none.
     """
     length, looped = config.max_decode_length, model.unstacked()
     side = "encoder" if "encoder_input_tokens" in batch else "decoder"
@@ -115,12 +117,15 @@ def generate(
         logits_BV = jnp.where(allowed_V[None], logits_BV, -jnp.inf)
         chosen_B = next_tokens(logits_BV, config, state.keys_B, state.step)
         chosen_B = jnp.where(state.done_B, pad_id, chosen_B)
+        ended_B = chosen_B == eos_id
+        if stops_B is not None:
+            ended_B |= chosen_B == stops_B
         finite_B = jnp.isfinite(jnp.max(logits_BV, axis=-1))
         return DecodeState(
             step=state.step + 1,
             tokens_BL=state.tokens_BL.at[:, state.step].set(chosen_B),
             last_B=chosen_B,
-            done_B=state.done_B | (chosen_B == eos_id),
+            done_B=state.done_B | ended_B,
             finite_B=state.finite_B & (state.done_B | finite_B),
             keys_B=state.keys_B,
             cache=cache,

@@ -19,11 +19,12 @@ from ul2tune.data import manifest, vocab
 from ul2tune.data.codec import Example
 from ul2tune.data.ul2_config import UL2Config
 from ul2tune.data.vocab import Vocabulary
-from ul2tune.evaluation.tokens import Tokenizer, words
+from ul2tune.evaluation.tokens import Tokenizer, spelled_frame, words
 from ul2tune.feed.store import Readers, Store
 from ul2tune.instructions.records import Query
 from ul2tune.instructions.superni import split_hash
 from ul2tune.metrics.references import References
+from ul2tune.metrics.reply_frame import ReplyFrame
 
 # Fields of prepared examples that are copied as they are.
 _TEXTS = ("category", "cluster", "template_id", "benchmark", "split_level")
@@ -57,6 +58,8 @@ class EvalExample:
       baselines: predictions that need no model, by name.
       truncated: the prompt was cut, or demos left out, by its renderer for a token budget; or it
         was cut here to the length.
+      reply_frame: what the task has the model write around an answer, as the vocabulary spells it.
+      stop_id: the special token that frame ends answers with; None = only the end of sequence does.
     """
 
     task: str
@@ -80,11 +83,19 @@ class EvalExample:
     seed: str = ""
     baselines: Mapping[str, str] | None = None
     truncated: bool = False
+    reply_frame: ReplyFrame = field(default_factory=ReplyFrame)
+    stop_id: int | None = None
 
     @property
     def name(self) -> str:
         """Keys the randomness of this example's generation."""
         return f"{self.task}/{self.id}"
+
+    def said(self, vocabulary: Vocabulary, ids: Sequence[int]) -> str:
+        """The answer in generated ids."""
+        if self.stop_id in ids:
+            ids = ids[: ids.index(self.stop_id)]
+        return self.reply_frame.content(vocabulary.decode(ids))
 
     @property
     def first_difference(self) -> int | None:
@@ -271,6 +282,7 @@ def _example(
             f"targets_text and its target are empty. Leave it out of the task."
         )
     texts = {name: fields.get(name, "") for name in _TEXTS}
+    frame, stop_id = spelled_frame(fields.get("metric_context", ""), vocabulary)
     return EvalExample(
         **texts,
         seed=fields.get("render_seed", ""),
@@ -292,6 +304,8 @@ def _example(
         demo_ids=tuple(fields.get("demo_ids") or ()),
         baselines=_baselines(fields) or None,
         truncated=bool(fields.get("truncated")) or (queries_cut if queries else truncated),
+        reply_frame=frame,
+        stop_id=stop_id,
     )
 
 

@@ -126,6 +126,8 @@ class Predictor:
         names: Sequence[str],
         sampling: SamplingConfig,
         on_done: OnDone = lambda count: None,
+        *,
+        stops: Sequence[int | None] | None = None,
     ) -> list[np.ndarray]:
         """Continues every prompt.
 
@@ -134,9 +136,11 @@ class Predictor:
           names: of the prompts; different names draw differently.
           sampling: how.
           on_done: told about finished prompts.
+          stops: an id per prompt that ends its answer, beside the end of sequence; None = nothing
+            else does.
 
         Returns:
-          int32 ids per prompt, end of sequence and padding included.
+          int32 ids per prompt, end of sequence (or stop) and padding included.
 
         Raises:
           ValueError: if an encoder would read nothing, or if the model's logits are not finite: no
@@ -145,6 +149,8 @@ class Predictor:
         for name, ids in zip(names, inputs, strict=True):
             layouts.check_prompt(self.layout, ids, f"Prompt {name!r}")
         results: list[Any] = [None] * len(inputs)
+        eos_id = self._info.eos_id
+        ends = np.array([eos_id if s is None else s for s in stops or [None] * len(inputs)])
         halves = _halves([stable_hash(name) for name in names])
         for length, chosen in self._batches([self._bucket(len(ids)) for ids in inputs]):
             batch = {
@@ -152,6 +158,7 @@ class Predictor:
                     self.layout, [inputs[i] for i in chosen], self.batch_size, length
                 ),
                 "names": np.pad(halves[chosen], ((0, self.batch_size - len(chosen)), (0, 0))),
+                "stops": np.resize(ends[chosen], self.batch_size).astype(np.int32),
             }
             with jax.set_mesh(self._mesh):
                 written = self._generate(self.params, self._place(batch), sampling=sampling)
@@ -206,12 +213,13 @@ class Predictor:
         with base.products(self._model):
             return generate(
                 base.bind(self._model, base.in_compute_dtype(self._model, params)),
-                {name: feature for name, feature in batch.items() if name != "names"},
+                {name: x for name, x in batch.items() if name not in ("names", "stops")},
                 sampling,
                 batch["names"],
                 num_ids=self._num_ids,
                 eos_id=self._info.eos_id,
                 pad_id=self._info.pad_id,
+                stops_B=batch["stops"],
             )
 
     def _score_batch(self, params: Tree, batch: Mapping[str, jax.Array]):

@@ -215,6 +215,7 @@ def answer_all(predictor: Predictor, eval_set: EvalSet, eval: EvalConfig) -> lis
         [example.name for example in generated],
         eval.sampling,
         progress.advance,
+        stops=[example.stop_id for example in generated],
     )
     rankings = ranker.rank(predictor, progress.advance)
     progress.close()
@@ -223,9 +224,11 @@ def answer_all(predictor: Predictor, eval_set: EvalSet, eval: EvalConfig) -> lis
     progress = Progress("score", len(asked), "answers", enabled=jax.process_index() == 0)
     for example, ranking in zip(asked, rankings, strict=True):
         ids = written.get(example.name)
-        text = "" if ids is None else eval_set.vocabulary.decode(ids).strip()
+        said = [] if ids is None else ids.tolist()
+        text = example.said(eval_set.vocabulary, said)
         answer = judge(example, text, ranking.choices, eval.metrics, ranking.priors)
-        finished = ids is None or eval_set.vocabulary.info.eos_id in ids
+        ends = {eval_set.vocabulary.info.eos_id, example.stop_id}
+        finished = ids is None or not ends.isdisjoint(said)
         answers.append(dataclasses.replace(answer, finished=finished))
         progress.advance(1)
     progress.close()

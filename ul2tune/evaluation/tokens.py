@@ -15,6 +15,7 @@ from ul2tune.data import manifest
 from ul2tune.data.codec import Example
 from ul2tune.data.vocab import Vocabulary
 from ul2tune.feed.sources import eos_of
+from ul2tune.metrics.reply_frame import ReplyFrame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,3 +78,15 @@ def words(ids: Sequence[int], vocabulary: Vocabulary) -> str:
             parts[-1].append(token)
     (eos,) = vocabulary.decode_pieces([eos_id])
     return eos.join(map(vocabulary.decode, parts))
+
+
+def spelled_frame(context: str, vocabulary: Vocabulary) -> tuple[ReplyFrame, int | None]:
+    """The reply frame in a metric context as the vocabulary spells it, which may lose characters,
+    and the special token that its end begins with."""
+    frame = ReplyFrame.from_context(context)
+    if frame == ReplyFrame():
+        return frame, None
+    start, end = (vocabulary.encode(text, specials=True) for text in (frame.start, frame.end))
+    stop_id = end[0] if frame.end.startswith(vocabulary.special_texts) else None
+    spelled = [words(ids, vocabulary).strip() for ids in (start, end)]
+    return ReplyFrame(start=spelled[0], end=spelled[1]), stop_id

@@ -164,6 +164,8 @@ class Rendered:
         `inputs`.
       demo_ids: the demos that made it into the prompt, in order.
       truncated: the prompt was cut to its token budget, or demos were left out for it.
+      metric_context: what metrics need to know of the rendering, in place of the record's; empty =
+        nothing.
     """
 
     inputs: str
@@ -172,6 +174,7 @@ class Rendered:
     queries: tuple[Query, ...] = ()
     demo_ids: tuple[str, ...] = ()
     truncated: bool = False
+    metric_context: str = ""
 
     def __post_init__(self) -> None:
         assert len(self.queries) in (0, len(self.answer_choices)), "one query per answer choice"
@@ -265,7 +268,7 @@ def evaluation_fields(record: Record, rendered: Rendered) -> dict[str, Any]:
         "metric_names": list(record.metric_names),
         "copy_input": copy_input(record),
         "copy_demo": copy_demo(record),
-        "metric_context": record.metric_context,
+        "metric_context": rendered.metric_context or record.metric_context,
         "benchmark": record.benchmark,
         "split_level": record.split_level,
         "queries": json.dumps([asdict(q) for q in rendered.queries]) if rendered.queries else "",

@@ -18,8 +18,9 @@ from ul2tune.data.vocab import Vocabulary
 from ul2tune.instructions import chat
 from ul2tune.instructions.chat import Message, Style
 from ul2tune.instructions.chat_specials import MARK, MARKS, QuotedStyle, Quoting
-from ul2tune.instructions.records import Renderer
+from ul2tune.instructions.records import Record, Rendered, Renderer
 from ul2tune.instructions.tk_instruct import Tokenizer
+from ul2tune.metrics.reply_frame import ReplyFrame
 from ul2tune.prepare.record_tasks import tk_instruct_renderer
 from ul2tune.prepare.runtime import tf
 from ul2tune.prepare.seqio_vocab import SeqioVocabulary
@@ -49,25 +50,31 @@ class ChatRenderer:
     def __call__(self, tokenizer: Tokenizer) -> Renderer:
         assert isinstance(tokenizer, Vocabulary), "a source renders with its vocabulary"
         quoting = Quoting(tokenizer)
-        return functools.partial(
+        render = functools.partial(
             chat.render,
             style=QuotedStyle(self.style, quoting),
             tokenizer=quoting,
             max_tokens=self.max_tokens,
         )
+        return functools.partial(_framed, render, self._frame().to_context())
 
     def identified_by(self) -> Any:
         """What fingerprints take for this renderer (`identity`).
 
-        A style that writes no special tokens gives what it gave before they were told apart: such
-        data is up to date.
+        A style that writes neither special tokens nor anything around a reply gives what it gave
+        before either was told apart: such data is up to date.
         """
         text_only = tk_instruct_renderer(chat.render, style=self.style, max_tokens=self.max_tokens)
         wrote = _write_sample(self.style)
         quoting = Quoting(self.vocabulary.vocabulary)
-        if wrote and not quoting.has_specials("".join(wrote)):
+        if wrote and not quoting.has_specials("".join(wrote)) and self._frame() == ReplyFrame():
             return text_only
-        return ["special tokens", text_only]
+        return ["special tokens, reply frame", text_only]
+
+    def _frame(self) -> ReplyFrame:
+        _, target = _write_sample(self.style) or ("", "")
+        start, found, end = target.partition(MARK)
+        return ReplyFrame(start=start.strip(), end=end.strip()) if found else ReplyFrame()
 
 
 def _write_sample(style: Style) -> tuple[str, str] | None:
@@ -79,6 +86,11 @@ def _write_sample(style: Style) -> tuple[str, str] | None:
         except ValueError:
             continue
     return None
+
+
+def _framed(render: Renderer, context: str, record: Record, seed: int) -> Rendered | None:
+    rendered = render(record, seed)
+    return rendered and dataclasses.replace(rendered, metric_context=context)
 
 
 # To fingerprints it is SeqIO's step: where it gives other tokens, the renderer says so.

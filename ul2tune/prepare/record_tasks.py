@@ -30,6 +30,7 @@ from ul2tune.instructions.tk_instruct import Tokenizer
 from ul2tune.metrics import registry
 from ul2tune.metrics.references import References
 from ul2tune.metrics.registry import MetricFn
+from ul2tune.metrics.reply_frame import ReplyFrame
 from ul2tune.prepare.identity import identity
 from ul2tune.prepare.runtime import tf
 from ul2tune.prepare.seqio_vocab import SeqioVocabulary
@@ -217,12 +218,14 @@ def register_record_task(
 def references(
     output: str, example: Mapping[str, Any] | None = None, is_target: bool = False
 ) -> str | References:
-    """SeqIO postprocessor: all references as the target, and a prediction without outer spaces."""
+    """SeqIO postprocessor: all references as the target, and a prediction without outer spaces and
+    what a chat template writes around it."""
+    found = (example or {}).get("metric_context", b"")
+    context = bytes(np.asarray(found).item()).decode("utf-8")
     if is_target and example is not None:
         texts = [text.decode("utf-8") for text in example["targets_text"].tolist()]
-        context = example.get("metric_context", b"")
-        return References(texts, bytes(np.asarray(context).item()).decode("utf-8"))
-    return output.strip()
+        return References(texts, context)
+    return ReplyFrame.from_context(context).content(output)
 
 
 def tk_instruct_renderer(render: Callable[..., Any], **options) -> Callable[[Tokenizer], Renderer]:
