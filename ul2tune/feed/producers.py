@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
@@ -72,16 +73,26 @@ class DirectProducer:
 
 
 class ThreadProducer:
-    """Keeps up to `depth` items ready, made by a thread with a :class:`DirectProducer`."""
+    """Keeps up to `depth` items ready, made by a thread with a :class:`DirectProducer`.
+
+    The thread is ended before its process is, closed or not: an interpreter that shuts down ends
+    daemon threads inside of whatever C++ they wait in, and array_record's reader takes that for an
+    exception nobody catches and aborts the process.
+    """
 
     def __init__(self, sources: Sources, rows: np.ndarray, state: State | None, depth: int):
         self._ready: queue.Queue[Item | BaseException] = queue.Queue(maxsize=depth)
-        self._stop = threading.Event()
         self._failure: BaseException | None = None
-        self._thread = threading.Thread(
-            target=self._run, args=(sources, rows, state), name="feed", daemon=True
+        stop = threading.Event()
+        # The thread holds nothing of this object, so that an object that is dropped ends it.
+        thread = threading.Thread(
+            target=_make_items,
+            args=(self._ready, stop, sources, rows, state),
+            name="feed",
+            daemon=True,
         )
-        self._thread.start()
+        thread.start()
+        self.close = weakref.finalize(self, _end_thread, thread, self._ready, stop)
 
     def get(self) -> Item:
         if self._failure is None:
@@ -91,22 +102,23 @@ class ThreadProducer:
             self._failure = item
         raise self._failure
 
-    def close(self) -> None:
-        self._stop.set()
-        while self._thread.is_alive():
-            # The thread may be waiting for room in the queue.
-            with_room = self._ready.qsize()
-            for _ in range(with_room):
-                self._ready.get()
-            self._thread.join(timeout=0.05)
 
-    def _run(self, sources, rows, state) -> None:
-        try:
-            producer = DirectProducer(sources, rows, state)
-            while not self._stop.is_set():
-                self._ready.put(producer.get())
-        except BaseException as error:
-            self._ready.put(error)
+def _make_items(ready: queue.Queue, stop: threading.Event, sources, rows, state) -> None:
+    try:
+        producer = DirectProducer(sources, rows, state)
+        while not stop.is_set():
+            ready.put(producer.get())
+    except BaseException as error:
+        ready.put(error)
+
+
+def _end_thread(thread: threading.Thread, ready: queue.Queue, stop: threading.Event) -> None:
+    stop.set()
+    while thread.is_alive():
+        # The thread may be waiting for room in the queue.
+        for _ in range(ready.qsize()):
+            ready.get()
+        thread.join(timeout=0.05)
 
 
 class ProcessProducer:
