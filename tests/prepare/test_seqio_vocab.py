@@ -40,6 +40,14 @@ def test_python_and_tensorflow_agree():
     assert [t.decode() for t in vocabulary.decode_tf(batch).numpy()] == [text] * 2
 
 
+def test_nul_characters_at_the_end_of_a_text_are_text():
+    vocabulary = SeqioVocabulary(ByteVocabulary())
+    text = "\0ab\0\0"
+    (ids,) = tf.data.Dataset.from_tensors(text).map(vocabulary.encode_tf).as_numpy_iterator()
+    assert ids.tolist() == vocabulary.encode_tf(tf.constant(text)).numpy().tolist()
+    assert ids.tolist() == vocabulary.encode(text) == [3, 100, 101, 3, 3]
+
+
 def test_sizes_as_seqio_and_t5_count_them():
     vocabulary = SeqioVocabulary(ByteVocabulary(extra_ids=9))
     theirs = seqio.ByteVocabulary(extra_ids=9)

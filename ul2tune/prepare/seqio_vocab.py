@@ -78,8 +78,10 @@ class SeqioVocabulary(seqio.Vocabulary):
 
     def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
         def encode(text: bytes | np.ndarray) -> np.ndarray:
-            # Bytes inside of graphs, an array without axes outside.
-            return np.asarray(self._encode(np.asarray(text).item()), np.int32)
+            # Bytes inside of graphs, an array without axes outside. An array made of the bytes
+            # would lose NULs at their end.
+            one = text if isinstance(text, bytes) else text.item()
+            return np.asarray(self._encode(one), np.int32)
 
         ids = tf.numpy_function(encode, [s], tf.int32, stateful=False)
         return tf.ensure_shape(ids, [None])
