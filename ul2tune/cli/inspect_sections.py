@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import importlib
 import importlib.util
 import textwrap
 from collections.abc import Iterable
+
+import numpy as np
 
 from ul2tune.cli import render, render_mixture
 from ul2tune.data import manifest, roundtrip
 from ul2tune.data.manifest import MixtureManifest, TaskManifest
 from ul2tune.feed.config import FeedConfig
 from ul2tune.feed.feed import Feed
+from ul2tune.feed.store import Readers, Store
 from ul2tune.feed.texts import mixture_texts
 from ul2tune.instructions import decontaminate
 
@@ -101,10 +106,29 @@ def print_tree(feed: Feed, mixture: MixtureManifest, steps: int | None) -> None:
     plan = render_mixture.make_plan(feed.stats(), steps, data.batch_size) if steps else None
     after = f" after {steps:,} steps of {data.batch_size} rows" if steps else ""
     heading(f"{mixture.name}: the tree of its rates{after}")
-    for line in render_mixture.lines(render_mixture.tree_of(mixture, tasks), tasks, plan):
+    in_use = {name: _in_use(data, task) for name, task in tasks.items()} if plan else tasks
+    for line in render_mixture.lines(render_mixture.tree_of(mixture, tasks), tasks, plan, in_use):
         print(line)
     if plan is None:
         print("(Give --steps, or inspect a training recipe, to see epochs.)")
+    elif in_use != tasks:
+        print(
+            f"(Epochs are of the first {data.max_examples:,} examples of a task, "
+            "FeedConfig.max_examples; examples and tokens are all that is prepared.)"
+        )
+
+
+def _in_use(data: FeedConfig, task: TaskManifest) -> TaskManifest:
+    """A task as a run sees it that uses its first `FeedConfig.max_examples` examples only."""
+    if data.max_examples is None or task.num_examples <= data.max_examples:
+        return task
+    with contextlib.closing(Readers()) as readers:
+        examples = Store(data.data_dir, task, readers).read(np.arange(data.max_examples))
+    features = {
+        name: {**facts, "tokens": sum(e.arrays[name].size for e in examples if name in e.arrays)}
+        for name, facts in task.features.items()
+    }
+    return dataclasses.replace(task, num_examples=len(examples), features=features)
 
 
 def print_overlap(data: FeedConfig, options: argparse.Namespace) -> None:

@@ -78,18 +78,25 @@ def tree_of(mixture: MixtureManifest, tasks: Mapping[str, TaskManifest]) -> Shar
     return Share(name=mixture.name, rate=1.0, weight=1.0, examples=examples, children=children)
 
 
-def lines(tree: Share, tasks: Mapping[str, TaskManifest], plan: Plan | None) -> Iterator[str]:
+def lines(
+    tree: Share,
+    tasks: Mapping[str, TaskManifest],
+    plan: Plan | None,
+    in_use: Mapping[str, TaskManifest] | None = None,
+) -> Iterator[str]:
     """The table, a line per node.
 
     Args:
       tree: the mixture.
       tasks: the manifests by task; tasks that are never drawn may be absent.
       plan: of the run; None leaves the epochs out.
+      in_use: the manifests as the run sees them, if it does not use all examples: what epochs are
+        of.
     """
     yield HEADER
-    rates = flat(tree)
+    rates, read = flat(tree), in_use or tasks
     epochs = {
-        name: plan.epochs(rate, tasks[name]) for name, rate in rates.items() if plan is not None
+        name: plan.epochs(rate, read[name]) for name, rate in rates.items() if plan is not None
     }
     yield from _lines(tree, tasks, epochs, ("", ""), "")
 

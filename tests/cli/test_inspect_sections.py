@@ -1,0 +1,48 @@
+"""What `inspect` prints about a feed, over small prepared mixtures."""
+
+from tests.feed import prepared
+from ul2tune.cli import inspect_sections
+from ul2tune.data import manifest
+from ul2tune.data.ul2 import UL2Config, preset
+from ul2tune.feed.feed import Feed, FeedConfig
+
+
+def feed_of(folder, mixture, **fields):
+    values = {
+        "mixture": mixture,
+        "data_dir": str(folder),
+        "feature_lengths": {"inputs": 256, "targets": 256},
+        "batch_size": 4,
+        "min_segment_tokens": 64,
+        "max_segment_tokens": 128,
+        "prefetch_batches": 0,
+    }
+    return Feed(FeedConfig(**values | fields))
+
+
+def tree(feed, capsys, steps):
+    mixture = manifest.read_mixture(feed.config.data_dir, feed.config.mixture)
+    inspect_sections.print_tree(feed, mixture, steps)
+    return capsys.readouterr().out
+
+
+def test_epochs_are_of_the_examples_that_are_used(tmp_path, capsys):
+    """Segments of 255 tokens, of documents as long but for the two that are used."""
+    noise = UL2Config(denoisers=preset("causal_lm").denoisers)
+    texts = [{"targets": [5] * n} for n in (400, 620, *[255] * 38)]
+    tasks = [
+        prepared.Task(name="texts", examples=texts, noise=noise),
+        prepared.Task(name="pairs", examples=prepared.pairs(40)),
+    ]
+    prepared.write(tmp_path, "mixed", tasks)
+    found = {}
+    for limit in (None, 40, 2):
+        with feed_of(tmp_path, "mixed", max_examples=limit, packing="none") as feed:
+            next(feed)
+            printed = tree(feed, capsys, steps=100)
+        rows = [line.split() for line in printed.splitlines() if "─ " in line]
+        found[limit] = [row[3] for row in rows if row[-1] in ("texts", "pairs")]
+        assert ("first 2 examples" in printed) == (limit == 2)
+        assert [row[1] for row in rows if row[-1] in ("texts", "pairs")] == ["40", "40"]
+    # 400 draws, half of each task: 200 of 40 pairs, 51,000 of 10,710 tokens.
+    assert found == {None: ["4.76", "5.00"], 40: ["4.76", "5.00"], 2: ["50.00", "100.00"]}
