@@ -185,6 +185,21 @@ def test_cut_uses_up_the_stream_in_order():
     assert len(inputs) == len(targets) == 0
 
 
+@pytest.mark.parametrize("name", ["causal_lm", "ul2"])
+def test_segments_that_their_denoiser_keeps_short_are_no_remainders(name):
+    """Where a denoiser's longest segment is below `min_tokens`, its text comes through."""
+    noise = UL2Noise(preset(name), VOCABULARY.info)
+    values = np.arange(3, 203, dtype=np.int32)
+    most_D = np.full(len(noise.names), 6)
+    most_D[1:] += np.arange(len(most_D) - 1)
+    denoiser_N = noise.draw(rng.fold_in(rng.fold_in(0, 0), np.arange(100)))
+    inputs, targets = cut_and_corrupt(values, rng.fold_in(0, 0), noise, most_D, min_tokens=8)
+    rows = zip(inputs, targets, denoiser_N.tolist(), strict=False)
+    text = np.concatenate([noise.undo(*row) for row in rows])
+    assert 200 - 8 < text.size <= 200
+    np.testing.assert_array_equal(text, values[: text.size])
+
+
 def test_every_setting_matters(words, name):
     task = register_text_task(name, words, format="jsonl", vocabulary=VOCABULARY, objective=None)
     features = {"inputs": task.output_features["targets"], **task.output_features}

@@ -120,7 +120,7 @@ def cut_and_corrupt(
       key: uint64 scalar; the result is a pure function of it and `values`.
       noise: the denoisers.
       most_D: the longest segment of each denoiser that may be drawn.
-      min_tokens: a shorter last segment is dropped.
+      min_tokens: a shorter last segment is dropped, unless its denoiser takes no more.
 
     Returns:
       inputs and targets, one row per segment.
@@ -131,6 +131,8 @@ def cut_and_corrupt(
     denoiser_N = noise.draw(keys_N)
     ends_N = np.minimum(np.cumsum(most_D[denoiser_N]), values.size)
     lengths_N = np.diff(ends_N, prepend=0)
-    rows = np.flatnonzero(lengths_N >= max(1, min(min_tokens, values.size)))
+    # Only the last segment with text can be a remainder; a denoiser may well have shorter ones.
+    is_long = lengths_N >= min(min_tokens, values.size)
+    rows = np.flatnonzero((lengths_N > 0) & (is_long | (lengths_N == most_D[denoiser_N])))
     segments = Ragged(values[: int(lengths_N[rows].sum())], lengths_N[rows])
     return noise.apply(segments, denoiser_N[rows], keys_N[rows])
