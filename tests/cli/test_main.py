@@ -190,7 +190,16 @@ def test_a_missing_module_is_named_with_its_extra(module, remedy, monkeypatch, c
     assert ("Install it" in error) == (remedy is not None)
 
 
-def test_inspect_prepares_the_split_that_it_shows(monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("flags", "split"),
+    [
+        ([], "train"),
+        (["--split=test"], "test"),
+        (["--gin.FeedConfig.split='dev'"], "dev"),
+        (["--gin.FeedConfig.split='dev'", "--split=test"], "test"),
+    ],
+)
+def test_inspect_prepares_the_split_that_it_shows(flags, split, monkeypatch, tmp_path, capsys):
     commands, popen = [], subprocess.Popen
 
     def prepare(command, env):
@@ -200,9 +209,9 @@ def test_inspect_prepares_the_split_that_it_shows(monkeypatch, tmp_path, capsys)
 
     monkeypatch.setattr(prepared.subprocess, "Popen", prepare)
     arguments = ["--gin_file=recipes/ul2_base.gin", "--gin.MODEL_DIR=x"]
-    assert main.main(["inspect", *arguments, f"--gin.DATA_DIR={tmp_path}", "--split=test"]) == 1
+    assert main.main(["inspect", *arguments, f"--gin.DATA_DIR={tmp_path}", *flags]) == 1
     assert "Preparing it failed with exit status 3" in capsys.readouterr().err
-    assert "--gin.PREPARE_SPLITS=('test',)" in commands[0]
+    assert f"--gin.PREPARE_SPLITS=({split!r},)" in commands[0]
 
 
 def test_a_user_without_a_home_can_run_commands(tmp_path, monkeypatch, capsys):

@@ -22,8 +22,9 @@ def run(options: argparse.Namespace) -> None:
         inspect_checkpoint.run(options)
         return
     config = launch.load(options, roots=ROOTS)
-    config.call(prepare_missing, splits=(options.split,))
-    data = dataclasses.replace(config.call(FeedConfig), split=options.split, num_workers=0)
+    data = config.call(FeedConfig)
+    data = dataclasses.replace(data, split=options.split or data.split, num_workers=0)
+    config.call(prepare_missing, splits=(data.split,))
     mixture = manifest.read_mixture(data.data_dir, data.mixture)
     if options.task is not None and options.task not in mixture.tasks:
         raise ValueError(

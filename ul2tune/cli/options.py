@@ -178,7 +178,7 @@ def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="checkpoints: the optimiser's state too")
     _gin_arguments(parser)
     parser.add_argument("--task", help="show only this task of the mixture")
-    parser.add_argument("--split", default="train", help="which split (default: train)")
+    parser.add_argument("--split", help="which split (default: FeedConfig.split, 'train')")
     parser.add_argument(
         "--rows", type=_at_least(0), default=2, metavar="N", help="rows to show (default: 2)"
     )
