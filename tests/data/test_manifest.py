@@ -14,7 +14,7 @@ TASK = TaskManifest(
     shards=(Shard(file="a", num_examples=2, num_bytes=3, sha256="0", tokens={"targets": 4}),),
     num_examples=2,
     features={"targets": {"add_eos": True, "max_tokens": 3, "tokens": 4}},
-    vocabulary={"kind": "bytes"},
+    vocabulary={"kind": "bytes", "fingerprint": "v"},
     fingerprint="f",
     online={"kind": "ul2"},
     metrics=("m.exact",),
@@ -86,6 +86,38 @@ def test_a_tasks_manifest_stays_in_its_folder(tmp_path, change, message):
     path.write_text(json.dumps({**data, **change, "shards": shards}))
     with pytest.raises(ValueError, match=message):
         manifest.read_task(tmp_path, "t", "train")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"vocabulary": None}, r"vocabulary is None, expected an object"),
+        ({"vocabulary": {"kind": "bytes"}}, r"vocabulary.fingerprint is None, expected a text"),
+        ({"vocabulary": {"kind": []}}, r"vocabulary.kind is \[\], expected a text"),
+        ({"vocabulary": {"kind": "extended", "base": 3}}, r"vocabulary is 3, expected an object"),
+        ({"features": []}, r"features is \[\], expected an object"),
+        ({"features": {"inputs": 1}}, r"features.inputs is 1, expected an object"),
+        ({"features": {"a": {"tokens": True}}}, r"features.a.tokens is True, expected an integer"),
+        ({"features": {"a": {"tokens": 1, "max_id": "x"}}}, r"features.a.max_id is 'x'"),
+        ({"online": [1]}, r"online is \[1\], expected an object"),
+        ({"online": {}}, r"online.kind is None, expected a text"),
+        ({"online": {"kind": "ul2", "feature": 3}}, r"online.feature is 3, expected a text"),
+        ({"online": {"kind": "ul2", "config": ""}}, r"online.config is '', expected an object"),
+    ],
+)
+def test_a_manifest_edited_by_hand_is_one_sentence(tmp_path, change, message):
+    path = manifest.task_dir(tmp_path, "t", "train") / "manifest.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({**dataclasses.asdict(TASK), **change}))
+    with pytest.raises(ValueError, match=rf"not a readable manifest \({message}"):
+        manifest.read_task(tmp_path, "t", "train")
+
+
+def test_an_online_transform_of_another_version_is_read(tmp_path):
+    """The feed names it; nothing is known of what it holds."""
+    task = dataclasses.replace(TASK, online={"kind": "chunks"})
+    manifest.write(task, manifest.task_dir(tmp_path, "t", "train") / "manifest.json")
+    assert manifest.read_task(tmp_path, "t", "train") == task
 
 
 @pytest.mark.parametrize(

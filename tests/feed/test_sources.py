@@ -1,5 +1,6 @@
 """What a feed finds out about its tasks before the first batch, and makes of odd ones."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -30,6 +31,25 @@ def test_examples_without_any_token_are_refused(tmp_path):
     prepared.write(tmp_path, "void", tasks)
     with pytest.raises(ValueError, match=r"Task 'void' has no tokens: all its 3 examples"):
         Feed(config_of(tmp_path, "void"))
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [(["features", "targets"], "tokens"), (["online"], "feature"), (["online"], "config")],
+)
+def test_what_a_manifest_edited_by_hand_lacks_is_named(place, name, tmp_path):
+    tasks = [prepared.Task(name="text", examples=TEXTS, noise=preset("causal_lm"))]
+    prepared.write(tmp_path, "text", tasks)
+    path = tmp_path / "text" / "train" / "manifest.json"
+    data = json.loads(path.read_text())
+    part = data
+    for key in place:
+        part = part[key]
+    del part[name]
+    path.write_text(json.dumps(data))
+    lacking = ".".join([*place, name])
+    with pytest.raises(ValueError, match=rf"'text', split 'train', has no {lacking}\. Delete"):
+        Feed(config_of(tmp_path, "text"))
 
 
 def test_no_decoder_segment_is_without_an_encoder_segment(tmp_path):

@@ -25,6 +25,7 @@ FORMAT_VERSION = 1
 
 # The environment variable by which a run asks `ul2tune prepare` to replace nothing, and its value.
 PREPARE, MISSING = "UL2TUNE_PREPARE", "missing"
+_KINDS = {dict: "an object", int: "an integer", str: "a text"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +88,10 @@ class TaskManifest:
         manifest = TaskManifest(**values)
         for name in (manifest.task, manifest.split, *(shard.file for shard in manifest.shards)):
             _check_name(name)
-        _check_inside(manifest.vocabulary)
+        _check_vocabulary(manifest.vocabulary)
+        _check("vocabulary.fingerprint", manifest.vocabulary.get("fingerprint"), str)
+        _check_features(manifest.features)
+        _check_online(manifest.online)
         counts = [shard.num_examples for shard in manifest.shards]
         if min(counts, default=0) < 0 or sum(counts) != manifest.num_examples:
             raise ValueError(f"shards of {counts} examples, {manifest.num_examples} in all")
@@ -141,13 +145,40 @@ def _check_name(name: str) -> None:
         raise ValueError(f"{name!r} is not a bare name")
 
 
-def _check_inside(vocabulary: Mapping[str, Any]) -> None:
+def _check(place: str, value: Any, kind: type) -> None:
+    """A manifest may be edited by hand: what is read from it later has its type."""
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"{place} is {value!r}, expected {_KINDS[kind]}")
+
+
+def _check_vocabulary(vocabulary: Mapping[str, Any]) -> None:
     """The vocabulary's file, or that of the vocabulary it extends, is in the data folder."""
+    _check("vocabulary", vocabulary, dict)
+    _check("vocabulary.kind", vocabulary.get("kind", ""), str)
     file = str(vocabulary.get("file", ""))
     if file.startswith(("/", "~")) or ".." in PurePath(file).parts or "://" in file:
         raise ValueError(f"the vocabulary's file {file!r} is not in the data folder")
     if "base" in vocabulary:
-        _check_inside(vocabulary["base"])
+        _check_vocabulary(vocabulary["base"])
+
+
+def _check_features(features: Mapping[str, Mapping[str, Any]]) -> None:
+    _check("features", features, dict)
+    for name, facts in features.items():
+        _check(f"features.{name}", facts, dict)
+        for count in ("tokens", "max_tokens", "max_id"):
+            if count in facts:
+                _check(f"features.{name}.{count}", facts[count], int)
+
+
+def _check_online(online: Mapping[str, Any] | None) -> None:
+    if online is None:
+        return
+    _check("online", online, dict)
+    _check("online.kind", online.get("kind"), str)
+    if online["kind"] == "ul2":  # the one this version knows
+        _check("online.feature", online.get("feature", ""), str)
+        _check("online.config", online.get("config", {}), dict)
 
 
 def task_dir(data_dir: str | Path, task: str, split: str) -> Path:

@@ -185,6 +185,7 @@ class Sources:
 
     def _open(self, task: manifest.TaskManifest, noises: dict[str, UL2Noise], first_id: int):
         config, noise, feature = self.config, None, "targets"
+        _check_whole(task)
         if task.online is not None:
             noise, feature = self._noise(task, noises)
         size = min(task.num_examples, config.max_examples or task.num_examples)
@@ -243,6 +244,18 @@ def _describe(task: manifest.TaskManifest) -> str:
     return f"{task.vocabulary.get('kind')} {str(task.vocabulary['fingerprint'])[:12]}"
 
 
+def _check_whole(task: manifest.TaskManifest) -> None:
+    """What a feed needs of a manifest; the types were checked when it was read."""
+    lacks = [f"features.{name}.tokens" for name, f in task.features.items() if "tokens" not in f]
+    if task.online is not None and task.online["kind"] == "ul2":
+        lacks += [f"online.{name}" for name in ("feature", "config") if name not in task.online]
+    if lacks:
+        raise ValueError(
+            f"The manifest of task {task.task!r}, split {task.split!r}, has no {lacks[0]}. Delete "
+            "its folder and prepare again."
+        )
+
+
 def _check_features(task: manifest.TaskManifest, text_feature: str, config: FeedConfig) -> None:
     found = sorted(task.features)
     if task.online is not None:
@@ -258,7 +271,7 @@ def _check_features(task: manifest.TaskManifest, text_feature: str, config: Feed
     else:
         needed = {"inputs", "targets"}
     facts = task.features.values()
-    if task.online is None and not any(f["tokens"] or f["add_eos"] for f in facts):
+    if task.online is None and not any(f["tokens"] or f.get("add_eos") for f in facts):
         # Rows would take them for ever without getting any fuller.
         raise ValueError(
             f"Task {task.task!r} has no tokens: all its {task.num_examples} examples in split "
