@@ -113,6 +113,20 @@ def test_training_is_deterministic_and_cached(trained, tmp_path):
     assert vocab_training.trained_vocabulary(corpus, config, tmp_path / "2").file != second.file
 
 
+@pytest.mark.parametrize("spaces", [0, 3, 3000])
+def test_a_text_with_hardly_any_space_keeps_the_spaces_of_others(spaces, tmp_path):
+    """Chinese: a space is a rare character there, and SentencePiece's sign for it is U+2581."""
+    (tmp_path / "text").write_text("道可道非常道\n" * 10_000 + "名 可\n" * spaces)
+    corpus = FileCorpus(files=str(tmp_path / "text"))
+    config = vocab_training.VocabularyConfig(pieces=300)
+    vocabulary = vocab_training.trained_vocabulary(corpus, config, tmp_path)
+    for text in ("名 可名", " a  b ", " "):
+        assert vocabulary.decode(vocabulary.encode(text)) == text
+    # Nothing is asked of a corpus that has them: its model is the bytes it always was.
+    plain = vocab_training._train(corpus, config)
+    assert (vocabulary.read_model() == plain) == (spaces == 3000)
+
+
 def test_training_on_nothing_is_an_error(tmp_path):
     (tmp_path / "empty.txt").write_text("")
     corpus = FileCorpus(files=str(tmp_path / "empty.txt"))

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 
@@ -29,6 +30,7 @@ from ul2tune.data.vocab_base import MODES
 
 # SentencePiece skips longer sentences; ours are lines, cut where they are longer.
 _MAX_LINE_CHARACTERS = 1000
+_SPACE = "\u2581"  # as SentencePiece writes it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +95,15 @@ def train(corpus: Corpus, config: VocabularyConfig) -> bytes:
     Raises:
       ValueError: if the corpus is empty.
     """
+    data = _train(corpus, config)
+    # Of a corpus with hardly any space, such as Chinese, the space would be a rare character, and
+    # its bytes spell U+2581. The second training is only then: all other vocabularies keep theirs.
+    if not _has_piece(data, _SPACE):
+        data = _train(corpus, config, required_chars=_SPACE)
+    return data
+
+
+def _train(corpus: Corpus, config: VocabularyConfig, **settings: Any) -> bytes:
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.Train(
@@ -118,12 +129,18 @@ def train(corpus: Corpus, config: VocabularyConfig) -> bytes:
             # every machine.
             num_threads=1,
             minloglevel=2,
+            **settings,
         )
     except RuntimeError as error:
         raise ValueError(
             f"SentencePiece could not train a vocabulary from this corpus: {error}."
         ) from error
     return model.getvalue()
+
+
+def _has_piece(model: bytes, piece: str) -> bool:
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    return processor.PieceToId(piece) != processor.unk_id()
 
 
 def _key(corpus: Corpus, config: VocabularyConfig) -> str:
