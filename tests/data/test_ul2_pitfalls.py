@@ -84,6 +84,17 @@ def test_too_few_sentinels_say_what_to_change():
         UL2Noise(cut, VocabInfo(vocab_size=100, num_sentinels=0)).lengths(0, 9, 0)
 
 
+@pytest.mark.parametrize(("rate", "longest"), [(0.5, 602), (1e-4, 3_014_999)])
+def test_a_length_meant_as_no_limit_is_refused_with_the_one_that_fits(rate, longest):
+    """At once: as an array, all the shorter ones would not fit into memory."""
+    noise = UL2Noise(one(kind="span", rate=rate, mean_span=3.0), T5_VOCAB)
+    with pytest.raises(ValueError, match=f"segments of at most {longest} tokens"):
+        noise.check_sentinels(0, 2**50)
+    noise.check_sentinels(0, longest)
+    with pytest.raises(ValueError, match="needs 101 sentinels"):
+        noise.check_sentinels(0, longest + 1)
+
+
 def test_lengths_use_the_masks_arithmetic():
     """Feature lengths 127 and 128 with (64, .15), where T5's helper plans inputs one too short."""
     noise = UL2Noise(one(kind="span", rate=0.15, mean_span=64.0), VOCAB)

@@ -15,6 +15,7 @@ Reference: Tay et al. 2022 (arXiv:2205.05131) §3.1 and appendix 9.2.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,6 +42,7 @@ __all__ = [
 # What an example's key is folded with before each use, so that no two draws share their bits.
 _DRAW, _SPANS, _SHIFT, _PIVOT = range(4)
 _UNLIMITED = np.iinfo(np.int64).max
+_BLOCK = 2**16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,8 +333,10 @@ class UL2Noise:
             return
         row = int(np.argmax(needed_N))
         number, raw = int(denoiser_N[row]), int(raw_N[row])
-        _, _, spans_by_raw = self._extremes(number, np.arange(raw + 1))
-        longest = int(np.argmax(spans_by_raw > available)) - 1
+        # From the shortest on: `raw` may be meant as "no limit".
+        blocks = (np.arange(start, start + _BLOCK) for start in itertools.count(0, _BLOCK))
+        beyond = (b[self._extremes(number, b)[2] > available] for b in blocks)
+        longest = int(next(b[0] for b in beyond if b.size)) - 1
         fix = f"use a vocabulary with extra_ids >= {needed}, segments of at most {longest} tokens"
         if not self._is_span[number]:
             fix += ", or sentinel=False on the denoiser"
