@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from ul2tune.cli import distributed, init, main, options, prepared
@@ -127,6 +128,15 @@ def test_they_name_every_file_they_know(act, expected, tmp_path, capsys, monkeyp
     monkeypatch.setattr(init, "run", lambda _: act(tmp_path))
     assert main.main(["init", "x"]) == 1
     assert expected.format(tmp_path) in capsys.readouterr().err
+
+
+def test_too_little_memory_is_one_sentence(capsys, monkeypatch):
+    monkeypatch.setattr(init, "run", lambda _: np.zeros(2**60, np.int32))
+    assert main.main(["init", "x"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("ul2tune init: Not enough memory (Unable to allocate 4.00 EiB")
+    assert "BATCH_SIZE" in error
+    assert error.count("\n") == 1
 
 
 def test_half_of_the_process_flags_is_refused():

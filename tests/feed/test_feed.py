@@ -244,6 +244,8 @@ def test_what_does_not_fit_the_data_is_named(folder, fields, message):
         ({"feature_lengths": {"targets": 64}}, "needs positive lengths for inputs, targets"),
         ({"feature_lengths": {"inputs": 64, "target": 9}}, "TASK_FEATURE_LENGTHS is .*'target'"),
         ({"feature_lengths": {"inputs": 64, "targets": 0}}, "needs positive lengths"),
+        ({"feature_lengths": {"inputs": 2**32, "targets": 9}}, "4294967296.*Lower the lengths"),
+        ({"feature_lengths": {"inputs": 2**30, "targets": 2**30}}, "at most 2,147,483,647 tokens"),
     ],
 )
 def test_what_makes_no_sense_is_named(folder, fields, message):

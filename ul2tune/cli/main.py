@@ -16,7 +16,7 @@ from ul2tune.cli import options as options_lib
 from ul2tune.data import cache
 
 # Errors whose message is written for the user. Everything else is a bug and keeps its traceback.
-_USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
+_USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError, MemoryError)
 
 _RIGHTS = "Name another place, or ask for the right to use this one."
 _REMEDIES = {
@@ -66,6 +66,11 @@ def _sentence(error: BaseException) -> str:
     """What went wrong and what to do; the operating system's errors know only the first."""
     if isinstance(error, ModuleNotFoundError):
         return f"{error}.{extras.remedy(error.name)}"
+    if isinstance(error, MemoryError):
+        return (
+            f"Not enough memory{f' ({error})' if str(error) else ''}. Ask for less (BATCH_SIZE, "
+            "TASK_FEATURE_LENGTHS, the model), or use a machine with more; --debug shows where."
+        )
     # Those that we raise ourselves have a sentence instead of a number.
     if isinstance(error, OSError) and error.errno in _REMEDIES:
         names = [repr(name) for name in (error.filename, error.filename2) if name is not None]

@@ -14,6 +14,7 @@ DELIVERY_FIELDS = frozenset({"data_dir", "num_workers", "prefetch_batches", "ver
 # Fields that what a saved position means does not depend on. Rows of another length are other
 # batches, drawn from the same position.
 POSITION_FREE_FIELDS = DELIVERY_FIELDS | {"feature_lengths"}
+_MAX_ROW_TOKENS = 2**31 - 1  # of int32 positions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +121,11 @@ class FeedConfig:
                 f"TASK_FEATURE_LENGTHS is {lengths}: layout {self.layout!r} needs positive lengths "
                 f"for {', '.join(sorted(needed))}"
                 + (" (and takes inputs for tasks that have them)." if needed != known else ".")
+            )
+        if sum(lengths.values()) > _MAX_ROW_TOKENS:
+            raise ValueError(
+                f"TASK_FEATURE_LENGTHS is {lengths}: a row holds at most {_MAX_ROW_TOKENS:,} "
+                "tokens, as their positions have 32 bits. Lower the lengths."
             )
 
     @property
