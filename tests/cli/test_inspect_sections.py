@@ -1,5 +1,7 @@
 """What `inspect` prints about a feed, over small prepared mixtures."""
 
+import pytest
+
 from tests.feed import prepared
 from ul2tune.cli import inspect_sections
 from ul2tune.data import manifest
@@ -46,3 +48,42 @@ def test_epochs_are_of_the_examples_that_are_used(tmp_path, capsys):
         assert [row[1] for row in rows if row[-1] in ("texts", "pairs")] == ["40", "40"]
     # 400 draws, half of each task: 200 of 40 pairs, 51,000 of 10,710 tokens.
     assert found == {None: ["4.76", "5.00"], 40: ["4.76", "5.00"], 2: ["50.00", "100.00"]}
+
+
+@pytest.mark.parametrize("packing", ["balanced", "greedy"])
+def test_shares_of_the_first_rows_stand_beside_the_rates(packing, tmp_path, capsys):
+    """The prefix denoiser fits these lengths badly: it is late, and the rates say so."""
+    texts = prepared.documents(50)
+    tasks = [
+        prepared.Task(name="texts", examples=texts, noise=preset("t5gemma2")),
+        prepared.Task(name="none", examples=[], num_shards=1),
+        prepared.Task(name="pairs", examples=prepared.pairs(40)),
+    ]
+    prepared.write(tmp_path, "mixed", tasks, rates=[0.6, 0.25, 0.15])
+    with feed_of(
+        tmp_path,
+        "mixed",
+        packing=packing,
+        feature_lengths={"inputs": 1024, "targets": 512},
+        batch_size=16,
+        min_segment_tokens=256,
+        max_segment_tokens=512,
+    ) as feed:
+        inspect_sections.print_fill(feed, num_batches=8)
+    printed = capsys.readouterr().out
+    rows = [line.split() for line in printed.split("raw tokens  source\n")[1].splitlines()]
+    table = {row[3]: [float(cell.rstrip("%")) for cell in row[:3]] for row in rows[:7]}
+    rates = {name: rate for name, (rate, _, _) in table.items()}
+    # Without the task that has no examples 4 to 1; of the text half is for the last denoiser.
+    spans = ["span_3_15", "span_12_50", "span_32_15", "span_32_50"]
+    assert rates == {
+        **{f"texts/{name}": 10 for name in spans},
+        "texts/prefix_75": 40,
+        "none": 0,
+        "pairs": 20,
+    }
+    for column in zip(*table.values(), strict=True):
+        assert sum(column) == pytest.approx(100, abs=0.05)
+    assert table["none"] == [0, 0, 0]
+    assert (table["texts/prefix_75"][1] < 36) == (packing == "balanced")
+    assert ("Up to 32 draws of each wait" in printed) == (packing == "balanced")

@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> None:
     sections.print_tasks(data, mixture, tasks)
     with Feed(data) as feed:
         sections.print_rows(feed, options)
-        sections.print_fill(feed, mixture, options.batches)
+        sections.print_fill(feed, options.batches)
         steps = options.steps or _planned_steps(config.macros)
         sections.print_tree(feed, mixture, steps)
         sections.print_audit(feed, data, mixture, tasks)

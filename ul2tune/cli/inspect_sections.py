@@ -80,23 +80,30 @@ def print_segment(segment: render.Segment, feed: Feed, width: int) -> None:
             print(f"    {name:<9}{block.lstrip()}")
 
 
-def print_fill(feed: Feed, mixture: MixtureManifest, num_batches: int) -> None:
-    """Fill and effective rates over some batches."""
+def print_fill(feed: Feed, num_batches: int) -> None:
+    """Fill over some batches, and their shares of every source beside its rate."""
     for _ in range(num_batches):
         if next(feed, None) is None:
             break
     stats = feed.stats()
-    heading(f"{int(stats['rows']):,} rows: fill and effective rates")
+    heading(f"{int(stats['rows']):,} rows: fill and shares")
     for side in ("inputs", "targets", "rows"):
         if f"fill/{side}" in stats:
             print(f"{stats[f'fill/{side}']:7.2%}  of {side} positions are real tokens")
     print(f"{stats['segments'] / max(1, stats['rows']):7.2f}  segments per row")
     print(f"{stats['truncated_examples']:7.0f}  examples were cut to TASK_FEATURE_LENGTHS")
-    print("   segments   raw tokens  source")
-    for name in feed.source_names:
+    print("    rate   segments   raw tokens  source")
+    for name, rate in zip(feed.source_names, feed.source_rates, strict=True):
         of_segments = stats[f"segments/{name}"] / max(1, stats["segments"])
         of_tokens = stats[f"raw_tokens/{name}"] / max(1, stats["raw_tokens"])
-        print(f"    {of_segments:7.2%}      {of_tokens:7.2%}  {name}")
+        print(f" {rate:7.2%}    {of_segments:7.2%}      {of_tokens:7.2%}  {name}")
+    if feed.config.packing == "balanced":
+        print(
+            f"(Of a run's first rows. Up to {feed.config.window} draws of each wait "
+            "(FeedConfig.window), those that fit\nworst longest: fill, segments and the epochs "
+            "below may be far from those of the long run,\nwhich has the rates. More --batches "
+            "come closer.)"
+        )
 
 
 def print_tree(feed: Feed, mixture: MixtureManifest, steps: int | None) -> None:

@@ -37,7 +37,9 @@ class FeedConfig:
       packing: "balanced" fills both sides of a row from a window of pending draws; "greedy" packs
         in arrival order as SeqIO does; "none" puts one segment or example into a row as T5X does
         without packing (raw text as long as always fits, segment bounds below do not apply).
-      window: pending draws per row ("balanced" only).
+      window: pending draws per row ("balanced" only). What fits worst waits longest, so a run's
+        first segments lack up to so many draws per row of it; after hundreds of batches the rates
+        hold.
       min_segment_tokens, max_segment_tokens: bounds of the raw text cut for one denoised segment.
         Shorter ones occur only where text ends: at the end of a finite pass, or of a document
         if segments may not cross.

@@ -71,6 +71,11 @@ class Feed(Iterator[dict[str, np.ndarray]]):
         return self._sources.names
 
     @property
+    def source_rates(self) -> tuple[float, ...]:
+        """Of all draws, the share that is meant for each of `source_names`."""
+        return tuple(self._sources.source_rates.tolist())
+
+    @property
     def vocabulary(self) -> Vocabulary:
         """The vocabulary of all tasks."""
         return self._sources.vocabulary

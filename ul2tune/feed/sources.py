@@ -119,6 +119,15 @@ class Sources:
         }
 
     @cached_property
+    def source_rates(self) -> np.ndarray:
+        """float64: of all draws, the share that is meant for each source id from 1 on."""
+        parts = [
+            rate * np.array((1.0,) if task.noise is None else task.noise.config.probabilities)
+            for rate, task in zip(self.rates, self.tasks, strict=True)
+        ]
+        return np.concatenate(parts) / sum(self.rates)
+
+    @cached_property
     def noise_of(self) -> np.ndarray:
         """int64 [T] number of each task's noise in `noises`, -1 for fixed examples."""
         return np.array(
