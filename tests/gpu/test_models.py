@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -45,7 +46,7 @@ def gradients(config: Any, params: Any, device: jax.Device) -> list[np.ndarray]:
     recipe = Recipe(model=config, loss=LossConfig(chunk_tokens=4), optimizer=tiny.optimizer())
     batch = jax.device_put(packed_batch(config), device)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=base.compiler_options(config))
     def computed(params, batch):
         def objective(params):
             weights_BL = batch["decoder_loss_weights"].astype(np.float32)

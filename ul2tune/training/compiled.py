@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from ul2tune.models import base
 from ul2tune.training.state import StateSpec
 from ul2tune.training.step import Metrics, Recipe, train_step
 from ul2tune.types import Batch, Tree
@@ -31,6 +32,7 @@ class CompiledStep:
             functools.partial(train_step, recipe=recipe),
             donate_argnums=0,
             out_shardings=(shardings, None),
+            compiler_options=base.compiler_options(recipe.model),
         )
         self._executable: Any = None
 

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ul2tune import sharding
+from ul2tune.models import base
 from ul2tune.training.metrics import add, fetch, means
 from ul2tune.training.step import Recipe, eval_step
 from ul2tune.types import Tree
@@ -38,7 +39,10 @@ class Validation:
         self._batches = batches
         self._source_names = source_names
         self._mesh, self._batch_size = mesh, batch_size
-        self._step = jax.jit(functools.partial(eval_step, recipe=recipe))
+        self._step = jax.jit(
+            functools.partial(eval_step, recipe=recipe),
+            compiler_options=base.compiler_options(recipe.model),
+        )
 
     def __call__(self, params: Tree) -> dict[str, float]:
         total: dict[str, tuple[float, float]] = {}
