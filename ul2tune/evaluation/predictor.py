@@ -261,8 +261,8 @@ def length_buckets(longest: int, shortest: int = 64) -> tuple[int, ...]:
 def load_params(model: Any, mesh: jax.sharding.Mesh, step_dir: Path, *, ema: bool) -> Tree:
     """The parameters of a checkpoint, or their average, sharded: those that nothing trains.
 
-    Matrices are in the compute dtype, in which every product reads them. In bfloat16 that is half of
-    float32's memory; XLA for CPU, which has no such products, widens them again in its loops.
+    Matrices are in the compute dtype, in which every product reads them. In bfloat16 that is half
+    of float32's memory; XLA for CPU, which has no such products, widens them again in its loops.
     """
     abstract = abstract_sharded_params(model, mesh)
     params = initialize.load_params(step_dir, abstract, ema=ema)
