@@ -53,6 +53,12 @@ def test_examples_of_the_docstring():
     both = layouts.pairs("encoder_decoder", [PROMPT], [TARGET], 1, (5, 4))
     assert both["encoder_input_tokens"].tolist() == [[7, 8, 5, 0, 0]]
     assert both["decoder_input_tokens"].tolist() == [[0, 3, 1, 0]]
+    choices = [TARGET, PROMPT, TARGET[:1], TARGET[:0]]
+    shared = layouts.pairs("encoder_decoder", [PROMPT] * 2 + [TARGET] * 2, choices, 6, (5, 4), 2)
+    assert shared["encoder_input_tokens"].tolist() == [[7, 8, 5, 0, 0], [3, 1, 0, 0, 0], [0] * 5]
+    assert shared["decoder_target_tokens"].tolist() == [
+        [3, 1, 0, 0], [7, 8, 5, 0], [3, 0, 0, 0], [0] * 4, [0] * 4, [0] * 4
+    ]  # fmt: skip
     only = layouts.prompts("encoder_decoder", [PROMPT], 2, 5)
     assert {name: rows.tolist() for name, rows in only.items()} == {
         "encoder_input_tokens": [[7, 8, 5, 0, 0], [0] * 5]

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from tests.decoding import tiny
-from tests.evaluation import prepared
+from tests.evaluation import prepared, test_layouts
+from tests.models import t5gemma_examples
 from ul2tune import sharding
 from ul2tune.decoding.sampling import SamplingConfig
-from ul2tune.evaluation.predictor import Predictor
+from ul2tune.evaluation import predictor as predictor_module
+from ul2tune.evaluation.predictor import LogLikelihood, Predictor
 from ul2tune.models import base
 from ul2tune.sharding import MeshConfig
 
@@ -30,9 +32,12 @@ MODEL = dataclasses.replace(
 NUM_PROMPTS = 32
 
 
-def make_predictor(model, batch_size: int) -> Predictor:
-    """On one device, with random parameters."""
-    mesh = sharding.make_mesh(MeshConfig(data=1, fsdp=1, tensor=1), jax.devices()[:1])
+ONE = MeshConfig(data=1, fsdp=1, tensor=1)
+
+
+def make_predictor(model, batch_size: int, how: MeshConfig = ONE, **options) -> Predictor:
+    """With random parameters."""
+    mesh = sharding.make_mesh(how, jax.devices()[: how.data * how.fsdp * how.tensor])
     shardings = sharding.param_shardings(base.abstract_params(model), base.param_axes(model), mesh)
     vocabulary = prepared.VOCABULARY
     return Predictor(
@@ -43,6 +48,7 @@ def make_predictor(model, batch_size: int) -> Predictor:
         num_ids=vocabulary.size,
         batch_size=batch_size,
         length_buckets=(64,),
+        **options,
     )
 
 
@@ -85,6 +91,91 @@ def test_a_stop_ends_its_own_prompt_alone():
         assert len(set(one.tolist())) > 4
         kept = 3 if stops[index] is not None else 8
         assert other.tolist() == [*one[:kept], *[0] * (8 - kept)]
+
+
+@pytest.fixture
+def traced(monkeypatch) -> list[tuple[int, ...]]:
+    """Rows of the encoder and of the decoder, and the target length, of every scoring program."""
+    programs = []
+
+    def score(model, batch):
+        rows = batch.get("encoder_input_tokens", batch["decoder_input_tokens"]).shape[0]
+        programs.append((rows, *batch["decoder_target_tokens"].shape))
+        return original(model, batch)
+
+    original = predictor_module.score
+    monkeypatch.setattr(predictor_module, "score", score)
+    return programs
+
+
+def ragged() -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Pairs in disorder: of one prompt eleven targets, of another three and a longer one, of a
+    third one; one target is empty."""
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(3, 250, length, np.int32) for length in (40, 23, 31)]
+    lengths = {0: (4, 2, 3, 1, 4, 3, 2, 4, 1, 2, 3), 1: (3, 0, 2, 7), 2: (4,)}
+    pairs = [
+        (prompts[number], rng.integers(3, 250, length, np.int32))
+        for number, of_one in lengths.items()
+        for length in of_one
+    ]
+    order = rng.permutation(len(pairs))
+    return [pairs[i][0] for i in order], [pairs[i][1] for i in order]
+
+
+def check_scores(found: list[LogLikelihood], expected: list[LogLikelihood]) -> None:
+    assert [one.num_tokens for one in found] == [one.num_tokens for one in expected]
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one.tokens, other.tokens, rtol=0, atol=2e-5)
+        assert one.sum == pytest.approx(other.sum, abs=5e-5)
+
+
+ENCODER_DECODERS = {
+    "t5": tiny.MODEL,
+    "t5gemma": t5gemma_examples.first(vocab_size=264),
+    "t5gemma_2": t5gemma_examples.second(vocab_size=264),
+}
+
+
+@pytest.mark.parametrize("model", ENCODER_DECODERS.values(), ids=ENCODER_DECODERS)
+def test_a_prompt_is_encoded_once_for_its_targets(model, traced):
+    """Of one padded length, in parts of 8, 4, 2 and 1; one by one each has an encoding."""
+    inputs, targets = ragged()
+    expected = make_predictor(model, batch_size=1).score(inputs, targets)
+    assert set(traced) == {(1, 1, 4), (1, 1, 8)}
+    assert [one.num_tokens for one in expected] == [len(ids) for ids in targets]
+    assert len({round(one.sum, 3) for one in expected}) == len(targets)
+    traced.clear()
+    done: list[int] = []
+    together = make_predictor(model, batch_size=16)
+    check_scores(together.score(inputs, targets, done.append), expected)
+    # The eleven are 8 and 3; with the other three these fill two parts of 4.
+    assert sorted(traced) == [(2, 16, 4), (4, 16, 4), (16, 16, 4), (16, 16, 8)]
+    assert sorted(done) == [1, 1, 6, 8]
+    assert together.num_compiled == len(traced)
+    traced.clear()
+    # Two rows for each of eight devices; then seven for each of two, where parts of 4 leave some.
+    over_data = make_predictor(model, 16, MeshConfig(data=4, fsdp=2, tensor=1))
+    check_scores(over_data.score(inputs, targets), expected)
+    assert sorted(traced) == [(8, 16, 4), (16, 16, 4), (16, 16, 8)]
+    traced.clear()
+    over_heads = make_predictor(model, 14, MeshConfig(data=1, fsdp=2, tensor=2))
+    check_scores(over_heads.score(inputs, targets), expected)
+    assert sorted(traced) == [(2, 8, 4), (14, 14, 4), (14, 14, 8)]
+
+
+def test_no_batch_has_more_rows_than_its_size(traced):
+    """Batches that parts do not divide have fewer."""
+    inputs, targets = ragged()
+    make_predictor(tiny.MODEL, batch_size=7).score(inputs, targets)
+    assert sorted(traced) == [(1, 4, 4), (7, 7, 4), (7, 7, 8)]
+
+
+def test_a_decoder_only_model_reads_the_prompt_in_every_row(traced):
+    inputs, targets = ragged()
+    model = dataclasses.replace(test_layouts.MODEL, max_length=128)
+    make_predictor(model, 16, layout="causal_lm").score(inputs, targets)
+    assert sorted(traced) == [(16, 16, 68), (16, 16, 72)]
 
 
 def test_an_encoder_that_would_read_nothing_is_no_answer():

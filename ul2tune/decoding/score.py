@@ -51,7 +51,7 @@ def score(model: ScoringModel, batch: Batch) -> Scores:
 
     Args:
       model: bound to its parameters; this function runs inside `jax.jit`.
-      batch: features as the model's `hidden` reads them, one example per row.
+      batch: features as the model's `hidden` reads them, one target per row.
     """
     hidden_BLD = model.hidden(batch)
     head_VD = model.head_kernel().astype(hidden_BLD.dtype)  # once, before the loop

@@ -11,7 +11,7 @@ A prompt ``7 8 5`` for a decoder-only model, to be continued, in rows of 5 + 1; 
     decoder_causal_attention  1 1 1 1 0 0        1 1 1 1 0 0 0 0 0     ("prefix_lm")
     decoder_loss_weights                         0 0 0 1 1 0 0 0 0
 
-Axis legend: B batch, S input length, L target length.
+Axis legend: B batch, P prompts, S input length, L target length.
 """
 
 from __future__ import annotations
@@ -137,14 +137,19 @@ def pairs(
     targets: Sequence[np.ndarray],
     num_rows: int,
     lengths: tuple[int, int],
+    per_prompt: int = 1,
 ) -> dict[str, np.ndarray]:
     """Features of prompts with targets to score, int32; arguments as :func:`prompts`.
 
-    `lengths` are S and L; a decoder-only model's rows have S + L tokens.
+    `lengths` are S and L; a decoder-only model's rows have S + L tokens. With k targets
+    `per_prompt` (of an encoder-decoder) rows b of equal b // k have one prompt, and the encoder's
+    features hold it once: [P, S] with P = B / k, where the decoder's are [B, L].
     """
     segments = _segments(inputs, targets, num_rows, packed=False)
     if layout == ENCODER_DECODER:
-        return convert.encoder_decoder(segments, *lengths)
+        batch = convert.encoder_decoder(segments, *lengths)
+        return batch | {"encoder_input_tokens": batch["encoder_input_tokens"][::per_prompt]}
+    assert per_prompt == 1, "a decoder-only model reads its prompt in every row"
     to_features = convert.prefix_lm if layout == "prefix_lm" else convert.causal_lm
     return to_features(segments, sum(lengths))
 

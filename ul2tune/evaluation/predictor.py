@@ -1,8 +1,9 @@
 """A model on a mesh that answers prompts: batching, padding and compiling around `decoding`.
 
 Rows are independent of each other: a prompt is padded to a length that depends on its own length
-alone, and its randomness is keyed by its name. So the answers do not depend on what else is asked,
-on the batch size or on the number of devices, up to the rounding of the model's dtype.
+alone, as is a target, and its randomness is keyed by its name. So the answers do not depend on what
+else is asked, on the batch size or on the number of devices, up to the rounding of the model's
+dtype.
 
 NUMERICS: matrix products add up in an order that depends on their shape, so on the batch size, and
 over a mesh's `tensor` axis in parts that are rounded each. In float32 that is 1e-6 of a log-
@@ -12,7 +13,7 @@ some intermediates in float32, others for other batch sizes, which moves log-lik
 instead of 1e-4. Where answers must not move at all, evaluate with the model's `dtype` = 'float32'
 (a checkpoint's parameters are float32 anyway).
 
-Axis legend: B batch, S input length, L target length.
+Axis legend: B batch, P prompts, S input length, L target length.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from ul2tune.checkpoints import initialize
 from ul2tune.data.vocab_info import VocabInfo
 from ul2tune.decoding.generate import Generated, generate
 from ul2tune.decoding.sampling import SamplingConfig
-from ul2tune.decoding.score import score
+from ul2tune.decoding.score import Scores, score
 from ul2tune.evaluation import layouts
 from ul2tune.instructions.records import stable_hash
 from ul2tune.models import base
@@ -38,6 +39,10 @@ from ul2tune.types import Tree
 
 # See NUMERICS above.
 _COMPILER_OPTIONS = {"xla_allow_excess_precision": False}
+# An encoder-decoder scores at most so many targets per encoding of their prompt. Numbers of targets
+# are powers of two, as each is a program to compile.
+_MAX_PER_PROMPT = 8
+_NOTHING = np.zeros(0, np.int32)
 # Called with a number of finished examples.
 OnDone = Callable[[int], None]
 
@@ -71,7 +76,7 @@ class Predictor:
       mesh: the batch is split over its data and fsdp axes.
       info: reserved ids of the vocabulary.
       num_ids: size of the vocabulary; must not exceed the model's rows.
-      batch_size: rows per step; rounded up to a multiple of the mesh's data-parallel size.
+      batch_size: rows per step, at most; rounded up to a multiple of the mesh's data-parallel size.
       length_buckets: padded input lengths, ascending; the last is the longest allowed.
       layout: how prompts and targets are laid out, see `layouts.choose`.
 
@@ -98,6 +103,7 @@ class Predictor:
             )
         self._model, self._mesh, self._info, self._num_ids = model, mesh, info, num_ids
         ways = mesh.shape["data"] * mesh.shape["fsdp"]
+        self._ways = ways
         self.batch_size = -(-batch_size // ways) * ways
         self._buckets = tuple(length_buckets)
         self.layout = layouts.choose(model, layout)
@@ -152,7 +158,8 @@ class Predictor:
         eos_id = self._info.eos_id
         ends = np.array([eos_id if s is None else s for s in stops or [None] * len(inputs)])
         halves = _halves([stable_hash(name) for name in names])
-        for length, chosen in self._batches([self._bucket(len(ids)) for ids in inputs]):
+        lengths = [self._bucket(len(ids)) for ids in inputs]
+        for length, chosen in _batches(lengths, lambda _: self.batch_size):
             batch = {
                 **layouts.prompts(
                     self.layout, [inputs[i] for i in chosen], self.batch_size, length
@@ -175,35 +182,44 @@ class Predictor:
         targets: Sequence[np.ndarray],
         on_done: OnDone = lambda count: None,
     ) -> list[LogLikelihood]:
-        """Log-likelihood of every target given its prompt."""
+        """Log-likelihood of every target given its prompt.
+
+        An encoder-decoder encodes a prompt once for up to 8 of its targets, those of one padded
+        length: a batch has parts of k targets, each with a prompt.
+        """
         results: list[Any] = [None] * len(inputs)
         sizes = [
             (self._bucket(len(source)), _round_up(len(target)))
             for source, target in zip(inputs, targets, strict=True)
         ]
-        for lengths, chosen in self._batches(sizes):
+        prompts = [np.asarray(source, np.int32).tobytes() for source in inputs]
+        parts = _parts(list(zip(sizes, prompts)), self._most_per_prompt())
+        shapes = [(sizes[part[0]], _power_of_two(len(part))) for part in parts]
+        for (lengths, k), chosen in _batches(shapes, lambda shape: self._num_prompts(shape[-1])):
+            # None: a row without target.
+            rows = [i for n in chosen for i in [*parts[n], *[None] * (k - len(parts[n]))]]
             batch = layouts.pairs(
                 self.layout,
-                [inputs[i] for i in chosen],
-                [targets[i] for i in chosen],
-                self.batch_size,
+                [inputs[parts[n][0]] for n in chosen for _ in range(k)],
+                [_NOTHING if i is None else targets[i] for i in rows],
+                self._num_prompts(k) * k,
                 lengths,
+                k,
             )
             counts_BL = batch["decoder_loss_weights"] != 0
             with jax.set_mesh(self._mesh):
                 scores = jax.device_get(self._score(self.params, self._place(batch)))
-            for row, index in enumerate(chosen):
-                results[index] = LogLikelihood(
-                    sum=float(scores.sum_B[row]),
-                    num_tokens=int(scores.length_B[row]),
-                    tokens=tuple(scores.tokens_BL[row, counts_BL[row]].tolist()),
-                )
-            on_done(len(chosen))
+            for row, index in enumerate(rows):
+                if index is not None:
+                    results[index] = _log_likelihood(scores, row, counts_BL[row])
+            on_done(sum(len(parts[n]) for n in chosen))
         return results
 
     @property
     def num_compiled(self) -> int:
-        """Programs compiled so far: one per pair of input and target length met."""
+        """Programs compiled so far: one that generates per input length met, and one that scores
+        per input length, target length and number of targets per prompt.
+        """
         programs: list[Any] = [self._generate, self._score]
         return sum(program._cache_size() for program in programs)
 
@@ -235,18 +251,48 @@ class Predictor:
             f"Raise the inputs length or shorten the prompt."
         )
 
-    def _batches(self, sizes: Sequence[Any]) -> Iterator[tuple[Any, list[int]]]:
-        """Indices of equal size, at most a batch at a time, in their order."""
-        for size in sorted(set(sizes)):
-            indices = [i for i, other in enumerate(sizes) if other == size]
-            for start in range(0, len(indices), self.batch_size):
-                yield size, indices[start : start + self.batch_size]
+    def _most_per_prompt(self) -> int:
+        """Targets that share an encoding of their prompt; never more rows than `batch_size`."""
+        if self.layout != layouts.ENCODER_DECODER:
+            return 1
+        rows_per_device = self.batch_size // self._ways
+        return min(_MAX_PER_PROMPT, 1 << (rows_per_device.bit_length() - 1))
+
+    def _num_prompts(self, per_prompt: int) -> int:
+        """Prompts of a batch: as many for each device, which has all of their targets, too."""
+        return self.batch_size // (per_prompt * self._ways) * self._ways
 
     def _place(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         # Every process holds the whole batch and hands its devices their rows.
-        rows = list(sharding.local_rows(self._mesh, self.batch_size))
-        local = {name: value[rows] for name, value in batch.items()}
-        return sharding.to_global(local, self._mesh, self.batch_size)
+        placed = {}
+        for name, value in batch.items():
+            rows = list(sharding.local_rows(self._mesh, len(value)))
+            placed |= sharding.to_global({name: value[rows]}, self._mesh, len(value))
+        return placed
+
+
+def _parts(keys: Sequence[Any], most: int) -> list[list[int]]:
+    """Indices of equal keys, at most so many together.
+
+    >>> _parts("abaaba", 2)
+    [[0, 2], [3, 5], [1, 4]]
+    """
+    groups: dict[Any, list[int]] = {}
+    for index, key in enumerate(keys):
+        groups.setdefault(key, []).append(index)
+    return [
+        group[start : start + most]
+        for group in groups.values()
+        for start in range(0, len(group), most)
+    ]
+
+
+def _batches(sizes: Sequence[Any], most: Callable[[Any], int]) -> Iterator[tuple[Any, list[int]]]:
+    """Indices of equal size, at most `most(size)` at a time, in their order."""
+    for size in sorted(set(sizes)):
+        indices = [i for i, other in enumerate(sizes) if other == size]
+        for start in range(0, len(indices), most(size)):
+            yield size, indices[start : start + most(size)]
 
 
 def length_buckets(longest: int, shortest: int = 64) -> tuple[int, ...]:
@@ -292,9 +338,22 @@ def _check_finite(written: Generated, names: Sequence[str]) -> None:
             )
 
 
+def _log_likelihood(scores: Scores, row: int, counts_L: np.ndarray) -> LogLikelihood:
+    return LogLikelihood(
+        sum=float(scores.sum_B[row]),
+        num_tokens=int(scores.length_B[row]),
+        tokens=tuple(scores.tokens_BL[row, counts_L].tolist()),
+    )
+
+
 def _round_up(length: int) -> int:
     """Target lengths 4, 8, 16, …"""
-    return max(4, 1 << (length - 1).bit_length())
+    return max(4, _power_of_two(length))
+
+
+def _power_of_two(number: int) -> int:
+    """The smallest that is not less."""
+    return 1 << (number - 1).bit_length() if number > 1 else 1
 
 
 def _halves(hashes: Sequence[int]) -> np.ndarray:

@@ -125,6 +125,16 @@ def written(x: jax.Array) -> jax.Array:
     return jax.lax.platform_dependent(x, cpu=jax.lax.optimization_barrier, default=lambda x: x)
 
 
+def for_rows(x_PS: jax.Array, num_rows: int) -> jax.Array:
+    """Repeats each of P rows B / P times, side by side: row b is row b // k of what is given.
+
+    Where the rows of both are split over the same devices, each repeats its own.
+    """
+    if num_rows == x_PS.shape[0]:
+        return x_PS
+    return jnp.repeat(x_PS, num_rows // x_PS.shape[0], axis=0)
+
+
 @jax.custom_vjp
 def swapped(x_BLHA: jax.Array) -> jax.Array:
     """Swaps length and heads, [B, L, H, A] -> [B, H, L, A].

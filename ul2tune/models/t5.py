@@ -4,8 +4,8 @@ An encoder and a decoder of pre-norm blocks, relative position biases instead of
 bias terms, one token embedding for both stacks (Raffel et al. 2020, arXiv:1910.10683; the changes
 of 1.1 are in Shazeer 2020, arXiv:2002.05202). Reference: T5X `examples/t5/network.py`.
 
-Axes: B batch, L target length, S source length, D model, H heads, A head size, V vocabulary, N
-layers.
+Axes: B batch, P prompts (sources), L target length, S source length, D model, H heads, A head size,
+V vocabulary, N layers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ul2tune.models import attention, base, layers, relative_bias
 from ul2tune.models.cache import DecodeCache
 from ul2tune.models.folding import REMAT, fold, unstacked
 from ul2tune.models.layers import Dropout, drop_channels, param, rms_norm
-from ul2tune.models.visibility import Visibility, segments
+from ul2tune.models.visibility import Visibility, crossing, segments
 from ul2tune.sharding import constrain
 from ul2tune.types import Batch
 
@@ -168,7 +168,8 @@ class Block(nnx.Module):
           bias: of the self-attention, see `attention.attend`.
           visibility: of the self-attention.
           key: turns dropout on.
-          cross: the encoder's output [B, S, D] and who sees what of it; None in the encoder.
+          cross: the encoder's output [P, S, D] and who sees what of it, see
+            `visibility.crossing`; None in the encoder.
         """
         keys = _split(key, 3)
         how = attention.Implementation.of(self.config)
@@ -179,13 +180,14 @@ class Block(nnx.Module):
             keys[0],
         )
         if cross is not None:
-            encoded_BSD, seen = cross
-            x_BLD = self.add(
-                x_BLD,
-                self.cross_attention_norm,
-                lambda y, dropout: self.cross_attention(y, encoded_BSD, None, seen, how, dropout),
-                keys[1],
-            )
+            encoded_PSD, seen = cross
+
+            def read(y_BLD: jax.Array, dropout: Dropout) -> jax.Array:
+                y_PLD = y_BLD.reshape(*seen.query_BL.shape, -1)
+                y_PLD = self.cross_attention(y_PLD, encoded_PSD, None, seen, how, dropout)
+                return y_PLD.reshape(y_BLD.shape)
+
+            x_BLD = self.add(x_BLD, self.cross_attention_norm, read, keys[1])
         return self.add(x_BLD, self.mlp_norm, self.mlp, keys[2])
 
 
@@ -278,18 +280,19 @@ class T5(nnx.Module):
         meaningless where `decoder_target_tokens` are padding.
 
         Args:
-          batch: model features, packed if they have segment ids.
+          batch: model features, packed if they have segment ids. Those of the encoder may have a
+            k-th of the decoder's rows, P = B / k: row b reads the source b // k, encoded once.
           dropout_key: turns dropout on.
         """
         encoder_key, decoder_key = _split(dropout_key, 2)
-        encoded_BSD = self.encode(batch, dropout_key=encoder_key)
-        source_BS = segments(batch, "encoder", "encoder_input_tokens")
+        encoded_PSD = self.encode(batch, dropout_key=encoder_key)
+        source_PS = segments(batch, "encoder", "encoder_input_tokens")
         target_BL = segments(batch, "decoder", "decoder_target_tokens")
         packed = "decoder_segment_ids" in batch
         seen = Visibility(query_BL=target_BL, key_BS=target_BL, causal=True, packed=packed)
-        cross = Visibility(query_BL=target_BL, key_BS=source_BS, causal=False, packed=packed)
+        cross = crossing(target_BL, source_PS, packed=packed)
         x_BLD = self._embed(batch["decoder_input_tokens"])
-        return self._scale(self.decoder(x_BLD, seen, decoder_key, (encoded_BSD, cross)))
+        return self._scale(self.decoder(x_BLD, seen, decoder_key, (encoded_PSD, cross)))
 
     def head_kernel(self) -> jax.Array:
         """The output head, float32 [V, D]: the token embedding itself when tied."""

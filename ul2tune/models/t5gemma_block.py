@@ -1,6 +1,6 @@
 """The stacks of a T5Gemma: Gemma's blocks, bidirectional or with the encoder's output to read.
 
-Axes: B batch, L length, S source length, D model, N layers.
+Axes: B batch, P prompts (sources), L length, S source length, D model, N layers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ul2tune.models.decoder import DecoderConfig
 from ul2tune.models.decoder_block import Block, Layout
 from ul2tune.models.folding import fold
 from ul2tune.models.grouped_attention import GroupedQueryAttention
-from ul2tune.models.layers import drop_channels
+from ul2tune.models.layers import drop_channels, for_rows
 from ul2tune.models.norms import Norm
 from ul2tune.models.visibility import Visibility
 
@@ -115,8 +115,9 @@ class Stack(nnx.Module):
           positions_BL: of the tokens in their segments; B may be 1.
           seen: who sees whom, windows aside.
           key: turns dropout on.
-          source: the encoder's output [B, S, D], and who sees what of it in cross-attention. With
-            None for the latter it is read in merged attention, and `seen` covers it.
+          source: the encoder's output [P, S, D], and who sees what of it in cross-attention, see
+            `visibility.crossing`. With None for the latter it is read in merged attention, and
+            `seen` covers it, for every row.
         """
         config = self.config
         layout = Layout(config, positions_BL, x_BLD.shape[1])
@@ -140,7 +141,9 @@ class Stack(nnx.Module):
                 def attend(y_BLD: jax.Array) -> jax.Array:
                     own = block.attention.keys(y_BLD, rotation), block.attention.values(y_BLD, off)
                     assert source is not None
-                    others = read(block.attention, source[0], crossing)
+                    key_PSKA, value_PSKA = read(block.attention, source[0], crossing)
+                    rows = y_BLD.shape[0]
+                    others = for_rows(key_PSKA, rows), for_rows(value_PSKA, rows)
                     key_BSKA, value_BSKA = joined(own, others)
                     query_BLHA = block.attention.queries(y_BLD, rotation)
                     return block.attention.attend(query_BLHA, key_BSKA, value_BSKA, visibility, how)
@@ -148,10 +151,11 @@ class Stack(nnx.Module):
             def cross(y_BLD: jax.Array) -> jax.Array:
                 assert source is not None
                 assert source[1] is not None
-                attention = block.cross_attention
-                key_BSKA, value_BSKA = read(attention, source[0], crossing)
-                query_BLHA = attention.queries(y_BLD, None)
-                return attention.attend(query_BLHA, key_BSKA, value_BSKA, source[1], how)
+                attention, across = block.cross_attention, source[1]
+                key_PSKA, value_PSKA = read(attention, source[0], crossing)
+                query_PLHA = attention.queries(y_BLD.reshape(*across.query_BL.shape, -1), None)
+                y_PLD = attention.attend(query_PLHA, key_PSKA, value_PSKA, across, how)
+                return y_PLD.reshape(y_BLD.shape)
 
             return block.apply(x_BLD, attend, cross if self.has_cross else None, keys)
 

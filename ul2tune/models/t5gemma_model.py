@@ -5,8 +5,8 @@ Merged attention (T5Gemma 2), one softmax per query of the decoder over both seq
     keys            its own, rotated, causal, windowed  |  the encoder's output's, by segment alone
     no parameters of its own: queries, keys, values and output are those of self-attention
 
-Axes: B batch, L target length, S source length, K key/value heads, A head size, D model, V
-vocabulary, N layers.
+Axes: B batch, P prompts (sources), L target length, S source length, K key/value heads, A head
+size, D model, V vocabulary, N layers.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ul2tune.models import base, decoder_features, layers
 from ul2tune.models.cache import DecodeCache
 from ul2tune.models.decoder_block import Layout
 from ul2tune.models.folding import unstacked
-from ul2tune.models.layers import param, swap
+from ul2tune.models.layers import for_rows, param, swap
 from ul2tune.models.t5gemma_block import CrossBlock, Stack, joined, read
-from ul2tune.models.visibility import Visibility, segments
+from ul2tune.models.visibility import Visibility, crossing, segments
 from ul2tune.sharding import constrain
 from ul2tune.types import Batch
 
@@ -80,30 +80,32 @@ class T5Gemma(nnx.Module):
         meaningless where `decoder_target_tokens` are padding.
 
         Args:
-          batch: model features, packed if they have segment ids.
+          batch: model features, packed if they have segment ids. Those of the encoder may have a
+            k-th of the decoder's rows, P = B / k: row b reads the source b // k, encoded once.
           dropout_key: turns dropout on.
 
         Raises:
           ValueError: if rows are longer than the `max_length` of their stack.
         """
         keys = [None] * 2 if dropout_key is None else jax.random.split(dropout_key)
-        encoded_BSD = self.encode(batch, dropout_key=keys[0])
+        encoded_PSD = self.encode(batch, dropout_key=keys[0])
         tokens_BL = jnp.asarray(batch["decoder_input_tokens"])
         self.config.check_row_lengths(decoder=tokens_BL.shape[1])
-        source_BS = segments(batch, "encoder", "encoder_input_tokens")
+        source_PS = segments(batch, "encoder", "encoder_input_tokens")
         target_BL = segments(batch, "decoder", "decoder_target_tokens")
         packed, merged = "decoder_segment_ids" in batch, self.config.merged_attention
-        cross = Visibility(query_BL=target_BL, key_BS=source_BS, causal=False, packed=packed)
+        cross = crossing(target_BL, source_PS, packed=packed)
+        keys_BS = target_BL, for_rows(source_PS, target_BL.shape[0])
         seen = Visibility(
             query_BL=target_BL,
-            key_BS=jnp.concatenate([target_BL, source_BS], axis=1) if merged else target_BL,
+            key_BS=jnp.concatenate(keys_BS, axis=1) if merged else target_BL,
             causal=True,
             packed=packed,
             own_keys=tokens_BL.shape[1] if merged else None,
         )
         positions_BL = decoder_features.positions(batch)
         x_BLD = self._embed("decoder", self._started(tokens_BL, positions_BL))
-        source = encoded_BSD, None if merged else cross
+        source = encoded_PSD, None if merged else cross
         return self.decoder(x_BLD, positions_BL, seen, keys[1], source)
 
     def head_kernel(self) -> jax.Array:

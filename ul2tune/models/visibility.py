@@ -22,7 +22,7 @@ An attention implementation builds only the part of the mask it needs.
 Keys of another sequence may follow the own ones in one softmax (T5Gemma 2's merged attention, where
 the decoder's own keys and the encoder's are read together); to them only segments apply.
 
-Axes: B batch, L query length, S key length.
+Axes: B batch, L query length, S key length; P sources, each read by B / P rows of targets.
 """
 
 from __future__ import annotations
@@ -99,6 +99,25 @@ class Visibility:
             near_LS = (distance_LS < self.window) & (-distance_LS < right)
             mask_BLS &= near_LS[None] | other_11S
         return mask_BLS
+
+
+def crossing(target_BL: jax.Array, source_PS: jax.Array, *, packed: bool) -> Visibility:
+    """Of cross-attention from segment ids: those of a target see those of its source.
+
+    Row b of the targets reads row b // k of the sources, k = B / P. Queries know nothing of each
+    other, so the k rows of one source are as one row of queries, [P, k * L], and its keys and
+    values are there once. Sources 1 1 0 and 1 1 1, targets of 2, k = 2:
+
+                k: 1 1 0                      k: 1 1 1
+        q 1        x x .              q 1        x x x
+        q 1        x x .      (b=0)   q 0        . . .      (b=2; padding)
+        q 1        x x .              q 1        x x x
+        q 0        . . x      (b=1)   q 1        x x x      (b=3)
+    """
+    assert target_BL.shape[0] % source_PS.shape[0] == 0, (target_BL.shape, source_PS.shape)
+    alone = target_BL.shape[0] == source_PS.shape[0]
+    query_PL = target_BL.reshape(source_PS.shape[0], -1)
+    return Visibility(query_BL=query_PL, key_BS=source_PS, causal=False, packed=packed or not alone)
 
 
 def segments(batch: Batch, side: str, tokens: str) -> jax.Array:
