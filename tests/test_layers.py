@@ -1,8 +1,8 @@
 """The layers of the design, read off the import statements.
 
-L0 types tree | L1 sharding data metrics instructions | L2 prepare feed models | L3 optim decoding
-checkpoints convert peft | L4 training | L5 evaluation | L6 cli,
-integrations. A module imports its own folder and lower layers only.
+L0 types tree | L1 sharding compilation_cache data metrics instructions | L2 prepare feed models |
+L3 optim decoding checkpoints convert peft | L4 training | L5 evaluation | L6 cli, integrations.
+A module imports its own folder and lower layers only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     {"types", "tree"},
-    {"sharding", "data", "metrics"},
+    {"sharding", "compilation_cache", "data", "metrics"},
     {"instructions"},
     {"prepare", "feed", "models"},
     {"optim", "decoding", "checkpoints", "convert", "peft"},
