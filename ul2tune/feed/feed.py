@@ -148,7 +148,8 @@ class Feed(Iterator[dict[str, np.ndarray]]):
         index = [where[row] for row in self.rows.tolist()]
         state = {name: value[index] for name, value in arrays.items()}
         # Builds the streams once, so that a wrong state fails here and not in a worker.
-        self._stop()
+        if not self._stop():
+            self._sources = Sources(self.config)  # a thread still reads from those there were
         RowStreams(self._sources, self.rows, state)
         self._state = state
 
@@ -162,22 +163,20 @@ class Feed(Iterator[dict[str, np.ndarray]]):
         return self._counts.summary(self.config.row_lengths, self.source_names)
 
     def close(self) -> None:
-        """Stops threads and processes and closes files."""
+        """Stops threads and processes and closes files.
+
+        A thread that is stuck in what it reads is left alone after some seconds, with a warning.
+        """
         if not self._closed:
             self._closed = True
-            self._stop()
-            self._sources.close()
+            if self._stop():
+                self._sources.close()
 
     def __enter__(self) -> Feed:
         return self
 
     def __exit__(self, *_) -> None:
         self.close()
-
-    def __del__(self):
-        # A feed dropped without close() must not leave processes behind.
-        if hasattr(self, "_closed"):
-            self.close()
 
     def _start(self) -> Producer:
         config = self.config
@@ -188,10 +187,10 @@ class Feed(Iterator[dict[str, np.ndarray]]):
             return ThreadProducer(self._sources, self.rows, self._state, depth)
         return DirectProducer(self._sources, self.rows, self._state)
 
-    def _stop(self) -> None:
-        if self._producer is not None:
-            self._producer.close()
-            self._producer = None
+    def _stop(self) -> bool:
+        """Stops what makes the batches. False: it still reads from the sources."""
+        producer, self._producer = self._producer, None
+        return producer is None or producer.close()
 
 
 def eval_batches(

@@ -6,6 +6,9 @@ feed knows where it stands although producers run ahead.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import logging
 import os
 import pickle
 import queue
@@ -14,7 +17,6 @@ import sys
 import threading
 import time
 import traceback
-import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
@@ -29,6 +31,8 @@ from ul2tune.feed.streams import RowStreams
 
 State = Mapping[str, np.ndarray]
 _STOP_SECONDS = 5.0
+_LOOK_SECONDS = 0.1  # how often a thread that waits for room looks whether it is to end
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +51,8 @@ class Producer(Protocol):
         """The next item; raises what went wrong while making it."""
         ...
 
-    def close(self) -> None:
-        """Stops at once; may be called twice."""
+    def close(self) -> bool:
+        """Stops at once; may be called twice. False: it still reads from its sources."""
         ...
 
 
@@ -68,57 +72,93 @@ class DirectProducer:
         batch, counts = self._streams.next()
         return Item(batch=batch, state=self._streams.state(), counts=counts)
 
-    def close(self) -> None:
-        pass
+    def close(self) -> bool:
+        return True
 
 
 class ThreadProducer:
     """Keeps up to `depth` items ready, made by a thread with a :class:`DirectProducer`.
 
-    The thread is ended before its process is, closed or not: an interpreter that shuts down ends
-    daemon threads inside of whatever C++ they wait in, and array_record's reader takes that for an
-    exception nobody catches and aborts the process.
+    Dropping it asks the thread to end and waits for nothing: the collector may drop it inside of
+    that very thread, and there with the queue's lock held.
     """
 
     def __init__(self, sources: Sources, rows: np.ndarray, state: State | None, depth: int):
-        self._ready: queue.Queue[Item | BaseException] = queue.Queue(maxsize=depth)
         self._failure: BaseException | None = None
-        stop = threading.Event()
         # The thread holds nothing of this object, so that an object that is dropped ends it.
-        thread = threading.Thread(
-            target=_make_items,
-            args=(self._ready, stop, sources, rows, state),
-            name="feed",
-            daemon=True,
-        )
-        thread.start()
-        self.close = weakref.finalize(self, _end_thread, thread, self._ready, stop)
+        self._thread = _FeedThread(sources, rows, state, depth)
+        self._thread.start()
 
     def get(self) -> Item:
         if self._failure is None:
-            item = self._ready.get()
+            item = self._thread.ready.get()
             if isinstance(item, Item):
                 return item
             self._failure = item
         raise self._failure
 
+    def close(self) -> bool:
+        return self._thread.end(_STOP_SECONDS)
 
-def _make_items(ready: queue.Queue, stop: threading.Event, sources, rows, state) -> None:
-    try:
-        producer = DirectProducer(sources, rows, state)
-        while not stop.is_set():
-            ready.put(producer.get())
-    except BaseException as error:
-        ready.put(error)
+    def __del__(self):
+        self._thread.stopping = True
 
 
-def _end_thread(thread: threading.Thread, ready: queue.Queue, stop: threading.Event) -> None:
-    stop.set()
-    while thread.is_alive():
-        # The thread may be waiting for room in the queue.
-        for _ in range(ready.qsize()):
-            ready.get()
-        thread.join(timeout=0.05)
+class _FeedThread(threading.Thread):
+    """Makes items until `stopping` is set: a plain attribute, as no lock may be taken to set it."""
+
+    def __init__(self, sources: Sources, rows: np.ndarray, state: State | None, depth: int):
+        super().__init__(name="feed", daemon=True)
+        self.ready: queue.Queue[Item | BaseException] = queue.Queue(maxsize=depth)
+        self.stopping = False
+        self._arguments = sources, rows, state
+
+    def run(self) -> None:
+        try:
+            producer = DirectProducer(*self._arguments)
+            while not self.stopping:
+                self._put(producer.get())
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, item: Item | BaseException) -> None:
+        """Waits for room, which there never is where nobody is left to make it."""
+        while not self.stopping:
+            with contextlib.suppress(queue.Full):
+                return self.ready.put(item, timeout=_LOOK_SECONDS)
+
+    def end(self, seconds: float) -> bool:
+        """Ends the thread; False where it does not end, which has been said."""
+        self.stopping = True
+        if self is threading.current_thread():
+            return False  # the collector closes, in here, a generator that holds the feed
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self.ready.get_nowait()  # makes room, if that is what the thread waits for
+        self.join(max(0.0, seconds))
+        if self.is_alive():
+            log.warning(
+                "The feed's thread has not ended within %g s of being asked to; it is left "
+                "alone. What it reads may be stuck (a network file system?).",
+                _STOP_SECONDS,
+            )
+        return not self.is_alive()
+
+
+@atexit.register
+def _end_threads() -> None:
+    """Ends the feeds' threads before their process is, closed or not.
+
+    An interpreter that shuts down ends daemon threads inside of whatever C++ they wait in, and
+    array_record's reader takes that for an exception nobody catches and aborts the process. That
+    is still better than a process that never ends, so the wait has an end.
+    """
+    threads = [thread for thread in threading.enumerate() if isinstance(thread, _FeedThread)]
+    for thread in threads:
+        thread.stopping = True
+    deadline = time.monotonic() + _STOP_SECONDS
+    for thread in threads:
+        thread.end(deadline - time.monotonic())
 
 
 class ProcessProducer:
@@ -130,8 +170,8 @@ class ProcessProducer:
     """
 
     def __init__(self, config: FeedConfig, rows: np.ndarray, state: State | None):
-        slices = np.array_split(np.arange(len(rows)), min(config.num_workers, len(rows)))
         self._children: list[_Child] = []
+        slices = np.array_split(np.arange(len(rows)), min(config.num_workers, len(rows)))
         try:
             for part in slices:
                 part_state = None if state is None else {n: v[part] for n, v in state.items()}
@@ -151,12 +191,16 @@ class ProcessProducer:
             counts=counts,
         )
 
-    def close(self) -> None:
+    def close(self) -> bool:
         for child in self._children:
             child.stop()
         deadline = time.monotonic() + _STOP_SECONDS
         for child in self._children:
             child.wait(deadline)
+        return True
+
+    def __del__(self):
+        self.close()  # a feed dropped without close() must not leave processes behind
 
 
 class _Child:
@@ -211,8 +255,9 @@ def serve(pipe: Connection) -> None:
         config, rows, state = pipe.recv()
         sources = Sources(config)
         producer = ThreadProducer(sources, rows, state, depth=max(1, config.prefetch_batches))
-        while True:
-            pipe.send(producer.get())
+        with contextlib.closing(producer):
+            while True:
+                pipe.send(producer.get())
     except (BrokenPipeError, ConnectionResetError, EOFError):
         pass  # the feed was closed
     except Exception as error:
