@@ -25,7 +25,7 @@ FORMAT_VERSION = 1
 
 # The environment variable by which a run asks `ul2tune prepare` to replace nothing, and its value.
 PREPARE, MISSING = "UL2TUNE_PREPARE", "missing"
-_KINDS = {dict: "an object", int: "an integer", str: "a text"}
+_KINDS = {bool: "true or false", dict: "an object", int: "an integer", str: "a text"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ class TaskManifest:
         values = dict(data)
         values["shards"] = tuple(Shard(**shard) for shard in values["shards"])
         for name in ("metrics", "rejected_examples"):
-            values[name] = tuple(values.get(name, ()))
+            values[name] = _texts(name, values.get(name, ()))
         manifest = TaskManifest(**values)
         for name in (manifest.task, manifest.split, *(shard.file for shard in manifest.shards)):
             _check_name(name)
@@ -128,8 +128,9 @@ class MixtureManifest:
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> MixtureManifest:
         values = dict(data)
-        for name in ("tasks", "rates", "modules"):
-            values[name] = tuple(values[name])
+        for name in ("tasks", "modules"):
+            values[name] = _texts(name, values[name])
+        values["rates"] = tuple(values["rates"])
         manifest = MixtureManifest(**values)
         for name in (manifest.name, *manifest.tasks, *manifest.all_tasks):
             _check_name(name)
@@ -147,15 +148,26 @@ def _check_name(name: str) -> None:
 
 def _check(place: str, value: Any, kind: type) -> None:
     """A manifest may be edited by hand: what is read from it later has its type."""
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if type(value) is not kind:  # not isinstance: `true` is no integer
         raise ValueError(f"{place} is {value!r}, expected {_KINDS[kind]}")
+
+
+def _texts(place: str, values: Any) -> tuple[str, ...]:
+    """A list of texts; a text alone would become its letters."""
+    if not isinstance(values, list | tuple) or not all(isinstance(text, str) for text in values):
+        raise ValueError(f"{place} is {values!r}, expected a list of texts")
+    return tuple(values)
 
 
 def _check_vocabulary(vocabulary: Mapping[str, Any]) -> None:
     """The vocabulary's file, or that of the vocabulary it extends, is in the data folder."""
     _check("vocabulary", vocabulary, dict)
-    _check("vocabulary.kind", vocabulary.get("kind", ""), str)
-    file = str(vocabulary.get("file", ""))
+    for names, kind in ((("kind", "file", "sha256"), str), (("base_size", "extra_ids"), int)):
+        for name in names:
+            _check(f"vocabulary.{name}", vocabulary.get(name, kind()), kind)
+    for name in ("modes", "added"):
+        _texts(f"vocabulary.{name}", vocabulary.get(name, ()))
+    file = vocabulary.get("file", "")
     if file.startswith(("/", "~")) or ".." in PurePath(file).parts or "://" in file:
         raise ValueError(f"the vocabulary's file {file!r} is not in the data folder")
     if "base" in vocabulary:
@@ -166,9 +178,10 @@ def _check_features(features: Mapping[str, Mapping[str, Any]]) -> None:
     _check("features", features, dict)
     for name, facts in features.items():
         _check(f"features.{name}", facts, dict)
-        for count in ("tokens", "max_tokens", "max_id"):
-            if count in facts:
-                _check(f"features.{name}.{count}", facts[count], int)
+        for fact in ("tokens", "max_tokens", "max_id", "add_eos", "eos_after_trim"):
+            if fact in facts:
+                kind = bool if "eos" in fact else int
+                _check(f"features.{name}.{fact}", facts[fact], kind)
 
 
 def _check_online(online: Mapping[str, Any] | None) -> None:
