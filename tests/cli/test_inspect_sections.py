@@ -7,6 +7,7 @@ from ul2tune.cli import inspect_sections
 from ul2tune.data import manifest
 from ul2tune.data.ul2 import UL2Config, preset
 from ul2tune.feed.feed import Feed, FeedConfig
+from ul2tune.feed.store import Store
 
 
 def feed_of(folder, mixture, **fields):
@@ -48,6 +49,22 @@ def test_epochs_are_of_the_examples_that_are_used(tmp_path, capsys):
         assert [row[1] for row in rows if row[-1] in ("texts", "pairs")] == ["40", "40"]
     # 400 draws, half of each task: 200 of 40 pairs, 51,000 of 10,710 tokens.
     assert found == {None: ["4.76", "5.00"], 40: ["4.76", "5.00"], 2: ["50.00", "100.00"]}
+
+
+def test_the_examples_that_are_used_are_counted_block_by_block(tmp_path, monkeypatch):
+    """A cap of millions is not held in memory at once; none is counted twice, or not at all."""
+    texts = [{"inputs": [5] * n, "targets": [5] * (100 + n)} for n in range(40)]
+    prepared.write(tmp_path, "texts", [prepared.Task(name="texts", examples=texts)])
+    blocks, read = [], Store.read
+    monkeypatch.setattr(inspect_sections, "_BLOCK_EXAMPLES", 8)
+    monkeypatch.setattr(Store, "read", lambda self, ids: blocks.append(len(ids)) or read(self, ids))
+    task = manifest.read_task(tmp_path, "texts", "train")
+    with feed_of(tmp_path, "texts", max_examples=19) as feed:
+        used = inspect_sections._in_use(feed.config, task)
+    assert blocks == [8, 8, 3]
+    assert used.num_examples == 19
+    tokens = {name: facts["tokens"] for name, facts in used.features.items()}
+    assert tokens == {"inputs": sum(range(19)), "targets": sum(range(100, 119))}
 
 
 @pytest.mark.parametrize("packing", ["balanced", "greedy"])

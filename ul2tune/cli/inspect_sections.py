@@ -22,6 +22,7 @@ from ul2tune.feed.texts import mixture_texts
 from ul2tune.instructions import decontaminate
 
 AUDITED_TEXTS = 200
+_BLOCK_EXAMPLES = 256  # read at once where only their tokens are counted
 
 
 def print_tasks(data: FeedConfig, mixture: MixtureManifest, tasks: Iterable[TaskManifest]) -> None:
@@ -129,13 +130,16 @@ def _in_use(data: FeedConfig, task: TaskManifest) -> TaskManifest:
     """A task as a run sees it that uses its first `FeedConfig.max_examples` examples only."""
     if data.max_examples is None or task.num_examples <= data.max_examples:
         return task
+    tokens = dict.fromkeys(task.features, 0)
     with contextlib.closing(Readers()) as readers:
-        examples = Store(data.data_dir, task, readers).read(np.arange(data.max_examples))
-    features = {
-        name: {**facts, "tokens": sum(e.arrays[name].size for e in examples if name in e.arrays)}
-        for name, facts in task.features.items()
-    }
-    return dataclasses.replace(task, num_examples=len(examples), features=features)
+        store = Store(data.data_dir, task, readers)
+        for start in range(0, data.max_examples, _BLOCK_EXAMPLES):
+            stop = min(start + _BLOCK_EXAMPLES, data.max_examples)
+            for example in store.read(np.arange(start, stop)):
+                for name in tokens.keys() & example.arrays.keys():
+                    tokens[name] += example.arrays[name].size
+    features = {name: {**facts, "tokens": tokens[name]} for name, facts in task.features.items()}
+    return dataclasses.replace(task, num_examples=data.max_examples, features=features)
 
 
 def print_overlap(data: FeedConfig, options: argparse.Namespace) -> None:
