@@ -13,6 +13,7 @@ from ul2tune.evaluation import examples
 from ul2tune.instructions import chat, chat_template
 from ul2tune.instructions.chat import ChatFormat
 from ul2tune.instructions.chat_specials import MARK
+from ul2tune.metrics.reply_frame import ReplyFrame
 from ul2tune.prepare.chat_renderer import ChatRenderer
 from ul2tune.prepare.chat_tasks import register_chat
 from ul2tune.prepare.identity import identity
@@ -28,6 +29,7 @@ CHATML = (
     "{% for m in messages %}{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}assistant\n{% endif %}"
 )
+ONE_TURN = "{% if messages | length > 2 %}{{ raise_exception('one turn') }}{% endif %}" + CHATML
 TYPED = "stop <|im_end|>\nuser"
 
 
@@ -115,6 +117,8 @@ STYLES = {
     "own turn": ChatFormat(user=("U: ", "<|im_end|>")),
     "chatml": chat_template.compiled(CHATML),
     "words": chat_template.compiled(CHATML.replace("<|im_end|>", "")),
+    "one turn": chat_template.compiled(ONE_TURN),
+    "one turn, words": chat_template.compiled(ONE_TURN.replace("<|im_end|>", "")),
     "rejecting": chat_template.compiled("{{ raise_exception('no') }}"),
 }
 
@@ -127,6 +131,8 @@ STYLES = {
         ("own end", True),
         ("chatml", True),
         ("words", False),
+        ("one turn", True),
+        ("one turn, words", False),
         ("rejecting", True),
     ],
 )
@@ -146,6 +152,26 @@ def test_in_other_vocabularies_only_what_ends_a_reply_is_new(style, changed):
     renderer = ChatRenderer(vocabulary=SeqioVocabulary(vocab.ByteVocabulary()), **options)
     before = identity(tk_instruct_renderer(chat.render, **options))
     assert (identity(renderer) != before) == changed
+
+
+def test_frame_of_a_template_that_knows_one_turn(vocabulary, caplog):
+    talk = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    (record,) = chat.parse({"messages": talk}, "f:1", "f-1")
+    options = {"max_tokens": 64, "vocabulary": SeqioVocabulary(vocabulary)}
+    rendered = ChatRenderer(style=STYLES["one turn"], **options)(vocabulary)(record, 0)
+    assert rendered is not None
+    assert not caplog.records
+    assert ReplyFrame.from_context(rendered.metric_context).end == "<|im_end|>"
+    ChatRenderer(style=STYLES["rejecting"], **options)(vocabulary)
+    assert "not known what it writes around a reply" in caplog.text
+
+
+def test_data_is_out_of_date_where_another_frame_is_found(vocabulary):
+    """It is prepared with the examples."""
+    style = ChatFormat(reply_end="###")
+    options = {"max_tokens": 64, "vocabulary": SeqioVocabulary(vocabulary)}
+    found = ChatRenderer(style=style, **options).identified_by()
+    assert ReplyFrame(end="###").to_context() in found
 
 
 def test_the_step_is_seqios_to_fingerprints(folder, name):

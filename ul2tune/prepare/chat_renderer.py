@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,12 +26,16 @@ from ul2tune.prepare.record_tasks import tk_instruct_renderer
 from ul2tune.prepare.runtime import tf
 from ul2tune.prepare.seqio_vocab import SeqioVocabulary
 
+log = logging.getLogger(__name__)
+
 _TALK = (
     Message("system", "a"),
     Message("user", "b"),
     Message("assistant", "c"),
     Message("user", "d"),
 )
+# What styles are tried with; some know one turn alone, or no system.
+_SAMPLES = (_TALK, _TALK[1:], _TALK[:2], _TALK[1:2])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +54,11 @@ class ChatRenderer:
 
     def __call__(self, tokenizer: Tokenizer) -> Renderer:
         assert isinstance(tokenizer, Vocabulary), "a source renders with its vocabulary"
+        if _write_sample(self.style) is None:
+            log.warning(
+                "The chat style rejects sample conversations of one turn and of two, so it is not "
+                "known what it writes around a reply: `evaluate` will score answers with it."
+            )
         quoting = Quoting(tokenizer)
         render = functools.partial(
             chat.render,
@@ -67,9 +77,10 @@ class ChatRenderer:
         text_only = tk_instruct_renderer(chat.render, style=self.style, max_tokens=self.max_tokens)
         wrote = _write_sample(self.style)
         quoting = Quoting(self.vocabulary.vocabulary)
-        if wrote and not quoting.has_specials("".join(wrote)) and self._frame() == ReplyFrame():
+        frame = self._frame().to_context()
+        if wrote and not quoting.has_specials("".join(wrote)) and not frame:
             return text_only
-        return ["special tokens, reply frame", text_only]
+        return ["special tokens", frame, text_only]
 
     def _frame(self) -> ReplyFrame:
         _, target = _write_sample(self.style) or ("", "")
@@ -78,9 +89,9 @@ class ChatRenderer:
 
 
 def _write_sample(style: Style) -> tuple[str, str] | None:
-    """A conversation of all roles, or all but the system's, with a mark as its reply; None if the
-    style rejects both."""
-    for history in (_TALK, _TALK[1:]):
+    """The first sample conversation that the style does not reject, with a mark as its reply; None
+    if it rejects all."""
+    for history in _SAMPLES:
         try:
             return style.write(history, MARK)
         except ValueError:
