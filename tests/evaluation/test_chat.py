@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -14,8 +15,10 @@ from ul2tune.data.vocab import ByteVocabulary
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.evaluation import run
 from ul2tune.evaluation.run import EvalConfig
+from ul2tune.evaluation.tokens import spelled_frame
 from ul2tune.instructions import chat_template
 from ul2tune.instructions.chat import ChatFormat
+from ul2tune.metrics.reply_frame import ReplyFrame
 from ul2tune.prepare.chat_tasks import register_chat
 from ul2tune.prepare.run import prepare
 
@@ -30,6 +33,7 @@ THINKING = (
 STYLES = {
     "thinking": chat_template.compiled(THINKING, tokens={"eos_token": "<|endoftext|>"}),
     "own_end": ChatFormat(reply_end=" ###"),
+    "own_word": ChatFormat(reply_end=" END"),
     "plain": ChatFormat(),
 }
 EVAL = EvalConfig(
@@ -39,7 +43,7 @@ EVAL = EvalConfig(
     sampling=SamplingConfig(max_decode_length=16),
     metrics=("exact_match",),
 )
-ANSWERS = ("It is 46.", "é", "</think>")
+ANSWERS = ("It is 46.", "é", "</think>", "the WEEKEND")
 
 
 @pytest.fixture
@@ -69,6 +73,14 @@ def prepared(folder, name: str, style: str, vocabulary) -> str:
     register_chat(folder / "talks", name=name, vocabulary=vocabulary, **options)
     prepare(name, [], str(folder / "data"), splits=("train",), num_workers=1)
     return str(folder / "data")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trimming(ByteVocabulary):
+    """As T5's does."""
+
+    def _encode(self, text):
+        return super()._encode(text.strip())
 
 
 class Perfect:
@@ -105,6 +117,15 @@ def test_the_trained_target_is_right(tmp_path, qwen, name, style, kind, ends):
     stopped = kind == "qwen" and style == "thinking"
     assert {answer.finished for answer in answers} == {ends or stopped}
     assert perfect.stops == [331 if stopped else None] * len(ANSWERS)
+
+
+def test_frames_of_words_are_no_part_of_others(qwen):
+    """Also where the vocabulary drops the space before a text."""
+    for vocabulary in (qwen, ByteVocabulary(), Trimming()):
+        frame, stop_id = spelled_frame(ReplyFrame(start="A ", end=" END").to_context(), vocabulary)
+        assert frame.content("Apple WEEKEND") == "Apple WEEKEND"
+        assert frame.content("A Apple END") == "Apple"
+        assert stop_id is None
 
 
 @pytest.mark.parametrize("style", STYLES)

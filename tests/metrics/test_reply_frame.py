@@ -7,7 +7,7 @@ import pytest
 from ul2tune.metrics.reply_frame import ReplyFrame
 
 CHATML = ReplyFrame(end="<|im_end|>")
-THINKING = ReplyFrame(start="<think>\n\n</think>", end="<|im_end|>")
+THINKING = ReplyFrame(start="<think>\n\n</think>\n\n", end="<|im_end|>")
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,13 @@ THINKING = ReplyFrame(start="<think>\n\n</think>", end="<|im_end|>")
         (THINKING, "<think>\n\n</think>\n\nIt is 46. <|im_end|>", "It is 46."),
         (THINKING, "It is 46.<|im_end|>", "It is 46."),
         (ReplyFrame(end="."), "It is 46..", "It is 46."),
+        (ReplyFrame(end=" END"), "the WEEKEND", "the WEEKEND"),
+        (ReplyFrame(end=" END"), "the WEEKEND END", "the WEEKEND"),
+        (ReplyFrame(end="\n<|im_end|>"), "It is 46.<|im_end|>", "It is 46."),
+        (ReplyFrame(start="A "), "A Apple", "Apple"),
+        (ReplyFrame(start="A "), "Apple", "Apple"),
+        (ReplyFrame(start="A: "), "A:Apple", "Apple"),
+        (ReplyFrame(start="A: "), "A:", ""),
         (ReplyFrame(), " It is 46.<|im_end|>\n", "It is 46.<|im_end|>"),
     ],
 )

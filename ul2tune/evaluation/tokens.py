@@ -86,7 +86,13 @@ def spelled_frame(context: str, vocabulary: Vocabulary) -> tuple[ReplyFrame, int
     frame = ReplyFrame.from_context(context)
     if frame == ReplyFrame():
         return frame, None
-    start, end = (vocabulary.encode(text, specials=True) for text in (frame.start, frame.end))
-    stop_id = end[0] if frame.end.startswith(vocabulary.special_texts) else None
-    spelled = [words(ids, vocabulary).strip() for ids in (start, end)]
-    return ReplyFrame(start=spelled[0], end=spelled[1]), stop_id
+    opening = frame.end.lstrip()
+    stops = opening.startswith(vocabulary.special_texts)
+    stop_id = vocabulary.encode(opening, specials=True)[0] if stops else None
+    # Beside a reply: T5's vocabulary drops the spaces around a text.
+    start, end = (
+        words(vocabulary.encode(text, specials=True), vocabulary)
+        for text in (f"{frame.start}a", f"a{frame.end}")
+    )
+    spelled = ReplyFrame(start=start.removesuffix("a").lstrip(), end=end.removeprefix("a").rstrip())
+    return spelled, stop_id

@@ -16,7 +16,10 @@ _KEY = "reply_frame"
 
 @dataclass(frozen=True, kw_only=True)
 class ReplyFrame:
-    """Texts before and after a reply, without outer white space; empty where there is nothing."""
+    """Texts before and after a reply, empty where there is nothing.
+
+    White space between them and the reply is theirs (" END"), outer space is not.
+    """
 
     start: str = ""
     end: str = ""
@@ -32,6 +35,18 @@ class ReplyFrame:
         return json.dumps({_KEY: [self.start, self.end]}) if self.start or self.end else ""
 
     def content(self, prediction: str) -> str:
-        """The prediction without its frame, as far as the model wrote one, and outer spaces."""
-        text = prediction.strip().removeprefix(self.start)
-        return text.strip().removesuffix(self.end).strip()
+        """The prediction without its frame, as far as the model wrote one, and outer spaces.
+
+        A model may write less space than the template does. That is a frame too where its letters
+        cannot be those of a word: "46.<|im_end|>" with the end " <|im_end|>", but not "WEEKEND"
+        with " END". A frame of letters without space is taken off any word.
+        """
+        text = prediction.strip()
+        start = self.start
+        if not text.startswith(start) and not start.rstrip()[-1:].isalnum():
+            start = start.rstrip()
+        text = text.removeprefix(start).strip()
+        end = self.end
+        if not text.endswith(end) and not end.lstrip()[:1].isalnum():
+            end = end.lstrip()
+        return text.removesuffix(end).strip()

@@ -85,7 +85,7 @@ class ChatRenderer:
     def _frame(self) -> ReplyFrame:
         _, target = _write_sample(self.style) or ("", "")
         start, found, end = target.partition(MARK)
-        return ReplyFrame(start=start.strip(), end=end.strip()) if found else ReplyFrame()
+        return ReplyFrame(start=start.lstrip(), end=end.rstrip()) if found else ReplyFrame()
 
 
 def _write_sample(style: Style) -> tuple[str, str] | None:
