@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,10 +17,13 @@ from ul2tune.data.documents import FileCorpus
 from ul2tune.data.manifest import read_mixture
 from ul2tune.feed.feed import Feed, FeedConfig
 from ul2tune.instructions import opt_iml
+from ul2tune.instructions.chat import ChatFormat
 from ul2tune.instructions.records import Demo, Record, Rendered
 from ul2tune.prepare import run
+from ul2tune.prepare.chat_tasks import register_chat
+from ul2tune.prepare.identity import identity
 from ul2tune.prepare.opt_iml_tasks import register_opt_iml, register_pretraining
-from ul2tune.prepare.record_tasks import register_record_task
+from ul2tune.prepare.record_tasks import RecordSource, register_record_task
 from ul2tune.prepare.seqio_vocab import from_seqio
 from ul2tune.prepare.tasks import register_text_task
 
@@ -155,3 +159,27 @@ def test_all_of_it_in_the_models_own_vocabulary(mixture, name, words, tmp_path):
     assert own.decode(example["inputs"]) == example["inputs_pretokenized"].decode()
     assert example["targets"][-1] == own.eos_id == 330
     assert 330 not in example["inputs"]
+
+
+def test_conversations_in_another_vocabulary_are_other_data(name, tmp_path):
+    """What their style writes is text in the first, and a token in the second."""
+    own = vocab.load(tiny_tokenizers.qwen_like(tmp_path / "qwen"))
+    style = ChatFormat(user=("U: ", "<|im_end|>"))
+    row = {"messages": [{"role": role, "content": "a"} for role in ("user", "assistant")]}
+    (tmp_path / "talks").mkdir()
+    (tmp_path / "talks" / "t.jsonl").write_text(json.dumps(row))
+    register_chat(
+        tmp_path / "talks", name=f"{name}_chat", style=style, validation=0, vocabulary="bytes"
+    )
+    found = []
+    for key, vocabulary in (("bytes", None), ("own", own)):
+        register_opt_iml(
+            f"{name}_{key}",
+            {"chat": [f"{name}_chat"]},
+            proportions={"chat": 1.0},
+            vocabulary=vocabulary,
+        )
+        (task,) = seqio.get_subtasks(seqio.get_mixture_or_task(f"{name}_{key}"))
+        assert isinstance(task.source, RecordSource)
+        found.append(identity(task.source.make_renderer))
+    assert found[0] != found[1]

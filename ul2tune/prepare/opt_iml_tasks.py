@@ -20,9 +20,10 @@ from ul2tune.data.ul2 import preset
 from ul2tune.instructions import opt_iml
 from ul2tune.instructions.records import Renderer
 from ul2tune.instructions.tk_instruct import Tokenizer
+from ul2tune.prepare.chat_renderer import ChatRenderer
 from ul2tune.prepare.mixtures import register_mixture
 from ul2tune.prepare.record_tasks import RecordSource, register_record_task
-from ul2tune.prepare.tasks import VocabularyLike, register_corpus_task
+from ul2tune.prepare.tasks import VocabularyLike, register_corpus_task, seqio_vocabulary
 
 # Benchmarks with one instruction per task, which is told apart from the instance.
 TASK_LEVEL = ("niv2",)
@@ -107,7 +108,11 @@ def _again(
         )
     render: Callable[[Tokenizer], Renderer]
     if demos is None:
-        render = functools.partial(_delimited, source.make_renderer)
+        make = source.make_renderer
+        if isinstance(make, ChatRenderer) and vocabulary is not None:
+            # Fingerprints ask it which texts are tokens.
+            make = dataclasses.replace(make, vocabulary=seqio_vocabulary(vocabulary))
+        render = functools.partial(_delimited, make)
     else:
         render = functools.partial(_task_level, opt_iml.render, demos)
     register_record_task(
