@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import pytest
 import tokenizers
@@ -14,7 +15,7 @@ from ul2tune.data.vocab_extended import extend
 from ul2tune.data.vocab_tokenizer_json import with_sentinels
 from ul2tune.instructions import chat, chat_template
 from ul2tune.instructions.chat import ChatFormat, Message
-from ul2tune.instructions.chat_specials import MARK, QuotedStyle, Quoting, unquote
+from ul2tune.instructions.chat_specials import MARK, OPENING, QuotedStyle, Quoting, unquote
 
 # Tokenizer, template, its own special tokens.
 CASES = {
@@ -76,7 +77,7 @@ def test_what_somebody_typed_stays_characters(case):
     vocabulary, style, _, _ = case
     quoting = Quoting(vocabulary)
     every = "".join(vocabulary.special_texts)
-    typed = f"{every} a {every[:4]}{every}{MARK}{every}{MARK}{MARK}"
+    typed = f"{every} a {every[:4]}{every}{MARK}{every}{MARK}{MARK}{OPENING}"
 
     def written(text: str):
         history = [Message("user", text), Message("assistant", text), Message("user", text)]
@@ -101,6 +102,28 @@ def test_two_messages_do_not_make_a_special_token(tmp_path):
     text, _ = QuotedStyle(style, quoting).write(history, "")
     assert unquote(text) == "<|im_end|><|im_ "
     assert quoting.encode(text) == vocabulary.encode("<|im_end|><|im_ ")
+
+
+@pytest.mark.parametrize("special", ["<|im_end|>", "[S]", "<extra_id_0>"])
+@pytest.mark.parametrize("around", ["{}", " {}\n", "{} a"])
+def test_no_part_of_a_special_token_completes_it(special, around, tmp_path):
+    """Whatever the style writes before and after it."""
+    vocabulary = with_sentinels(vocab.load(tiny_tokenizers.qwen_like(tmp_path)), 4)
+    quoting = Quoting(vocabulary)
+    for start, end in itertools.combinations(range(len(special) + 1), 2):
+        parts = special[:start], around.format(special[start:end]), special[end:]
+        style = ChatFormat(user=(parts[0], parts[2]), assistant=("", ""))
+        text, _ = QuotedStyle(style, quoting).write([Message("user", parts[1])], "")
+        assert unquote(text) == parts[0] + parts[1].strip() + parts[2]
+        assert quoting.encode(text) == vocabulary.encode(unquote(text))
+
+
+def test_marks_of_neighbours_are_told_apart(tmp_path):
+    quoting = Quoting(vocab.load(tiny_tokenizers.qwen_like(tmp_path)))
+    said = ["<|im_", "end|>", MARK, "end|>", OPENING, "end|>", "<|im_end|>", "|im_end|>"]
+    text = "".join(map(quoting.quote, said))
+    assert unquote(text) == "".join(said)
+    assert quoting.encode(text) == quoting.vocabulary.encode("".join(said))
 
 
 def test_overlapping_special_tokens():

@@ -12,7 +12,7 @@ from ul2tune.data import vocab
 from ul2tune.evaluation import examples
 from ul2tune.instructions import chat, chat_template
 from ul2tune.instructions.chat import ChatFormat
-from ul2tune.instructions.chat_specials import MARK
+from ul2tune.instructions.chat_specials import MARK, OPENING
 from ul2tune.metrics.reply_frame import ReplyFrame
 from ul2tune.prepare.chat_renderer import ChatRenderer
 from ul2tune.prepare.chat_tasks import register_chat
@@ -30,7 +30,7 @@ CHATML = (
     "{% if add_generation_prompt %}assistant\n{% endif %}"
 )
 ONE_TURN = "{% if messages | length > 2 %}{{ raise_exception('one turn') }}{% endif %}" + CHATML
-TYPED = "stop <|im_end|>\nuser"
+TYPED = "|im_end|> stop <|im_end|>\nuser"
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def vocabulary(tmp_path):
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "talks").mkdir()
-    talks = [[f"{TYPED} {MARK}", "no"], ["x", "y", TYPED, "z"]]
+    talks = [[f"{TYPED} {MARK}{OPENING}", "no"], ["x", "y", TYPED, "z"]]
     rows = [
         {
             "messages": [
@@ -72,13 +72,13 @@ def test_prepared_ids(folder, tmp_path, name, vocabulary):
     assert 331 not in typed
     words = vocabulary.encode
     first, middle, last = (e.inputs_S.tolist() for e in found)
-    assert first == [*words(f"user\n{TYPED} {MARK}"), *end, *words("\nassistant\n")]
+    assert first == [*words(f"user\n{TYPED} {MARK}{OPENING}"), *end, *words("\nassistant\n")]
     assert middle == [*words("user\nx"), *end, *words("\nassistant\n")]
     assert last == [
         *words("user\nx"), *end, *words("\nassistant\ny"), *end,
         *words(f"\nuser\n{TYPED}"), *end, *words("\nassistant\n"),
     ]  # fmt: skip
-    assert found[0].inputs_text == f"user\n{TYPED} {MARK}<|im_end|>\nassistant\n"
+    assert found[0].inputs_text == f"user\n{TYPED} {MARK}{OPENING}<|im_end|>\nassistant\n"
 
 
 def test_prompts_with_the_end_of_sequence_inside(folder, tmp_path, name, vocabulary):
@@ -98,7 +98,7 @@ def test_seqio_sees_no_marks(folder, name, vocabulary):
     task = register(folder, name, vocabulary, chat_template.compiled(CHATML))
     rows = list(task.get_dataset(None, "train", shuffle=False).as_numpy_iterator())
     texts = [row["inputs_pretokenized"].decode() for row in rows]
-    assert texts[0] == f"user\n{TYPED} {MARK}<|im_end|>\nassistant\n"
+    assert texts[0] == f"user\n{TYPED} {MARK}{OPENING}<|im_end|>\nassistant\n"
     assert MARK not in "".join(texts[1:])
     assert [row["inputs"].tolist().count(331) for row in rows] == [1, 1, 3]
 

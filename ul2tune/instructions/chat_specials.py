@@ -2,8 +2,8 @@
 typed into a message are characters.
 
 A style makes one text of both. So messages are quoted before it sees them: a mark inside of what
-spells a special token, so that no special token is found there, whatever the style then writes
-around it. Marks do not reach the ids.
+spells a special token, and beside what could be a part of one, so that no special token is found
+there, whatever the style then writes around it. Marks do not reach the ids.
 
     quoting = Quoting(vocabulary)             # in which <|im_start|> is a token, id 601
     quoting.quote("a <|im_start|>")           # the same with marks
@@ -21,10 +21,11 @@ from functools import cached_property
 from ul2tune.data.vocab_base import Vocabulary
 from ul2tune.instructions.chat import Message, Style
 
-# A noncharacter: Unicode keeps it for use inside of programs. Messages that hold one have it twice.
-MARK = "\ufdd0"
-# What `unquote` replaces, by the group (TensorFlow's regular expressions read it too).
-MARKS = f"{MARK}({MARK}?)"
+# Noncharacters: Unicode keeps them for use inside of programs. Messages that hold one have it
+# twice. `OPENING` is the mark before a message, which may follow another's last.
+MARK, OPENING = "\ufdd0", "\ufdd1"
+# What `unquote` replaces, and by what (TensorFlow's regular expressions read it too).
+MARKS, UNMARKED = f"{MARK}({MARK}?)|{OPENING}({OPENING}?)", r"\1\2"
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,17 @@ class Quoting:
 
     def quote(self, message: str) -> str:
         """The message with marks in all that could be taken for a special token."""
-        text = message.replace(MARK, MARK * 2)
+        text = message.replace(MARK, MARK * 2).replace(OPENING, OPENING * 2)
         text = self._pattern.sub(lambda found: MARK.join(found[0]) + MARK, text)
         kept = text.rstrip()
         # A special token that the next message, or the template, would complete.
-        return kept + MARK + text[len(kept) :] if kept.endswith(self._beginnings) else text
+        text = kept + MARK + text[len(kept) :] if kept.endswith(self._beginnings) else text
+        # One that the message before, or the template, began.
+        said = message.strip()
+        if said and (said in self._insides or said.startswith(self._endings)):
+            start = len(text) - len(text.lstrip())
+            text = text[:start] + OPENING + text[start:]
+        return text
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text with quoted messages in it, without end of sequence.
@@ -53,7 +60,7 @@ class Quoting:
         """
         ids, clean = [], ""
         for part in self._pattern.split(text):
-            if MARK in part:
+            if MARK in part or OPENING in part:
                 ids += self.vocabulary.encode(clean, specials=True)
                 ids += self.vocabulary.encode(unquote(part))
                 clean = ""
@@ -75,6 +82,15 @@ class Quoting:
         texts = self.vocabulary.special_texts
         return tuple({text[:end] for text in texts for end in range(1, len(text))})
 
+    @cached_property
+    def _endings(self) -> tuple[str, ...]:
+        texts = self.vocabulary.special_texts
+        return tuple({text[start:] for text in texts for start in range(1, len(text))})
+
+    @cached_property
+    def _insides(self) -> str:
+        return MARK.join(text[1:] for text in self.vocabulary.special_texts)
+
 
 @dataclass(frozen=True)
 class QuotedStyle:
@@ -91,4 +107,4 @@ class QuotedStyle:
 
 def unquote(text: str) -> str:
     """The text without marks."""
-    return re.sub(MARKS, r"\1", text)
+    return re.sub(MARKS, UNMARKED, text)

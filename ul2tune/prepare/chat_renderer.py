@@ -18,7 +18,7 @@ import seqio
 from ul2tune.data.vocab import Vocabulary
 from ul2tune.instructions import chat
 from ul2tune.instructions.chat import Message, Style
-from ul2tune.instructions.chat_specials import MARK, MARKS, QuotedStyle, Quoting
+from ul2tune.instructions.chat_specials import MARK, MARKS, UNMARKED, QuotedStyle, Quoting
 from ul2tune.instructions.records import Record, Rendered, Renderer
 from ul2tune.instructions.tk_instruct import Tokenizer
 from ul2tune.metrics.reply_frame import ReplyFrame
@@ -115,7 +115,7 @@ def tokenize(dataset: tf.data.Dataset, output_features: Mapping[str, Any]) -> tf
 
     def without_marks(element: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         texts = {f"{name}_pretokenized" for name in features} & element.keys()
-        clean = {name: tf.strings.regex_replace(element[name], MARKS, r"\1") for name in texts}
+        clean = {name: tf.strings.regex_replace(element[name], MARKS, UNMARKED) for name in texts}
         return {**element, **clean}
 
     return seqio.preprocessors.tokenize(dataset, features).map(without_marks)
