@@ -12,6 +12,8 @@ import seqio
 from tests import tiny_tokenizers
 from ul2tune.data import vocab
 from ul2tune.data.vocab import ByteVocabulary
+from ul2tune.data.vocab_extended import extend
+from ul2tune.data.vocab_tokenizer_json import KIND
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.evaluation import run
 from ul2tune.evaluation.run import EvalConfig
@@ -126,6 +128,27 @@ def test_frames_of_words_are_no_part_of_others(qwen):
         assert frame.content("Apple WEEKEND") == "Apple WEEKEND"
         assert frame.content("A Apple END") == "Apple"
         assert stop_id is None
+
+
+def test_generation_stops_at_added_tokens(tmp_path, qwen):
+    """They are what chat tokens become in a vocabulary without any. "}" is in answers too."""
+    extended = extend(qwen, ("<|end|>", "}"))
+    file = tmp_path / "qwen" / "tokenizer.json"
+    content = json.loads(file.read_text())
+    (im_end,) = (t for t in content["added_tokens"] if t["content"] == "<|im_end|>")
+    im_end["special"] = False
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "tokenizer.json").write_text(json.dumps(content))
+    plain = vocab.load({"kind": KIND, "file": str(tmp_path / "other" / "tokenizer.json")})
+    assert "<|im_end|>" not in plain.special_texts
+    for end, vocabulary, expected in (
+        ("\n<|end|>\n", extended, qwen.size),
+        ("}", extended, None),
+        ("<|im_end|>", extended, 331),
+        ("<|im_end|>", plain, 331),
+        ("<|end|>", plain, None),
+    ):
+        assert spelled_frame(ReplyFrame(end=end).to_context(), vocabulary)[1] == expected
 
 
 @pytest.mark.parametrize("style", STYLES)

@@ -146,6 +146,11 @@ class Vocabulary(abc.ABC):
         reserved = filter(self._special_pattern.fullmatch, self._special_ids)
         return (*reserved, *self._own_specials())
 
+    @property
+    def added_texts(self) -> tuple[str, ...]:
+        """Texts that are an id of their own wherever they stand: added tokens, if not special."""
+        return ()
+
     def decode(self, ids: Iterable[int]) -> str:
         """Ids to text, up to the first end of sequence.
 

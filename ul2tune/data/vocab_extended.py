@@ -44,7 +44,8 @@ class ExtendedVocabulary(Vocabulary):
 
     Attributes:
       base: any other vocabulary.
-      added: texts, all different and not empty.
+      added: texts, all different and not empty. They are no special tokens: in a conversation a
+        message may hold them too.
     """
 
     base: Vocabulary
@@ -106,6 +107,10 @@ class ExtendedVocabulary(Vocabulary):
 
     def _own_specials(self) -> Sequence[str]:
         return self.base._own_specials()
+
+    @property
+    def added_texts(self) -> tuple[str, ...]:
+        return (*self.base.added_texts, *self.added)
 
     def _split(self, text: str, encode: Callable[[str], list[int]]) -> list[int]:
         """Encodes by `encode` what is between added tokens."""

@@ -146,6 +146,11 @@ class TokenizerJsonVocabulary(Vocabulary):
         tokens = self._added_tokens(json.loads(self.read_model()))
         return [token["content"] for token in tokens if token.get("special")]
 
+    @cached_property
+    def added_texts(self) -> tuple[str, ...]:
+        tokens = self._added_tokens(json.loads(self.read_model()))
+        return tuple(token["content"] for token in tokens if not token["special"])
+
     def _checked(self, ids: list[int]) -> list[int]:
         if ids and max(ids) >= self.num_ids:
             raise ValueError(

@@ -59,7 +59,7 @@ class EvalExample:
       truncated: the prompt was cut, or demos left out, by its renderer for a token budget; or it
         was cut here to the length.
       reply_frame: what the task has the model write around an answer, as the vocabulary spells it.
-      stop_id: the special token that frame ends answers with; None = only the end of sequence does.
+      stop_id: the token that frame ends answers with; None = only the end of sequence does.
     """
 
     task: str

@@ -82,13 +82,17 @@ def words(ids: Sequence[int], vocabulary: Vocabulary) -> str:
 
 def spelled_frame(context: str, vocabulary: Vocabulary) -> tuple[ReplyFrame, int | None]:
     """The reply frame in a metric context as the vocabulary spells it, which may lose characters,
-    and the special token that its end begins with."""
+    and the token that its end begins with, if that is special or was added as a text of its own.
+
+    Added characters ("}" to T5's vocabulary) end nothing: answers hold them.
+    """
     frame = ReplyFrame.from_context(context)
     if frame == ReplyFrame():
         return frame, None
-    opening = frame.end.lstrip()
-    stops = opening.startswith(vocabulary.special_texts)
-    stop_id = vocabulary.encode(opening, specials=True)[0] if stops else None
+    added = [text for text in vocabulary.added_texts if len(text) > 1]
+    first = vocabulary.encode(frame.end.lstrip(), specials=True)[:1]
+    stops = set(vocabulary.decode_pieces(first)) & {*vocabulary.special_texts, *added}
+    stop_id = first[0] if stops else None
     # Beside a reply: T5's vocabulary drops the spaces around a text.
     start, end = (
         words(vocabulary.encode(text, specials=True), vocabulary)
