@@ -126,6 +126,30 @@ def test_marks_of_neighbours_are_told_apart(tmp_path):
     assert quoting.encode(text) == quoting.vocabulary.encode("".join(said))
 
 
+@pytest.mark.parametrize("change", ["lower", "upper", "title"])
+def test_templates_that_change_case(change, tmp_path):
+    vocabulary = with_sentinels(vocab.load(tiny_tokenizers.qwen_like(tmp_path)), 4)
+    quoting = Quoting(vocabulary)
+    source = f"{{% for m in messages %}}<{{{{ m.content | {change} }}}}|im_end|>{{% endfor %}}"
+    style = chat_template.compiled(source)
+    for said in ("a <|IM_END|> <|Im_End|>", "|IM_END|>", "b <", "[s]"):
+        text, _ = QuotedStyle(style, quoting).write([Message("user", said)], "")
+        assert quoting.encode(text) == vocabulary.encode(unquote(text))
+
+
+def test_special_tokens_of_one_character():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Short(vocab.ByteVocabulary):
+        def _own_specials(self):
+            return ("§",)
+
+    quoting = Quoting(Short())
+    for typed in ("§", "a § b", f"§{MARK}", f"§{MARK}{MARK}a", f"{MARK}§"):
+        assert not quoting.has_specials(quoting.quote(typed))
+        assert unquote(quoting.quote(typed)) == typed
+        assert quoting.has_specials("§" + quoting.quote(typed))
+
+
 def test_overlapping_special_tokens():
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Overlapping(vocab.ByteVocabulary):

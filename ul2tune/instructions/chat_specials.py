@@ -3,7 +3,9 @@ typed into a message are characters.
 
 A style makes one text of both. So messages are quoted before it sees them: a mark inside of what
 spells a special token, and beside what could be a part of one, so that no special token is found
-there, whatever the style then writes around it. Marks do not reach the ids.
+there, whatever the style then writes around it, in lower or upper case too. Marks do not reach the
+ids. A style that takes characters out of messages (`replace`) can still make a special token of one
+there, and so can a tokenizer that normalizes letters before it looks for them (NFKC).
 
     quoting = Quoting(vocabulary)             # in which <|im_start|> is a token, id 601
     quoting.quote("a <|im_start|>")           # the same with marks
@@ -40,12 +42,13 @@ class Quoting:
     def quote(self, message: str) -> str:
         """The message with marks in all that could be taken for a special token."""
         text = message.replace(MARK, MARK * 2).replace(OPENING, OPENING * 2)
-        text = self._pattern.sub(lambda found: MARK.join(found[0]) + MARK, text)
+        text = self._any_case.sub(lambda found: MARK.join(found[0]) + MARK, text)
         kept = text.rstrip()
         # A special token that the next message, or the template, would complete.
-        text = kept + MARK + text[len(kept) :] if kept.endswith(self._beginnings) else text
+        if kept.lower().endswith(self._beginnings):
+            text = kept + MARK + text[len(kept) :]
         # One that the message before, or the template, began.
-        said = message.strip()
+        said = message.strip().lower()
         if said and (said in self._insides or said.startswith(self._endings)):
             start = len(text) - len(text.lstrip())
             text = text[:start] + OPENING + text[start:]
@@ -74,22 +77,34 @@ class Quoting:
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
+        # One with a mark behind it is quoted, which matters to those of one character; an even
+        # number of marks is what a message begins with.
+        return re.compile(f"({self._alternatives}(?!{MARK}(?:{MARK * 2})*(?!{MARK})))")
+
+    @cached_property
+    def _any_case(self) -> re.Pattern[str]:
+        return re.compile(self._alternatives, re.IGNORECASE)
+
+    @cached_property
+    def _alternatives(self) -> str:
         longest_first = sorted(self.vocabulary.special_texts, key=len, reverse=True)
-        return re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
+        return f"(?:{'|'.join(map(re.escape, longest_first)) or '(?!)'})"
 
     @cached_property
     def _beginnings(self) -> tuple[str, ...]:
-        texts = self.vocabulary.special_texts
-        return tuple({text[:end] for text in texts for end in range(1, len(text))})
+        return tuple({text[:end] for text in self._lower for end in range(1, len(text))})
 
     @cached_property
     def _endings(self) -> tuple[str, ...]:
-        texts = self.vocabulary.special_texts
-        return tuple({text[start:] for text in texts for start in range(1, len(text))})
+        return tuple({text[start:] for text in self._lower for start in range(1, len(text))})
 
     @cached_property
     def _insides(self) -> str:
-        return MARK.join(text[1:] for text in self.vocabulary.special_texts)
+        return MARK.join(text[1:] for text in self._lower)
+
+    @cached_property
+    def _lower(self) -> list[str]:
+        return [text.lower() for text in self.vocabulary.special_texts]
 
 
 @dataclass(frozen=True)
