@@ -157,17 +157,14 @@ def test_what_a_position_depends_on():
 
 @pytest.mark.parametrize(
     "changes",
-    [
-        {},
-        {"scan_layers": False},
-        # As T5 1.0 and umT5 tie theirs: unscaled logits of this model are four times as large, and
-        # so is their rounding.
-        {"per_layer_relative_bias": True, "tied_logits": True, "scale_logits": True},
-    ],
+    [{}, {"scan_layers": False}, {"per_layer_relative_bias": True, "tied_logits": True}],
 )
 def test_decoding_step_by_step_gives_the_teacher_forced_logits(changes):
     config = examples.config(**changes)
     params, batch = examples.params(config), examples.batch()
+    if config.tied_logits:
+        # Logits as large as those of a head of its own: the bound is a few of their float32 steps.
+        params["token_embedding"] *= config.d_model**-0.5
     expected_BLV = logits(config, params, batch)
     model = base.bind(config, params)
     cache = model.start_decoding(batch, max_decode_length=10)  # longer than needed
