@@ -51,7 +51,8 @@ class Hook(Protocol):
     """Called by the training loop every `period_steps` steps and after the last one.
 
     Before the first step, one with a method `check_vocabulary` is shown the vocabulary of the data,
-    and one with `check_model_dir` the run's directory.
+    one with `check_model` the model's configuration, and one with `check_model_dir` the run's
+    directory.
     """
 
     period_steps: int

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,9 +20,10 @@ import pytest
 
 from tests.decoding import tiny
 from tests.evaluation import prepared
+from tests.models import decoder_examples
 from ul2tune.checkpoints.manager import CheckpointManager
+from ul2tune.data.vocab import ByteVocabulary
 from ul2tune.decoding.sampling import SamplingConfig
-from ul2tune.evaluation import prompts
 from ul2tune.evaluation.infer import InferConfig, infer
 from ul2tune.evaluation.predictor import Predictor
 from ul2tune.sharding import MeshConfig
@@ -84,9 +86,9 @@ def test_prompts_of_several_lengths_fill_their_batches(ask, tmp_path, monkeypatc
     written = []  # lines there are before each batch
     generate = Predictor.generate
 
-    def spy(self, inputs, *args):
+    def spy(self, inputs, *args, **kwargs):
         written.append(len(output.read_bytes().splitlines()))
-        return generate(self, inputs, *args)
+        return generate(self, inputs, *args, **kwargs)
 
     output = tmp_path / "out.jsonl"
     monkeypatch.setattr(Predictor, "generate", spy)
@@ -216,6 +218,46 @@ def test_what_has_not_ended_would_go_on(ask):
         assert row["finished"] == (row["prediction"] == longer["prediction"])
 
 
+def test_a_token_that_ends_answers(model_dir, tmp_path):
+    """They are what they were, up to it."""
+    source = tmp_path / "prompts.jsonl"
+    source.write_text("".join(LINES), encoding="utf-8")
+    vocabulary = ByteVocabulary(extra_ids=5, modes=())
+
+    def rows(config: InferConfig, name: str) -> list[dict]:
+        output = tmp_path / name
+        infer(tiny.MODEL, vocabulary, model_dir, MeshConfig(), str(source), str(output), config)
+        return [json.loads(line) for line in output.read_text().splitlines()]
+
+    sampling = SamplingConfig(max_decode_length=12, temperature=1.0)
+    config = dataclasses.replace(CONFIG, sampling=sampling, allow_other_vocabulary=True)
+    plain = rows(config, "plain.jsonl")
+    (stop, *_) = re.findall("<extra_id_.>", "".join(row["prediction"] for row in plain))
+    stopped = rows(dataclasses.replace(config, stop=stop), "stopped.jsonl")
+    for whole, row in zip(plain, stopped, strict=True):
+        assert row["prediction"] == whole["prediction"].split(stop)[0].strip()
+        assert row["finished"] == (whole["finished"] or stop in whole["prediction"])
+
+
+def test_a_size_is_positive():
+    with pytest.raises(ValueError, match="batch_size must be positive"):
+        InferConfig(batch_size=0)
+
+
+@pytest.mark.parametrize(("room", "refused"), [(69, False), (68, True)])
+def test_a_prompt_too_long_for_the_model_with_its_answer(model_dir, tmp_path, room, refused):
+    """Prompts are padded to 64 or 128 tokens, answers have 5."""
+    model = decoder_examples.gemma(vocab_size=264, max_length=room)
+    source, output = tmp_path / "prompts.jsonl", tmp_path / "out.jsonl"
+    source.write_text('"short"\n"' + "long " * 20 + '"\n')
+    config = dataclasses.replace(CONFIG, layout="causal_lm", inputs_length=128)
+    arguments = (model, prepared.VOCABULARY, model_dir, MeshConfig(), str(source), str(output))
+    line = 1 if refused else 2
+    with pytest.raises(ValueError, match=rf"prompts.jsonl:{line}: prompt '{line}' is padded to "):
+        infer(*arguments, config)
+    assert not output.exists()
+
+
 @pytest.mark.parametrize("name", ["prompts.jsonl", "p.txt"])
 def test_no_prompts_are_an_error(ask, tmp_path, name):
     with pytest.raises(ValueError, match=f"INFER_INPUT: .*{name} has no prompts"):
@@ -230,96 +272,6 @@ def test_an_empty_standard_input_is_an_error(model_dir, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="INFER_INPUT: stdin has no prompts"):
         infer(tiny.MODEL, prepared.VOCABULARY, *arguments)
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        (
-            b" [",
-            r":3: not valid JSON by itself: .* only begins with '\['. Write one object per line\.$",
-        ),
-        (b'{"prompt"', r":3: not valid JSON \(.* at column \d+\)"),
-        (b"[1]", ":3: expected a JSON object or string, got list. Write one object per line"),
-        (b'{"text": "x"}', r":3: .* under one of 'prompt', .* has the keys \['text'\]"),
-        (b'{"prompt": 5}', ":3: 'prompt' must be a string, got 5"),
-        (b'{"id": 1, "inputs": null}', ":3: 'inputs' must be a string, got null"),
-        (b'{"prompt": "a", "id": [1]}', r":3: 'id' must be a string or an integer, got \[1\]"),
-        (b'{"prompt": "a", "id": true}', ":3: 'id' must be a string or an integer, got true"),
-        (b"\xff", ":3: .*utf-8"),
-    ],
-)
-def test_errors_name_the_line(tmp_path, line, message):
-    path = tmp_path / "p.jsonl"
-    path.write_bytes(b'"fine"\n\n' + line + b"\n")
-    with pytest.raises(ValueError, match=message):
-        list(prompts.read(str(path), "jsonl"))
-
-
-@pytest.mark.parametrize("source", ["p.jsonl", "stdin"])
-@pytest.mark.parametrize("first", ['{"prompt": "q", "id": 4}', '{"prompt": "r", "id": "4"}'])
-def test_an_id_that_repeats(tmp_path, monkeypatch, source, first):
-    lines = [first, '"named by its line"', '{"prompt": "r", "id": 3}', '{"prompt": "r"}']
-    data = "\n".join(lines).encode()
-    path = tmp_path / source
-    path.write_bytes(data)
-    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(data)))
-    found = prompts.read("-" if source == "stdin" else str(path), "jsonl")
-    assert [next(found).id for _ in range(3)] == ["4", "2", "3"]
-    with pytest.raises(ValueError, match=f"{source}:4: line 1 has the id '4' too .* unique"):
-        next(found)
-
-
-def test_formats(tmp_path, monkeypatch):
-    path = tmp_path / "p.txt"
-    path.write_text("first\n\n  second {\r\n", encoding="utf-8")
-    read = list(prompts.read(str(path), "text"))
-    assert [(p.line, p.id, p.text) for p in read] == [(1, "1", "first"), (3, "3", "  second {")]
-    stdin = types.SimpleNamespace(buffer=io.BytesIO(b'{"inputs": "a", "id": 4}\n"b"'))
-    monkeypatch.setattr("sys.stdin", stdin)
-    read = list(prompts.read("-", "jsonl"))
-    assert [(p.line, p.id, p.text) for p in read] == [(1, "4", "a"), (2, "2", "b")]
-    with pytest.raises(ValueError, match="input_format must be"):
-        list(prompts.read("a", "csv"))
-    with pytest.raises(ValueError, match="does not exist"):
-        list(prompts.read(str(tmp_path / "none"), "text"))
-    with pytest.raises(ValueError, match="batch_size must be positive"):
-        InferConfig(batch_size=0)
-
-
-@pytest.mark.parametrize(
-    ("name", "first", "expected"),
-    [
-        ("p.ndjson", '{"prompt": "a"}', "a"),
-        ("p.jsonl", '\ufeff{"prompt": "a"}', "a"),
-        ("p", '\n{"prompt": "a"}', "a"),
-        ("p.txt", '{"prompt": "a"}', '{"prompt": "a"}'),
-        ("p", '{"question": a}', '{"question": a}'),
-        ("p", "[a", "[a"),
-        ("-", '{"inputs": "a"}', "a"),
-        ("-", "5", "5"),
-    ],
-)
-def test_the_format_is_seen(tmp_path, monkeypatch, name, first, expected):
-    data = f"{first}\n".encode()
-    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(data)))
-    path = tmp_path / name
-    path.write_bytes(data)
-    read = list(prompts.read("-" if name == "-" else str(path)))
-    assert [prompt.text for prompt in read] == [expected]
-
-
-@pytest.mark.parametrize("name", ["p", "-"])
-def test_an_object_without_a_prompt_is_no_text(tmp_path, monkeypatch, name):
-    line = b'{"instruction": "say hi", "input": "x"}\n'
-    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(line)))
-    path = "-" if name == "-" else str(tmp_path / name)
-    (tmp_path / name).write_bytes(line)
-    message = r":1: .* 'prompt', .* has the keys \['input', 'instruction'\]\. .*FORMAT = 'text'"
-    with pytest.raises(ValueError, match=message):
-        list(prompts.read(path))
-    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(line)))
-    assert [p.text for p in prompts.read(path, "text")] == [line.decode().rstrip()]
 
 
 def test_long_prompts_are_marked(ask):
@@ -366,12 +318,3 @@ def test_a_real_kill_loses_and_repeats_nothing(model_dir, tmp_path):
     assert killed == 2
     done = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
     assert [row["prompt"] for row in done] == [row["prompt"] for row in rows]
-
-
-@pytest.mark.parametrize("first", ["[", "{"])
-def test_json_over_several_lines_is_not_answered_line_by_line(tmp_path, first):
-    path = tmp_path / "p"
-    path.write_text(f'{first}\n "prompt"\n')
-    with pytest.raises(ValueError, match=r"p:1: .* one object per line\. .*_FORMAT = 'text'"):
-        list(prompts.read(str(path)))
-    assert len(list(prompts.read(str(path), "text"))) == 2

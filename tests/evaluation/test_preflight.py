@@ -9,12 +9,15 @@ import pytest
 from tests.decoding import tiny
 from tests.evaluation import prepared
 from tests.evaluation.test_hook import EVAL
+from tests.models import decoder_examples, t5gemma_examples
 from tests.training import tiny as tiny_run
 from ul2tune.data.vocab import ByteVocabulary
+from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.evaluation import preflight, run
 from ul2tune.evaluation.hook import EvaluationHook
 from ul2tune.evaluation.run import EvalConfig
 from ul2tune.instructions.records import Rendered
+from ul2tune.models.base import ModelConfig
 from ul2tune.sharding import MeshConfig
 from ul2tune.training.run import train
 
@@ -29,10 +32,10 @@ def needs_several(targets, predictions):
     return {"spread": 1.0 / (len(predictions) - 1)}
 
 
-def evaluate(data_dir, output, config=EVAL):
+def evaluate(data_dir, output, config=EVAL, model: ModelConfig = tiny.MODEL):
     """Of a checkpoint that is not there: whatever is found before is found in time."""
     none = str(data_dir / "no checkpoint")
-    run.evaluate(tiny.MODEL, "instructions", str(data_dir), none, MeshConfig(), str(output), config)
+    run.evaluate(model, "instructions", str(data_dir), none, MeshConfig(), str(output), config)
 
 
 @pytest.mark.parametrize("folder", ["a file", "a file/deeper", "/proc/none/eval"])
@@ -134,6 +137,59 @@ def test_a_prompt_of_which_an_encoder_reads_nothing(tmp_path):
     for config in ({"split": "ended"}, {"split": "bare", "layout": "causal_lm"}):
         fine = dataclasses.replace(EVAL, **config)
         EvaluationHook(3, ("instructions",), str(tmp_path), fine)
+
+
+@pytest.mark.parametrize(
+    ("max_length", "answers", "expected"),
+    [
+        (69, 5, None),
+        (68, 5, "The prompt of example '0' of task 'first' is padded to 64 .* row of 69 tokens "),
+        (68, 3, None),
+        (67, 3, "the answer choice 'yes' is padded to 64 tokens, and 4 are .* row of 68 tokens "),
+    ],
+)
+def test_prompts_too_long_for_a_model_with_their_answers(tmp_path, max_length, answers, expected):
+    """Prompts are padded to 64 tokens, and the answer choice "yes" with its end to 4."""
+    prepared.write(tmp_path)
+    sampling = SamplingConfig(max_decode_length=answers)
+    config = dataclasses.replace(EVAL, sampling=sampling, rank_choices=True, layout="prefix_lm")
+    model = decoder_examples.gemma(vocab_size=264, max_length=max_length)
+    hook = EvaluationHook(3, ("instructions",), str(tmp_path), config)
+    if expected is None:
+        hook.check_model(model)
+        expected = "no checkpoint"
+    else:
+        with pytest.raises(ValueError, match=expected):
+            hook.check_model(model)
+    with pytest.raises((ValueError, OSError), match=expected):
+        evaluate(tmp_path, tmp_path / "out", config, model)
+
+
+@pytest.mark.parametrize("side", ["encoder", "decoder"])
+def test_an_encoder_decoder_has_limits_on_either_side(tmp_path, side):
+    """Prompts are padded to 64 tokens, answers have 4."""
+    prepared.write(tmp_path)
+    hook = EvaluationHook(3, ("instructions",), str(tmp_path), EVAL)
+    model, fits = t5gemma_examples.first(), {"encoder": 64, "decoder": 4}[side]
+    for room in (fits, fits - 1):
+        stack = dataclasses.replace(getattr(model, side), max_length=room)
+        limited = dataclasses.replace(model, **{side: stack})
+        if room == fits:
+            hook.check_model(limited)
+        else:
+            with pytest.raises(ValueError, match=f"A row of {fits} tokens for the {side}"):
+                hook.check_model(limited)
+
+
+def test_a_hook_for_another_layout_stops_a_run_before_its_first_step(tmp_path):
+    tiny_run.write_data(tmp_path / "data")
+    prepared.write(tmp_path / "data")
+    causal = dataclasses.replace(EVAL, layout="causal_lm")
+    hook = EvaluationHook(3, ("instructions",), str(tmp_path / "data"), causal)
+    arguments = tiny_run.arguments(tmp_path / "run", tmp_path / "data", train_steps=5)
+    with pytest.raises(ValueError, match="layout = 'causal_lm' is not for T5Config"):
+        train(**arguments, hooks=(hook,))
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
 def test_metrics_that_can_score_are_no_obstacle(tmp_path):

@@ -19,7 +19,7 @@ from ul2tune.data import manifest, vocab
 from ul2tune.data.codec import Example
 from ul2tune.data.ul2_config import UL2Config
 from ul2tune.data.vocab import Vocabulary
-from ul2tune.evaluation.tokens import Tokenizer, spelled_frame, words
+from ul2tune.evaluation.tokens import Tokenizer, spelled_frame, until, words
 from ul2tune.feed.store import Readers, Store
 from ul2tune.instructions.records import Query
 from ul2tune.instructions.superni import split_hash
@@ -93,9 +93,7 @@ class EvalExample:
 
     def said(self, vocabulary: Vocabulary, ids: Sequence[int]) -> str:
         """The answer in generated ids."""
-        if self.stop_id in ids:
-            ids = ids[: ids.index(self.stop_id)]
-        return self.reply_frame.content(vocabulary.decode(ids))
+        return self.reply_frame.content(vocabulary.decode(until(ids, self.stop_id)))
 
     @property
     def first_difference(self) -> int | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from ul2tune.checkpoints import agreement, vocabulary
 from ul2tune.data.vocab_base import Vocabulary
-from ul2tune.evaluation import preflight, report
+from ul2tune.evaluation import layouts, preflight, report
 from ul2tune.evaluation.examples import EvalSet
 from ul2tune.evaluation.predictor import Predictor
 from ul2tune.evaluation.run import EvalConfig, evaluate_set, load_set, make_predictor
@@ -76,6 +77,23 @@ class EvaluationHook:
                     f"the model would read its prompts as other words. Prepare it with the run's "
                     f"(UL2TUNE_VOCABULARY); or, if the ids do mean the same, set "
                     f"EvalConfig.allow_other_vocabulary = True."
+                )
+
+    def check_model(self, model: Any) -> None:
+        """Called with the model's configuration before the first step. Collective.
+
+        Raises:
+          ValueError: if it cannot read the layout, or a prompt and what follows are too long.
+        """
+        with agreement.together():
+            layouts.choose(model, self._eval.layout)
+            for eval_set in self._sets.values():
+                preflight.check_lengths(
+                    eval_set,
+                    model,
+                    self._eval.buckets,
+                    self._eval.sampling.max_decode_length,
+                    every=self._eval.rank_choices,
                 )
 
     def check_model_dir(self, model_dir: str) -> None:

@@ -27,10 +27,11 @@ from ul2tune.checkpoints.vocabulary import check as check_vocabulary
 from ul2tune.data.vocab import Vocabulary
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.evaluation import batching, layouts, preflight, prompts
-from ul2tune.evaluation.predictor import Predictor, length_buckets, load_params
+from ul2tune.evaluation.predictor import Predictor, length_buckets, load_params, padded_prompt
 from ul2tune.evaluation.progress import Progress
 from ul2tune.evaluation.prompts import Prompt
 from ul2tune.evaluation.report import write_atomically
+from ul2tune.evaluation.tokens import stop_token, until
 from ul2tune.instructions import reading
 from ul2tune.models.base import ModelConfig
 
@@ -61,6 +62,8 @@ class InferConfig:
       ema: use the average of the parameters that the run kept (`RunConfig.ema_decay`).
       allow_other_vocabulary: use a checkpoint that was trained with another vocabulary.
       input_format: "jsonl", "text", or None to see for itself, see `prompts.read`.
+      stop: a special or added token (``<|im_end|>``) that ends answers beside the end of sequence,
+        and is no part of them; None = nothing else does.
     """
 
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -72,6 +75,7 @@ class InferConfig:
     ema: bool = False
     allow_other_vocabulary: bool = False
     input_format: str | None = None
+    stop: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("inputs_length", "batch_size"):
@@ -121,26 +125,19 @@ def infer(
       Number of answers written by this call.
 
     Raises:
-      ValueError: on a malformed prompt, or one without tokens for an encoder-decoder (with file and
-        line), if there is none, if the output is no file, or if it exists and was made from other
-        prompts or settings, or not by this function.
+      ValueError: on a prompt that is malformed or that the model cannot continue (with file and
+        line), if there is none, if `InferConfig.stop` is no token, if the output is no file, or if
+        it exists and was made from other prompts or settings, or not by this function.
     """
     compilation_cache.use(compilation_cache_dir)
-    total, digest = None, hashlib.sha256()
     with agreement.together():
         _check_paths(input_path, Path(output_path))
+        stop_token(vocabulary, infer.stop, setting="InferConfig.stop")
     step_dir = initialize.resolve(checkpoint_path)
     with agreement.together():
         trained = layouts.of_checkpoint(model, infer.layout, step_dir)
         infer = dataclasses.replace(infer, layout=trained)
-        if input_path != prompts.STDIN:
-            # A mistake on the last line should not cost a night of work before it.
-            total = 0
-            for prompt in _read(input_path, model, vocabulary, infer):
-                digest.update(repr(prompt).encode())
-                total += 1
-        elif jax.process_count() > 1:
-            raise ValueError("Standard input reaches one process only; use a file of prompts.")
+        total, digest = _checked(input_path, model, vocabulary, infer)
     device_mesh = sharding.make_mesh(mesh)
     with agreement.together():
         check_vocabulary(
@@ -153,7 +150,7 @@ def infer(
         asked = _read(input_path, model, vocabulary, infer)
         # Standard input that is empty should not wait for the model either.
         asked = itertools.chain([next(asked)], asked)
-    num_done = _agreed_start(Path(output_path), settings, asked, digest.hexdigest())
+    num_done = _agreed_start(Path(output_path), settings, asked, digest)
     enabled = jax.process_index() == 0
     progress = Progress("infer", total, "prompts", enabled=enabled, done=num_done)
     initialize.warn_of_other_model(step_dir, model)
@@ -216,18 +213,20 @@ def answer(
     progress: Progress,
 ) -> list[dict[str, Any]]:
     """The output lines of some prompts."""
+    stop_id = stop_token(vocabulary, infer.stop, setting="InferConfig.stop")
     tokens = predictor.generate(
         [question.ids_S for question in asked],
         [question.prompt.id for question in asked],
         infer.sampling,
         progress.advance,
+        stops=[stop_id] * len(asked),
     )
     return [
         {
             **_names(question.prompt),
             "truncated": question.truncated,
-            "prediction": vocabulary.decode(ids).strip(),
-            "finished": vocabulary.info.eos_id in ids,
+            "prediction": vocabulary.decode(until(ids.tolist(), stop_id)).strip(),
+            "finished": not {vocabulary.info.eos_id, stop_id}.isdisjoint(ids.tolist()),
         }
         for question, ids in zip(asked, tokens, strict=True)
     ]
@@ -238,13 +237,32 @@ def _read(
 ) -> Iterator[Prompt]:
     """The prompts; one that cannot be continued is a ValueError with its line."""
     name = "stdin" if input_path == prompts.STDIN else input_path
-    layout = layouts.choose(model, infer.layout)
+    layout, room = layouts.choose(model, infer.layout), infer.sampling.max_decode_length
     may_be_empty = layout == layouts.ENCODER_DECODER and not infer.append_eos
+    may_be_long = layouts.why_too_long(model, infer.buckets[-1], room)
     for prompt in prompts.read(input_path, infer.input_format):
-        if may_be_empty:
-            ids = vocabulary.encode(prompt.text, specials=infer.special_tokens)
-            layouts.check_prompt(layout, ids, f"{name}:{prompt.line}: prompt {prompt.id!r}")
+        if may_be_empty or may_be_long:
+            ids_S = encode(prompt, vocabulary, infer).ids_S
+            what = f"{name}:{prompt.line}: prompt {prompt.id!r}"
+            layouts.check_prompt(layout, ids_S, what)
+            layouts.check_row(model, padded_prompt(len(ids_S), infer.buckets), room, what)
         yield prompt
+
+
+def _checked(
+    input_path: str, model: Any, vocabulary: Vocabulary, infer: InferConfig
+) -> tuple[int | None, str]:
+    """Number and hash of the prompts, read whole: a mistake on the last line should not cost a
+    night of work before it. Standard input can be read but once: its number is None."""
+    total, digest = 0, hashlib.sha256()
+    if input_path == prompts.STDIN:
+        if jax.process_count() > 1:
+            raise ValueError("Standard input reaches one process only; use a file of prompts.")
+        return None, digest.hexdigest()
+    for prompt in _read(input_path, model, vocabulary, infer):
+        digest.update(repr(prompt).encode())
+        total += 1
+    return total, digest.hexdigest()
 
 
 def _check_paths(input_path: str, output: Path) -> None:

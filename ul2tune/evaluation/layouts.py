@@ -108,6 +108,37 @@ def check_prompt(layout: str, ids: Sequence[int] | np.ndarray, what: str) -> Non
         )
 
 
+def check_row(model: object, source: int, target: int, what: str) -> None:
+    """Refuses a prompt that is too long for the model together with what follows.
+
+    Args:
+      model: configuration of the model.
+      source: tokens of the prompt, padded.
+      target: tokens of its answer at most, or of a target, padded.
+      what: names the prompt, for the message.
+
+    Raises:
+      ValueError: if the row, or one of an encoder-decoder's two, is longer than the model reads.
+    """
+    problem = why_too_long(model, source, target)
+    if problem:
+        raise ValueError(
+            f"{what} is padded to {source} tokens, and {target} are kept for what follows: "
+            f"{problem}"
+        )
+
+
+def why_too_long(model: object, source: int, target: int) -> str | None:
+    """What the model says of a row with so many tokens; None = it can read it."""
+    check = getattr(model, "check_row_lengths", None)  # T5 has no limit
+    try:
+        if check is not None:
+            check(*((source, target) if ENCODER_DECODER in _known(model) else (source + target, 0)))
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def prompts(
     layout: str, inputs: Sequence[np.ndarray], num_rows: int, length: int
 ) -> dict[str, np.ndarray]:

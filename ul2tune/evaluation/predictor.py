@@ -158,7 +158,7 @@ class Predictor:
         eos_id = self._info.eos_id
         ends = np.array([eos_id if s is None else s for s in stops or [None] * len(inputs)])
         halves = _halves([stable_hash(name) for name in names])
-        lengths = [self._bucket(len(ids)) for ids in inputs]
+        lengths = [padded_prompt(len(ids), self._buckets) for ids in inputs]
         for length, chosen in _batches(lengths, lambda _: self.batch_size):
             batch = {
                 **layouts.prompts(
@@ -189,7 +189,7 @@ class Predictor:
         """
         results: list[Any] = [None] * len(inputs)
         sizes = [
-            (self._bucket(len(source)), _round_up(len(target)))
+            (padded_prompt(len(source), self._buckets), padded_target(len(target)))
             for source, target in zip(inputs, targets, strict=True)
         ]
         prompts = [np.asarray(source, np.int32).tobytes() for source in inputs]
@@ -241,15 +241,6 @@ class Predictor:
     def _score_batch(self, params: Tree, batch: Mapping[str, jax.Array]):
         with base.products(self._model):
             return score(base.bind(self._model, params), batch)
-
-    def _bucket(self, length: int) -> int:
-        for bucket in self._buckets:
-            if length <= bucket:
-                return bucket
-        raise ValueError(
-            f"A prompt has {length} tokens, more than the longest bucket {self._buckets[-1]}. "
-            f"Raise the inputs length or shorten the prompt."
-        )
 
     def _most_per_prompt(self) -> int:
         """Targets that share an encoding of their prompt; never more rows than `batch_size`."""
@@ -304,6 +295,26 @@ def length_buckets(longest: int, shortest: int = 64) -> tuple[int, ...]:
     return (*buckets, longest)
 
 
+def padded_prompt(length: int, buckets: Sequence[int]) -> int:
+    """What a prompt of so many tokens is padded to.
+
+    Raises:
+      ValueError: if it is longer than the last bucket.
+    """
+    for bucket in buckets:
+        if length <= bucket:
+            return bucket
+    raise ValueError(
+        f"A prompt has {length} tokens, more than the longest bucket {buckets[-1]}. Raise the "
+        f"inputs length or shorten the prompt."
+    )
+
+
+def padded_target(length: int) -> int:
+    """What a target that is scored is padded to: 4, 8, 16, …"""
+    return max(4, _power_of_two(length))
+
+
 def load_params(model: Any, mesh: jax.sharding.Mesh, step_dir: Path, *, ema: bool) -> Tree:
     """The parameters of a checkpoint, or their average, sharded: those that nothing trains.
 
@@ -344,11 +355,6 @@ def _log_likelihood(scores: Scores, row: int, counts_L: np.ndarray) -> LogLikeli
         num_tokens=int(scores.length_B[row]),
         tokens=tuple(scores.tokens_BL[row, counts_L].tolist()),
     )
-
-
-def _round_up(length: int) -> int:
-    """Target lengths 4, 8, 16, …"""
-    return max(4, _power_of_two(length))
 
 
 def _power_of_two(number: int) -> int:

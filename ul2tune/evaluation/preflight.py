@@ -12,6 +12,7 @@ from pathlib import Path
 from ul2tune.evaluation import groups, layouts
 from ul2tune.evaluation.answer import Answer, judge
 from ul2tune.evaluation.examples import EvalExample, EvalSet
+from ul2tune.evaluation.predictor import padded_prompt, padded_target
 from ul2tune.evaluation.ranking import Ranker
 
 
@@ -94,6 +95,32 @@ def check_prompts(eval_set: EvalSet, layout: str | None) -> None:
                 example.inputs_S,
                 f"The prompt of example {example.id!r} of task {example.task!r}",
             )
+
+
+def check_lengths(
+    eval_set: EvalSet, model: object, buckets: Sequence[int], max_decode_length: int, *, every: bool
+) -> None:
+    """Looks for prompts that are too long for the model with their answers or answer choices.
+
+    Args:
+      eval_set: the examples.
+      model: configuration of the model.
+      buckets: padded prompt lengths.
+      max_decode_length: tokens of the longest answer.
+      every: as `ranking.Ranker`'s.
+
+    Raises:
+      ValueError: naming task and example, or answer choice.
+    """
+    for example in eval_set.examples:
+        if not example.queries:
+            source = padded_prompt(len(example.inputs_S), buckets)
+            what = f"The prompt of example {example.id!r} of task {example.task!r}"
+            layouts.check_row(model, source, max_decode_length, what)
+    for inputs_S, targets_L in Ranker(eval_set.examples, every=every).pairs:
+        source, target = padded_prompt(len(inputs_S), buckets), padded_target(len(targets_L))
+        choice = eval_set.vocabulary.decode(targets_L)
+        layouts.check_row(model, source, target, f"A prompt with the answer choice {choice!r}")
 
 
 def _check_scores(task: str, example: EvalExample, names: Sequence[str]) -> None:

@@ -47,10 +47,15 @@ class Ranker:
         """Sequences to score."""
         return len(self._pairs)
 
+    @property
+    def pairs(self) -> Sequence[tuple[np.ndarray, np.ndarray]]:
+        """Their prompts and targets, int32 ids [S] and [L]."""
+        return self._pairs
+
     def rank(self, predictor: Predictor, on_done: OnDone = lambda count: None) -> list[Ranking]:
         """The rankings, in the order of the examples."""
         scores = predictor.score(
-            [inputs for inputs, _ in self._pairs], [targets for _, targets in self._pairs], on_done
+            [inputs for inputs, _ in self.pairs], [targets for _, targets in self.pairs], on_done
         )
         rankings = []
         for choices, priors in self._asked:

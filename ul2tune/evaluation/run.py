@@ -115,7 +115,8 @@ def evaluate(
     Raises:
       FileNotFoundError: if the mixture is not prepared.
       ValueError: if data, model and checkpoint do not fit each other, the output folder cannot be
-        written to, a metric cannot score, or a prompt or an answer choice has no tokens.
+        written to, a metric cannot score, or a prompt or an answer choice has no tokens or is too
+        long for the model.
     """
     compilation_cache.use(compilation_cache_dir)
     device_mesh = sharding.make_mesh(mesh)
@@ -126,6 +127,13 @@ def evaluate(
         preflight.check_metrics(eval_set, eval.metrics)
         preflight.check_choices(eval_set, every=eval.rank_choices)
         preflight.check_prompts(eval_set, eval.layout or model.LAYOUTS[0])
+        preflight.check_lengths(
+            eval_set,
+            model,
+            eval.buckets,
+            eval.sampling.max_decode_length,
+            every=eval.rank_choices,
+        )
     step_dir = initialize.resolve(checkpoint_path)
     with agreement.together():
         vocabulary.check(

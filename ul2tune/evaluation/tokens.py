@@ -6,6 +6,7 @@ Axis legend: S prompt length.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -100,3 +101,32 @@ def spelled_frame(context: str, vocabulary: Vocabulary) -> tuple[ReplyFrame, int
     )
     spelled = ReplyFrame(start=start.removesuffix("a").lstrip(), end=end.removeprefix("a").rstrip())
     return spelled, stop_id
+
+
+def stop_token(vocabulary: Vocabulary, text: str | None, *, setting: str) -> int | None:
+    """The id of a token that is to end answers.
+
+    Args:
+      vocabulary: the model's.
+      text: of a special token or an added one; None = no token.
+      setting: what names it, for the message.
+
+    Raises:
+      ValueError: if the vocabulary has no such token: an answer could hold the text in many ways.
+    """
+    if text is None:
+        return None
+    known = (*vocabulary.special_texts, *vocabulary.added_texts)
+    if text not in known:
+        near = difflib.get_close_matches(text, known, n=3, cutoff=0)
+        raise ValueError(
+            f"{setting} = {text!r} is no special or added token of the vocabulary, which alone can "
+            f"end an answer. " + (f"The nearest are {near}." if near else "It has none.")
+        )
+    (token,) = vocabulary.encode(text, specials=True)
+    return token
+
+
+def until(ids: Sequence[int], stop_id: int | None) -> Sequence[int]:
+    """What stands before the first stop token; everything where there is none."""
+    return ids[: ids.index(stop_id)] if stop_id in ids else ids

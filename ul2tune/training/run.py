@@ -179,7 +179,7 @@ def _build(
         settings.optimizer, base.abstract_params(model), base.param_axes(model)
     )
     spec = state_lib.specify(model, optimizer, mesh, ema=run.ema_decay is not None)
-    _check_hooks(hooks, feed, run)
+    _check_hooks(hooks, feed, settings)
     start = _start(settings, spec, optimizer, feed, init)
     recipe = Recipe(
         model=model,
@@ -225,9 +225,13 @@ def _build(
     return parts, start
 
 
-def _check_hooks(hooks: Sequence[Hook], feed: Feed, run: RunConfig) -> None:
+def _check_hooks(hooks: Sequence[Hook], feed: Feed, settings: Settings) -> None:
     """Shows hooks what they may refuse; not every Hook has such methods."""
-    shown = {"check_vocabulary": feed.vocabulary, "check_model_dir": run.model_dir}
+    shown = {
+        "check_vocabulary": feed.vocabulary,
+        "check_model": settings.model,
+        "check_model_dir": settings.run.model_dir,
+    }
     for hook in hooks:
         for name, what in shown.items():
             check = getattr(hook, name, None)
