@@ -101,6 +101,11 @@ def test_peaks(kind, peak):
     assert flops.peak_flops(SimpleNamespace(device_kind=kind)) == peak
 
 
+def test_no_name_hides_another():
+    for name in flops.PEAK_FLOPS:
+        assert next(found for found in flops.PEAK_FLOPS if found in name) == name
+
+
 def decoder(**changes) -> DecoderConfig:
     values = {
         "vocab_size": 32000,

@@ -12,15 +12,15 @@ from ul2tune.models.layers import ACTIVATIONS
 from ul2tune.models.t5 import T5Config
 from ul2tune.models.t5gemma import T5GemmaConfig
 
-# Part of `device_kind`, lower case -> dense bfloat16 FLOP/s of one JAX device (a chip; a core of
-# TPU v3). Vendors' data sheets. The first match counts, so the longer names come first.
+# Part of `device_kind`, in lower case -> dense bfloat16 FLOP/s of one JAX device (a chip; a core of
+# TPU v3), from the vendors' data sheets. The first match counts, so a name comes before those that
+# it contains; "h200" is GH200's too.
 PEAK_FLOPS = {
     "h100 pcie": 756e12,
     "h100": 989e12,
     "h200": 989e12,
-    "gh200": 989e12,
+    "gb200": 2500e12,
     "b200": 2250e12,
-    "gb200": 2250e12,
     "a100": 312e12,
     "l40s": 362e12,
     "l40": 181e12,
