@@ -158,7 +158,7 @@ def test_documented_groups_decide_parameters_of_the_model():
     model = T5Config(vocab_size=64, d_model=8, d_kv=8, d_ff=8, **sizes)
     config = optimizer.OptimizerConfig(name="adamw", weight_decay=0.01, **tables)
     made = optimizer.make(config, base.abstract_params(model), base.param_axes(model))
-    assert [row.lr_multiplier for row in made.describe()] == [None, 0.1, 1.0]
+    assert [row.lr_multiplier for row in made.rows] == [None, 0.1, 1.0]
 
 
 def test_documented_noise_announces_its_modes():

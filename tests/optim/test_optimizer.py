@@ -223,7 +223,7 @@ def test_the_schedule_counts_updates_and_is_what_gets_logged():
 def test_describe_lists_the_groups_in_order():
     groups = [("encoder/bias", None), ("encoder/.*", 0.5), (".*", 1.0)]
     config = OptimizerConfig(name="muon", schedule=RATE, groups=groups, weight_decay=0.1)
-    rows = make(config, jax.eval_shape(lambda: PARAMS), AXES).describe()
+    rows = make(config, jax.eval_shape(lambda: PARAMS), AXES).rows
     assert [dataclasses.astuple(row) for row in rows] == [
         ("encoder/bias", None, 1, 8, 0, "frozen"),
         ("encoder/.*", 0.5, 3, 24 + 192 + 384, 192 + 384, "muon (2), adam (1)"),

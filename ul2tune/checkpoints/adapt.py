@@ -154,14 +154,14 @@ class FromDecoderOnly:
     def _eoi_embeddings(
         self, params: Mapping[str, jax.Array], wanted: Mapping[str, jax.ShapeDtypeStruct]
     ) -> dict[str, jax.Array]:
-        """The end of an image has a row of the table in Gemma 3: what it stands for stays."""
-        token, found = self.model.eoi_id, {}
+        """In Gemma 3 the end of an image has a row of the table: it keeps that embedding."""
+        if self.model.eoi_id is None:
+            return {}
+        found = {}
         for side in SIDES:
-            name = _EOI[side]
-            if name in wanted and token is not None and token < self.model.vocab_size:
-                pick = jax.jit(
-                    functools.partial(_scaled_row, row=token), out_shardings=wanted[name].sharding
-                )
+            name, scaled_row = _EOI[side], functools.partial(_scaled_row, row=self.model.eoi_id)
+            if name in wanted:
+                pick = jax.jit(scaled_row, out_shardings=wanted[name].sharding)
                 found[name] = pick(params[_EMBEDDINGS[side]])
         return found
 

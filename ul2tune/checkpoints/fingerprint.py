@@ -8,9 +8,8 @@ recomputes them from what it read.
 
 `mix` is a bijection of 32-bit words and the position weights are odd, hence invertible mod 2^32:
 every change of a single element changes the fingerprint, and exchanged elements change it too
-(unless by a 2^-32 accident). The sum is
-over integers, so it is the same in every order of reduction: on one device, on a mesh, on several
-hosts.
+(unless by a 2^-32 accident). The sum is over integers, so it is the same in every order of
+reduction: on one device, on a mesh, on several hosts.
 """
 
 from __future__ import annotations

@@ -92,8 +92,10 @@ class Merge:
     """
 
     def __init__(self, terms: Sequence[Term]):
-        """Raises:
-        ValueError: if the checkpoints hold other parameters, shapes, or models than the first.
+        """Opens all checkpoints and compares them; reads no arrays.
+
+        Raises:
+          ValueError: if one holds other parameters, shapes, or another model than the first.
         """
         self.terms = tuple(terms)
         self._arrays = [StoredArrays(term.step_dir) for term in self.terms]

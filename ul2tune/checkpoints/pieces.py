@@ -36,9 +36,11 @@ class StoredArray:
     """
 
     def __init__(self, step_dir: str | Path, path: str):
-        """Raises:
-        ValueError: if the checkpoint holds no such array.
-        CorruptCheckpointError: if its metadata or the array's is damaged.
+        """Opens the array; reads none of it.
+
+        Raises:
+          ValueError: if the checkpoint holds no such array.
+          CorruptCheckpointError: if its metadata or the array's is damaged.
         """
         leaves = layout.read_meta(step_dir)["leaves"]
         if path not in leaves:

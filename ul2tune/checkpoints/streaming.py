@@ -102,8 +102,10 @@ class StepWriter:
     """One checkpoint in the making; nobody takes the folder for one before :meth:`finish`."""
 
     def __init__(self, step_dir: str | Path):
-        """Args:
-        step_dir: ``…/checkpoints/<step>``, which must not exist.
+        """Makes the folder.
+
+        Args:
+          step_dir: ``…/checkpoints/<step>``, which must not exist.
         """
         self.step_dir = Path(step_dir)
         (self.step_dir / layout.STATE).mkdir(parents=True)

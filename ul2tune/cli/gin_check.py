@@ -147,10 +147,10 @@ def reach(program: Program, roots: Sequence[Symbol]) -> Reachable:
 
 
 def check_bindings(program: Program) -> None:
-    """Every bound parameter exists, and a literal has the type its parameter declares.
+    """Every bound parameter exists.
 
     Raises:
-      ValueError: naming the nearest parameter, or the type that was expected.
+      ValueError: for one that does not, naming the nearest that does.
     """
     for binding in program.bindings:
         if binding.symbol is None:

@@ -164,10 +164,6 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     _distributed_arguments(parser)
 
 
-def _infer_arguments(parser: argparse.ArgumentParser) -> None:
-    _distributed_arguments(parser)
-
-
 def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoints", nargs="*", metavar="CHECKPOINT",
@@ -313,7 +309,7 @@ _ARGUMENTS = {
     "prepare": _gin_arguments,
     "train": _distributed_arguments,
     "evaluate": _evaluate_arguments,
-    "infer": _infer_arguments,
+    "infer": _distributed_arguments,
     "merge": _merge_arguments,
     "inspect": _inspect_arguments,
     "demo": _demo_arguments,

@@ -61,10 +61,13 @@ class DecodeState:
 )
 @dataclass(frozen=True, kw_only=True)
 class Generated:
-    """Attributes:
-    tokens_BL: int32 [B, max_decode_length], the continuation, its end of sequence or stop, padding.
-    finite_B: false where a maximum of logits was NaN or infinite. The row's tokens mean nothing
-      then: NaN is an argmax at the lowest id, which may be the end of sequence.
+    """What was generated.
+
+    Attributes:
+      tokens_BL: int32 [B, max_decode_length]: the continuation, its end of sequence or stop,
+        padding.
+      finite_B: False where the largest logit of a step was NaN or infinite. The row's tokens then
+        mean nothing: the arg max of NaNs is the lowest id, which may be the end of sequence.
     """
 
     tokens_BL: jax.Array

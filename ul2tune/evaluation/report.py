@@ -4,12 +4,12 @@
     OUTPUT_DIR/metrics.json        the table, with what determines it
 
 All scores are means over examples in percent, as Tk-Instruct reports them (in `predictions.jsonl`
-each is between 0 and 1); `mean_over_tasks`,
-`mean_over_categories` and `mean_over_clusters` weigh these equally instead, and are called by these
-names, because they differ. `prompts` has mean, median and quartiles over the prompts of a task,
-where it has several. `headline` is the score each collection reports of its task or category:
-Tk-Instruct has exact match for some categories and ROUGE-L for the others. `averages` are OPT-IML's
-and `seeds` MetaICL's, see `averages`; `results` is what they are made of.
+each is between 0 and 1). `mean_over_tasks`, `mean_over_categories` and `mean_over_clusters` weigh
+tasks, categories and clusters equally instead. `prompts` has mean, median and quartiles over the
+prompts of a task, where it has several. `headline` is the score that a collection itself reports
+for a task or category: Tk-Instruct reports exact match for some categories and ROUGE-L for the
+others. `averages` are OPT-IML's and `seeds` MetaICL's, see the module `averages`; both are computed
+from `results`.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ class Optimizer:
       schedule: updates done -> learning rate, before the groups' multipliers.
       trainable: tree of bools like the parameters. Gradients of the others need not exist:
         differentiate with respect to `tree.partition(params, trainable)[0]` alone.
-      rows: what :meth:`describe` returns.
+      rows: the groups, in the order of `OptimizerConfig.groups`.
     """
 
     tx: optax.GradientTransformation
@@ -149,10 +149,6 @@ class Optimizer:
         its initial checkpoint's step with a new state, or at 0 with the checkpoint's.
         """
         return self.schedule(opt_state[-1].count)
-
-    def describe(self) -> tuple[GroupRow, ...]:
-        """The groups, in the order of `OptimizerConfig.groups`."""
-        return self.rows
 
 
 def make(

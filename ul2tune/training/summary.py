@@ -54,7 +54,7 @@ def text(overview: Overview, step: CompiledStep) -> str:
                 + (f", rate x {row.lr_multiplier:g}" if row.lr_multiplier is not None else "")
                 + (f", {row.num_decayed:,} decay" if row.num_decayed else ""),
             )
-            for row in overview.optimizer.describe()
+            for row in overview.optimizer.rows
         ),
         ("per device", memory),
         (

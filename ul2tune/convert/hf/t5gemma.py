@@ -2,9 +2,8 @@
 
 Read against Transformers 5.23 (`models/{t5gemma,t5gemma2}/`). A stack's part of config.json is that
 of a Gemma 2 or 3 and is read as such (`hf.decoder`). The part of a T5Gemma 2 that sees images is
-not represented: its tensors are refused, or left behind where `open_model` is told that text is
-all.
-What can be exported is what reads back as the same configuration.
+not represented: its tensors are refused, or left out with `open_model(text_only=True)`. Only
+what reads back as the same configuration is exported.
 
 Names: Transformers calls T5Gemma 2's text encoder ``encoder.text_model`` and writes ``encoder``
 into files; it reads both, and so do we.
@@ -15,7 +14,6 @@ Axes: D model, F mlp, H heads, K key/value heads, A head size, V vocabulary.
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,7 +22,6 @@ from ul2tune.convert.hf import decoder as hf_decoder
 from ul2tune.convert.mapping import Family, Leaf, Tensors, linear, numbered, reshaped
 from ul2tune.models.t5gemma import SIDES, StackConfig, T5GemmaConfig
 
-log = logging.getLogger(__name__)
 # model_type -> (of the Gemma that a stack is, class, model_type of a stack's part)
 _KINDS = {
     "t5gemma": ("gemma2", "T5GemmaForConditionalGeneration", ("t5_gemma_module",) * 2),
@@ -172,15 +169,12 @@ def _gemma(kind: str, part: Mapping[str, Any]) -> dict[str, Any]:
     """What a stack's part says as a Gemma's config.json, as fields of our `DecoderConfig`."""
     fields = Fields(part)
     num_layers = fields.layers("num_hidden_layers")
-    values = hf_decoder.rotary_model(fields, _KINDS[kind][0])
-    if kind == "t5gemma2" and values["attention_softcap"] is not None:
-        # Transformers 5.23 reads it nowhere.
-        log.warning("attn_logit_softcapping = %s is ignored.", values["attention_softcap"])
-        values["attention_softcap"] = None
-    values["d_model"] = fields.positive("hidden_size")
-    values["num_layers"] = num_layers
-    values["num_heads"] = fields.positive("num_attention_heads")
-    return values
+    return {
+        **hf_decoder.rotary_model(fields, _KINDS[kind][0]),
+        "d_model": fields.positive("hidden_size"),
+        "num_layers": num_layers,
+        "num_heads": fields.positive("num_attention_heads"),
+    }
 
 
 def _stack(kind: str, part: Mapping[str, Any], *, bidirectional: bool) -> StackConfig:
@@ -310,9 +304,8 @@ def _layers(config: T5GemmaConfig, side: str, module: str) -> list[Leaf]:
         if config.qk_norm:
             add(f"{ours}/query_norm/scale", f"{theirs}.q_norm.weight")
             add(f"{ours}/key_norm/scale", f"{theirs}.k_norm.weight")
-        branch = theirs
-        add(f"{ours}_norm/scale", f"pre_{branch}_layernorm.weight")
-        add(f"{ours}_post_norm/scale", f"post_{branch}_layernorm.weight")
+        add(f"{ours}_norm/scale", f"pre_{theirs}_layernorm.weight")
+        add(f"{ours}_post_norm/scale", f"post_{theirs}_layernorm.weight")
 
     attention("attention", "self_attn", d)
     if side == "decoder" and not config.merged_attention:
