@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from tests.convert import t5x_examples
-from ul2tune.checkpoints import layout, merge
+from ul2tune.checkpoints import description, layout, merge
 from ul2tune.checkpoints.merge import Merge, combination
 from ul2tune.checkpoints.restore import CorruptCheckpointError
 from ul2tune.checkpoints.stored import StoredArrays
 from ul2tune.checkpoints.streaming import StepWriter
-from ul2tune.training import drift
 
 MODEL = t5x_examples.T5_1_1
 
@@ -26,7 +25,7 @@ def write(folder: Path, arrays: dict[str, np.ndarray], model: Any = MODEL, ema: 
         for path, value in values.items():
             writer.array(f"{prefix}/{path}", value.shape).append(value)
     data = {"layout": "encoder_decoder"}
-    writer.finish({"config": {"model": drift.describe(model), "data": data}})
+    writer.finish({"config": {"model": description.describe(model), "data": data}})
     return folder
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.checkpoints.test_vocabulary import saved
+from ul2tune.checkpoints import description
 from ul2tune.checkpoints.trained_layout import carried, recorded
 from ul2tune.feed.config import FeedConfig
-from ul2tune.training import drift
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def step_dirs(tmp_path):
         data = FeedConfig(
             mixture="m", data_dir="d", feature_lengths=lengths, batch_size=8, layout=layout
         )
-        folders[layout] = saved(tmp_path / layout, {"config": drift.describe({"data": data})})
+        folders[layout] = saved(tmp_path / layout, {"config": description.describe({"data": data})})
     return folders
 
 

@@ -20,12 +20,11 @@ import numpy as np
 
 from tests.cli import golden_configs
 from ul2tune import tree
-from ul2tune.checkpoints import initialize
+from ul2tune.checkpoints import description, initialize
 from ul2tune.checkpoints.streaming import StepWriter
 from ul2tune.cli import gin_config, main
 from ul2tune.cli.prepared import prepare_missing
 from ul2tune.models import base
-from ul2tune.training import drift
 from ul2tune.training.run import train
 
 # Rows of the model; those of the checkpoint where the recipe adds the others; ids in it.
@@ -97,7 +96,7 @@ def transformers_folder(folder: Path, model: Any) -> Path:
     writer = StepWriter(folder / "begun" / "checkpoints" / "0")
     for path, value in random_params(model).items():
         writer.array(f"{initialize.PARAMS}/{path}", value.shape).append(value)
-    writer.finish({"config": {"model": drift.describe(model)}})
+    writer.finish({"config": {"model": description.describe(model)}})
     run("export", "hf", folder / "begun", folder / "random")
     return folder / "random"
 

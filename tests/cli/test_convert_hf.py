@@ -13,7 +13,7 @@ import pytest
 
 from tests.convert import models
 from ul2tune import sharding, tree
-from ul2tune.checkpoints import initialize, layout
+from ul2tune.checkpoints import description, initialize, layout
 from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.cli import gin_config, imported, main
 from ul2tune.cli.prepared import prepare_missing
@@ -23,7 +23,6 @@ from ul2tune.data import vocab
 from ul2tune.evaluation.predictor import abstract_sharded_params
 from ul2tune.models import base
 from ul2tune.models.t5 import T5Config
-from ul2tune.training import drift
 from ul2tune.training.run import train
 
 
@@ -99,7 +98,7 @@ def test_a_runs_checkpoint_is_exported_like_what_it_began_as(flan: Path, tmp_pat
     params = hf.load_params(flan, abstract_sharded_params(source.config, mesh))
     with_state = {"params": params, "opt_state": [{"mu": params}], "step": np.int32(3)}
     manager = CheckpointManager(tmp_path / "run" / layout.SUBDIRECTORY, keep_last=1)
-    manager.save(3, with_state, {"config": {"model": drift.describe(source.config)}})
+    manager.save(3, with_state, {"config": {"model": description.describe(source.config)}})
     manager.close()
     assert run("export", "hf", tmp_path / "run", tmp_path / "plain") == 0
     assert {x.dtype for x in models.tensors(tmp_path / "plain").values()} == {np.dtype("f4")}
@@ -148,7 +147,7 @@ def test_an_export_says_that_the_tokenizer_lacks_the_added_rows(flan: Path, tmp_
     config = dataclasses.replace(config, vocab_size=config.vocab_size + 128)
     params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), base.abstract_params(config))
     manager = CheckpointManager(tmp_path / "run" / layout.SUBDIRECTORY, keep_last=1)
-    manager.save(3, {"params": params}, {"config": {"model": drift.describe(config)}})
+    manager.save(3, {"params": params}, {"config": {"model": description.describe(config)}})
     manager.close()
     assert run("export", "hf", tmp_path / "run", tmp_path / "out", "--like", flan) == 0
     assert "do not know what the 128 added rows" in capsys.readouterr().out
@@ -198,7 +197,7 @@ def test_parameters_that_the_model_lacks_are_not_dropped(flan: Path, tmp_path: P
     config = hf.open_model(flan).config
     params = hf.load_params(flan, abstract_sharded_params(config, sharding.make_mesh(
         sharding.MeshConfig(fsdp=8))))  # fmt: skip
-    described = drift.describe(config) | {"tied_logits": True}
+    described = description.describe(config) | {"tied_logits": True}
     manager = CheckpointManager(tmp_path / "run" / "checkpoints", keep_last=1)
     manager.save(1, {"params": params}, {"config": {"model": described}})
     manager.close()

@@ -24,8 +24,7 @@ from tests.cli import golden_configs
 from tests.cli.family_roads import BEGUN, ROWS, STEPS
 from tests.feed import prepared
 from ul2tune import tree
-from ul2tune.checkpoints import initialize, layout
-from ul2tune.cli import exported
+from ul2tune.checkpoints import description, initialize, layout
 from ul2tune.convert.hf import models as hf
 from ul2tune.data.ul2 import PRESETS
 from ul2tune.models import base
@@ -97,7 +96,7 @@ def road(request, travelled: Path) -> Road:
     assert steps["ul2r"] == [BEGUN, BEGUN + STEPS]
     assert steps["tune"] == [BEGUN + STEPS, BEGUN + 2 * STEPS]
     last = initialize.resolve(folder / "tune")
-    model = dataclasses.replace(exported.config_of(last), dropout_rate=0.0)
+    model = dataclasses.replace(description.model_of(last), dropout_rate=0.0)
     begun = [folder / stage / "checkpoints" / str(steps[stage][0]) for stage in steps]
     params, *before = (initialize.load_params(d, on_one_device(model)) for d in (last, *begun))
     return Road(

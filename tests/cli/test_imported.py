@@ -8,9 +8,8 @@ from typing import Any
 import gin
 
 from tests.models import t5gemma_examples as tiny
-from ul2tune.cli import exported, imported
+from ul2tune.cli import imported
 from ul2tune.models.rotary import Rope
-from ul2tune.training import drift
 
 # How the run computes: no fact of the model, so the imported file leaves it.
 RECIPE = """
@@ -42,10 +41,3 @@ def test_gin_files_tell_nested_configurations_apart_and_leave_a_recipe_how_it_co
         assert take_imported() == dataclasses.replace(CONFIG, **computed)
     finally:
         gin.clear_config()
-
-
-def test_checkpoints_record_nested_configurations():
-    described = drift.describe(CONFIG)
-    values = {name: exported._restored(value) for name, value in described.items()}
-    del values["class"]
-    assert type(CONFIG)(**values) == CONFIG

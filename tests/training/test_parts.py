@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from tests.training import tiny
+from ul2tune.checkpoints import description
 from ul2tune.optim.optimizer import OptimizerConfig
 from ul2tune.sharding import MeshConfig
 from ul2tune.training import drift, progress, writers
@@ -210,7 +211,9 @@ def test_stopwatch_counts_only_while_it_runs():
 
 def test_drift_names_every_difference():
     def config(**values: Any) -> dict[str, Any]:
-        return drift.describe({"mesh": MeshConfig(**values), "rates": (1, 2.5), "f": np.square})
+        return description.describe(
+            {"mesh": MeshConfig(**values), "rates": (1, 2.5), "f": np.square}
+        )
 
     saved = json.loads(json.dumps(config()))
     assert saved["mesh"]["class"] == "MeshConfig"
@@ -249,14 +252,16 @@ def test_a_refused_change_says_what_allowing_it_does(change, note):
 
 def test_a_field_younger_than_the_checkpoint_differs_only_off_its_default():
     optimizer = OptimizerConfig(name="adafactor", schedule=tiny.SCHEDULE)
-    current = drift.describe({"model": tiny.MODEL, "meshes": [MeshConfig()], "o": optimizer})
+    current = description.describe({"model": tiny.MODEL, "meshes": [MeshConfig()], "o": optimizer})
     saved = json.loads(json.dumps(current))
     for name in set(saved["o"]) - {"class", "name", "schedule"}:
         del saved["o"][name]
     del saved["model"]["per_layer_relative_bias"], saved["meshes"][0]["fsdp"]
     assert drift.differences(saved, current) == []
     changed = dataclasses.replace(tiny.MODEL, per_layer_relative_bias=True)
-    current = drift.describe({"model": changed, "meshes": [MeshConfig(fsdp=2)], "o": optimizer})
+    current = description.describe(
+        {"model": changed, "meshes": [MeshConfig(fsdp=2)], "o": optimizer}
+    )
     assert drift.differences(saved, current) == [
         "meshes/0/fsdp: (absent) -> 2",
         "model/per_layer_relative_bias: (absent) -> True",
@@ -271,7 +276,7 @@ def test_how_a_model_is_computed_may_change_in_the_middle_of_a_run():
             dataclasses.replace(tiny.MODEL, **values),
             LossConfig(chunk_tokens=chunk_tokens),
         )
-        return drift.describe({"model": model, "loss": loss})
+        return description.describe({"model": model, "loss": loss})
 
     how = {
         "remat": "full",

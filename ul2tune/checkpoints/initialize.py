@@ -12,6 +12,7 @@ from typing import Any
 
 from ul2tune import tree
 from ul2tune.checkpoints import agreement, layout
+from ul2tune.checkpoints.description import describe
 from ul2tune.checkpoints.restore import CorruptCheckpointError, restore_step
 from ul2tune.types import Tree
 
@@ -175,20 +176,12 @@ def warn_of_other_model(path: str | Path, model: Any, ignored: Collection[str] =
     step_dir = resolve(path)
     saved = layout.read_meta(step_dir).get("config", {}).get("model", {})
     for field in dataclasses.fields(model):
-        now = _recorded(getattr(model, field.name))
+        now = describe(getattr(model, field.name))
         then = saved.get(field.name, now)
         if field.name not in FREE_FIELDS and field.name not in ignored and then != now:
             log.warning(
                 "%s was trained with %s = %r; this model has %r.", step_dir, field.name, then, now
             )
-
-
-def _recorded(value: Any) -> Any:
-    """A field of a configuration as checkpoints record it."""
-    if not dataclasses.is_dataclass(value):
-        return value
-    inner = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    return {"class": type(value).__name__, **{k: _recorded(v) for k, v in inner.items()}}
 
 
 def resolve(path: str | Path) -> Path:

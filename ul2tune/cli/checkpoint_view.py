@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from ul2tune.checkpoints import initialize, layout
+from ul2tune.checkpoints.description import describe
 from ul2tune.checkpoints.stored import StoredArrays
 from ul2tune.convert.hf import folder as hf_folder
 from ul2tune.convert.hf import models as hf
 from ul2tune.convert.mapping import Leaf
 from ul2tune.convert.t5x import legacy
 from ul2tune.convert.t5x import models as t5x
-from ul2tune.training import drift
 
 OURS, TRANSFORMERS, T5X = "ul2tune", "Transformers", "T5X"
 _NO_WEIGHTS = (initialize.OPTIMIZER, "step")
@@ -169,7 +169,7 @@ def _as_ours(path: str) -> View:
         shapes=shapes,
         dtypes=dict.fromkeys(shapes, "float32"),
         read=read,
-        model=drift.describe(source.config),
+        model=describe(source.config),
     )
 
 

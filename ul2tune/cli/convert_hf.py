@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ul2tune import __version__
-from ul2tune.checkpoints import initialize
+from ul2tune.checkpoints import description, initialize
 from ul2tune.cli import exported, imported, imported_vocabulary
 from ul2tune.cli.imported import ByteProgress
 from ul2tune.convert.hf import export as export_lib
@@ -67,7 +67,7 @@ def export_model(options: argparse.Namespace) -> None:
         if max_shard_bytes <= 0:
             raise ValueError(f"--max_shard_size={options.max_shard_size} must be above 0.")
     step_dir = initialize.resolve(options.checkpoint)
-    config = exported.config_of(step_dir)
+    config = description.model_of(step_dir)
     like = _like(options.like, step_dir)
     _check_like(options, like.config, config)
     stored = like.dtypes if options.dtype == "stored" else {}

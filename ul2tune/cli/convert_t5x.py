@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ul2tune import __version__, tree
-from ul2tune.checkpoints import initialize, layout
+from ul2tune.checkpoints import description, initialize, layout
 from ul2tune.checkpoints.restore import restore_step
 from ul2tune.checkpoints.streaming import StepWriter
 from ul2tune.cli import exported, imported
@@ -137,7 +137,7 @@ def export_model(options: argparse.Namespace) -> None:
       ValueError: if T5X has no such model, or cannot hold the optimiser's state.
     """
     step_dir = initialize.resolve(options.checkpoint)
-    config = exported.config_of(step_dir)
+    config = description.model_of(step_dir)
     if not isinstance(config, T5Config | DecoderConfig):
         raise ValueError(
             f"T5X's examples have no {type(config).__name__.removesuffix('Config')}; only models "

@@ -1,8 +1,7 @@
-"""What every export reads: a checkpoint's model and its arrays, layer by layer."""
+"""What every export reads: the arrays of a checkpoint, layer by layer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,33 +10,7 @@ import numpy as np
 from ul2tune import tree
 from ul2tune.checkpoints import initialize, layout
 from ul2tune.checkpoints.pieces import StoredArray
-from ul2tune.convert.hf import models as hf
 from ul2tune.models import base
-from ul2tune.models.rotary import Rope
-from ul2tune.models.t5gemma import StackConfig
-
-
-def config_of(step_dir: Path) -> Any:
-    """The model configuration that a checkpoint records."""
-    described = dict(layout.read_meta(step_dir).get("config", {}).get("model", {}))
-    if "class" not in described:
-        raise ValueError(f"{step_dir} does not say which model it holds.")
-    cls = hf.config_of_class(described.pop("class"))
-    values = {name: _restored(value) for name, value in described.items()}
-    try:
-        return cls(**values)
-    except TypeError as error:
-        raise ValueError(
-            f"{step_dir} was written by another version of ul2tune: {error}."
-        ) from None
-
-
-def _restored(value: Any) -> Any:
-    """A field of a configuration from what `training.drift.describe` made of it."""
-    if isinstance(value, Mapping):
-        nested = {"Rope": Rope, "StackConfig": StackConfig}[value["class"]]
-        return nested(**{name: _restored(v) for name, v in value.items() if name != "class"})
-    return tuple(value) if isinstance(value, list) else value
 
 
 class Reader:

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from ul2tune.checkpoints import initialize, layout
+from ul2tune.checkpoints.description import describe
 from ul2tune.checkpoints.streaming import StepWriter
 from ul2tune.convert.hf import folder as hf_folder
-from ul2tune.training import drift
 
 GIN_FILE = "model.gin"
 # How a run computes, for the run or its recipe to say.
@@ -57,9 +57,9 @@ def new_model_dir(
     with hf_folder.new_folder(model_dir) as folder:
         writer = StepWriter(folder / layout.SUBDIRECTORY / str(step))
         yield folder, writer
-        described = {"model": drift.describe(config)}
+        described = {"model": describe(config)}
         if optimizer is not None:
-            described["optimizer"] = drift.describe(optimizer)
+            described["optimizer"] = describe(optimizer)
         writer.finish({**(facts or {}), "config": described})
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ul2tune.checkpoints import initialize, layout, trained_layout, vocabulary
+from ul2tune.checkpoints import description, initialize, layout, trained_layout, vocabulary
 from ul2tune.checkpoints.merge import Merge, Term, combination
-from ul2tune.cli import convert_hf, convert_t5x, exported, imported
+from ul2tune.cli import convert_hf, convert_t5x, imported
 from ul2tune.cli.imported import ByteProgress
 
 
@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> None:
     step_dirs = _last(sources, options.last) if options.last else list(map(_resolve, sources))
     base = None if options.base is None else _resolve(options.base)
     terms = combination(step_dirs, _weights(options.weights), base, ema=options.ema)
-    merge, config = Merge(terms), exported.config_of(terms[0].step_dir)
+    merge, config = Merge(terms), description.model_of(terms[0].step_dir)
     step = max(int(term.step_dir.name) for term in terms) if options.step is None else options.step
     sizes = {path: 4 * int(np.prod(shape)) for path, shape in merge.shapes.items()}
     progress = ByteProgress("merged", sum(sizes.values()))

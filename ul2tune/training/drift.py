@@ -3,12 +3,12 @@ shown."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ul2tune.checkpoints.description import DescribedFields
 from ul2tune.checkpoints.initialize import METHOD_FIELDS
-from ul2tune.feed.config import DELIVERY_FIELDS, POSITION_FREE_FIELDS, fields_at_default
+from ul2tune.feed.config import DELIVERY_FIELDS, POSITION_FREE_FIELDS
 
 # What may change between two starts of one run without changing what it computes, but for rounding.
 EXEMPT = frozenset(
@@ -20,28 +20,6 @@ EXEMPT = frozenset(
 )
 # Of the run's own settings only these define it; the others say how long, how often, where.
 RUN_FIELDS = ("seed", "num_microbatches", "ema_decay")
-
-
-class _Fields(dict[str, Any]):
-    """What :func:`describe` makes of a dataclass, with the names of fields at their default."""
-
-    at_default: frozenset[str] = frozenset()
-
-
-def describe(value: Any) -> Any:
-    """Any configuration as plain JSON; dataclasses carry their class name."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        described = _Fields({"class": type(value).__name__, **fields})
-        described.at_default = fields_at_default(value)
-        return described
-    if isinstance(value, Mapping):
-        return {str(key): describe(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [describe(item) for item in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return getattr(value, "__qualname__", None) or repr(value)
 
 
 def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
@@ -82,7 +60,7 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
 
 def _at_default(value: Any, path: str = "") -> frozenset[str]:
     """The paths that :func:`_flat` has for fields at their default."""
-    names = value.at_default if isinstance(value, _Fields) else frozenset()
+    names = value.at_default if isinstance(value, DescribedFields) else frozenset()
     own = frozenset(_flat({name: value[name] for name in names}, path))
     return own.union(*(_at_default(item, inner) for inner, item in _items(value, path) or ()))
 

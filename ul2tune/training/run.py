@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from ul2tune import compilation_cache, sharding
 from ul2tune.checkpoints import agreement, initialize, layout, streams, vocabulary
+from ul2tune.checkpoints.description import describe
 from ul2tune.checkpoints.initialize import InitialCheckpoint, warn_of_other_model
 from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.checkpoints.restore import restore_latest
@@ -112,7 +113,7 @@ class Settings:
     def describe(self, prepared: Any) -> dict[str, Any]:
         """What must not change between two starts of one run, as JSON; the mesh may."""
         defining = {name: getattr(self.run, name) for name in drift.RUN_FIELDS}
-        return drift.describe(
+        return describe(
             {
                 "model": self.model,
                 "data": self.data,

@@ -60,14 +60,6 @@ def family_of_config(config: Any) -> Family:
     raise ValueError(f"{type(config).__name__} has no counterpart in Transformers.")
 
 
-def config_of_class(name: str) -> type:
-    """Our configuration class of that name, as checkpoints record it."""
-    for family in FAMILIES:
-        if family.config_type.__name__ == name:
-            return family.config_type
-    raise ValueError(f"The model {name!r} has no counterpart in Transformers.")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """A checked model of Hugging Face's: names, shapes and dtypes are what `config` needs.
