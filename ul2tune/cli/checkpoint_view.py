@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from ul2tune.checkpoints.description import describe
 from ul2tune.checkpoints.stored import StoredArrays
 from ul2tune.convert.hf import folder as hf_folder
 from ul2tune.convert.hf import models as hf
-from ul2tune.convert.mapping import Leaf
 from ul2tune.convert.t5x import legacy
 from ul2tune.convert.t5x import models as t5x
 
@@ -155,13 +154,14 @@ def _as_ours(path: str) -> View:
             model=view.model,
         )
     source = hf.open_model(path) if kind == TRANSFORMERS else t5x.open_model(path)
-    shapes = {f"{prefix}{name}": shape for name, shape, _ in _arrays(source)}
+    shapes = {f"{prefix}{path}": shape for path, shape, _ in source.arrays()}
 
     def read(name: str) -> np.ndarray:
-        for found, shape, layers in _arrays(source):
-            if f"{prefix}{found}" == name:
-                return np.stack(list(layers)).reshape(shape)
-        raise AssertionError(name)
+        return next(
+            np.stack(list(layers)).reshape(shape)
+            for path, shape, layers in source.arrays()
+            if f"{prefix}{path}" == name
+        )
 
     return View(
         path=path,
@@ -171,11 +171,6 @@ def _as_ours(path: str) -> View:
         read=read,
         model=describe(source.config),
     )
-
-
-def _arrays(source: Any) -> Iterator[tuple[str, tuple[int, ...], Iterator[np.ndarray]]]:
-    for leaf, shape, layers in source.arrays():
-        yield leaf.path if isinstance(leaf, Leaf) else leaf, shape, layers
 
 
 def digest(config: Mapping[str, Any]) -> str:

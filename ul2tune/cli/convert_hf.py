@@ -37,12 +37,11 @@ def import_model(options: argparse.Namespace) -> None:
     step = options.step or 0
     target = imported.new_model_dir(options.model_dir, step, source.config)
     with target as (folder, writer):
-        for leaf, shape, layers in source.arrays():
-            array = writer.array(f"{initialize.PARAMS}/{leaf.path}", shape)
-            for name, layer in zip(leaf.names, layers):
+        for path, shape, layers in source.arrays():
+            array = writer.array(f"{initialize.PARAMS}/{path}", shape)
+            for layer in layers:
                 array.append(layer)
-                info = source.folder.info(name)
-                progress.add(info.end - info.begin)
+                progress.add(layer.nbytes)
         (folder / FOLDER).mkdir()
         hf_folder.copy_carried(source.folder.path, folder / FOLDER)
         record = {"source": options.source, "ul2tune": __version__, "dtypes": source.dtypes}

@@ -40,9 +40,9 @@ def test_every_shard_of_a_mesh_gets_its_numbers(monkeypatch, small: int):
     assert str(checkpoint) == str(models.FLAN_T5)  # for people
     params = tree.flatten(checkpoint(abstract))
     wanted = tree.flatten(abstract)
-    for leaf, shape, layers in source.arrays():
-        found = params[leaf.path]
-        assert found.sharding == wanted[leaf.path].sharding
+    for leaf, (path, shape, layers) in zip(source.leaves, source.arrays(), strict=True):
+        found = params[path]
+        assert found.sharding == wanted[path].sharding
         assert (found.shape, found.dtype) == (shape, np.float32)
         expected = np.stack(list(layers)) if leaf.stacked else next(layers)
         np.testing.assert_array_equal(np.asarray(found), expected.astype(np.float32))

@@ -108,14 +108,15 @@ class Source:
                 )
         return leaf.to_ours(value)
 
-    def arrays(self) -> Iterator[tuple[Leaf, tuple[int, ...], Iterator[np.ndarray]]]:
-        """Our parameters in the order of the table: the leaf, our shape, and its layers in order
-        ([...] of one layer, also for the only one of what is not stacked).
-        """
+    def layers(self, leaf: Leaf) -> Iterator[np.ndarray]:
+        """The layers of a stacked parameter in order, or the one array of any other."""
+        return (self.layer(leaf, index) for index in range(len(leaf.names)))
+
+    def arrays(self) -> Iterator[tuple[str, tuple[int, ...], Iterator[np.ndarray]]]:
+        """Our parameters in the order of the table: path, shape, and :meth:`layers`."""
         shapes = self.abstract
         for leaf in self.leaves:
-            layers = (self.layer(leaf, index) for index in range(len(leaf.names)))
-            yield leaf, shapes[leaf.path].shape, layers
+            yield leaf.path, shapes[leaf.path].shape, self.layers(leaf)
 
 
 def open_model(path: str | Path, *, text_only: bool = False) -> Source:
@@ -234,11 +235,13 @@ def load_params(path: str | Path | Source, abstract: Tree) -> Tree:
     """
     source = path if isinstance(path, Source) else open_model(path)
     wanted = tree.flatten(abstract)
-    found = {leaf_path: leaf.shape for leaf_path, leaf in source.abstract.items()}
-    if {leaf_path: leaf.shape for leaf_path, leaf in wanted.items()} != found:
+    ours, theirs = (
+        {name: leaf.shape for name, leaf in flat.items()} for flat in (wanted, source.abstract)
+    )
+    if ours != theirs:
         raise ValueError(f"{source.folder.path} is another model: {source.config}.")
     params = {
-        leaf.path: _place(leaf, layers, wanted[leaf.path]) for leaf, _, layers in source.arrays()
+        leaf.path: _place(leaf, source.layers(leaf), wanted[leaf.path]) for leaf in source.leaves
     }
     return tree.unflatten(params)
 

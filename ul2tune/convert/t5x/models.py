@@ -112,14 +112,15 @@ class Source:
             )
         return leaf.to_ours(value)
 
+    def layers(self, leaf: Leaf) -> Iterator[np.ndarray]:
+        """The layers in order where T5X has an array for each, or the one array that is all."""
+        return (self.layer(leaf, index) for index in range(len(leaf.names)))
+
     def arrays(self) -> Iterator[tuple[str, tuple[int, ...], Iterator[np.ndarray]]]:
-        """Our parameters: path, shape, and the pieces to put together along the leading axis (one
-        layer each, or one that is all).
-        """
+        """Our parameters in the order of the table: path, shape, and :meth:`layers`."""
         shapes = tree.flatten(base.abstract_params(self.config))
         for leaf in self.leaves:
-            pieces = (self.layer(leaf, index) for index in range(len(leaf.names)))
-            yield leaf.path, shapes[leaf.path].shape, pieces
+            yield leaf.path, shapes[leaf.path].shape, self.layers(leaf)
         if not self.layout.decoder_norm:
             shape = shapes[_NORM].shape
             yield _NORM, shape, iter([np.ones(shape, np.float32)])
