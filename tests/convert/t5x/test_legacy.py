@@ -16,8 +16,7 @@ import tensorstore
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ul2tune.convert import folders
-from ul2tune.convert.t5x import legacy, msgpack_tree, zarr2
+from ul2tune.convert.t5x import folders, legacy, msgpack_tree, zarr2
 from ul2tune.convert.t5x.legacy import Limits
 
 ARRAYS = {

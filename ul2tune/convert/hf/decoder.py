@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from ul2tune.convert.fields import Fields
 from ul2tune.convert.hf import decoder_names
 from ul2tune.convert.hf import rope as hf_rope
 from ul2tune.convert.hf.decoder_names import EMBEDDING, HEAD
+from ul2tune.convert.hf.fields import Fields
 from ul2tune.convert.mapping import Family, Leaf, Tensors
 from ul2tune.models.decoder import DecoderConfig
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ul2tune.convert.fields import Fields
+from ul2tune.convert.hf.fields import Fields
 from ul2tune.models.decoder import DecoderConfig
 from ul2tune.models.rotary import Rope
 

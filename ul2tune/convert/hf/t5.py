@@ -23,7 +23,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from ul2tune.convert.fields import Fields
+from ul2tune.convert.hf.fields import Fields
 from ul2tune.convert.mapping import Family, Leaf, Tensors, linear, numbered, transposed
 from ul2tune.models.layers import ACTIVATIONS
 from ul2tune.models.t5 import T5Config

@@ -17,8 +17,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from ul2tune.convert.fields import Fields
 from ul2tune.convert.hf import decoder as hf_decoder
+from ul2tune.convert.hf.fields import Fields
 from ul2tune.convert.mapping import Family, Leaf, Tensors, linear, numbered, reshaped
 from ul2tune.models.t5gemma import SIDES, StackConfig, T5GemmaConfig
 

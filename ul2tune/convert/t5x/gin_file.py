@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ul2tune.convert import folders
+from ul2tune.convert.t5x import folders
 from ul2tune.models.decoder import DecoderConfig
 from ul2tune.models.t5 import T5Config
 

@@ -24,9 +24,8 @@ from typing import Any
 import numpy as np
 
 from ul2tune import tree
-from ul2tune.convert import folders
-from ul2tune.convert.folders import Folder
-from ul2tune.convert.t5x import msgpack_tree, zarr2
+from ul2tune.convert.t5x import folders, msgpack_tree, zarr2
+from ul2tune.convert.t5x.folders import Folder
 
 VERSION = 3
 FILE = "checkpoint"

@@ -21,9 +21,8 @@ import jax
 import numpy as np
 
 from ul2tune import tree
-from ul2tune.convert import folders
 from ul2tune.convert.mapping import Arrays, Leaf
-from ul2tune.convert.t5x import decoder_only, gin_file, legacy, names, orbax_form
+from ul2tune.convert.t5x import decoder_only, folders, gin_file, legacy, names, orbax_form
 from ul2tune.convert.t5x import moments as t5x_moments
 from ul2tune.convert.t5x.axes import LAYERS
 from ul2tune.convert.t5x.moments import AdafactorMoments, Plan

@@ -20,7 +20,8 @@ from ul2tune.convert.t5x.axes import LAYERS, Axes, factored, rearrange, shape, s
 from ul2tune.convert.t5x.names import Weight
 
 STATES = "state/param_states/"
-MOMENTS = ("v_row", "v_col", "v")
+# T5X's names. "m" is momentum.
+MOMENTS = ("v_row", "v_col", "v", "m")
 UNUSED = (1,)
 
 
@@ -60,7 +61,7 @@ def has_adafactor(tensors: Arrays) -> bool:
       ValueError: for the state of another optimiser.
     """
     states = sorted(name for name in tensors.names if name.startswith(STATES))
-    other = [name for name in states if name.rpartition("/")[2] not in (*MOMENTS, "m")]
+    other = [name for name in states if name.rpartition("/")[2] not in MOMENTS]
     if other:
         raise ValueError(
             f"The checkpoint holds the optimiser state {other[0]!r}, which is not T5X's Adafactor. "
@@ -84,8 +85,7 @@ def read(
       ValueError: for missing, unused or misshapen arrays, and for a matrix that only one side
         factors.
     """
-    kinds = (*MOMENTS, "m")
-    wanted = {f"{STATES}{name}/{kind}" for w in table for name in w.names for kind in kinds}
+    wanted = {f"{STATES}{name}/{kind}" for w in table for name in w.names for kind in MOMENTS}
     present = {name for name in tensors.names if name.startswith(STATES)}
     if wanted != present:
         odd = min(wanted ^ present)
@@ -93,11 +93,10 @@ def read(
             f"The optimiser's state {'lacks' if odd in wanted else 'has no use for'} {odd!r} "
             f"({len(wanted ^ present)} such arrays). Import without the optimiser's state."
         )
-    found: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in kinds}
+    found: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in MOMENTS}
     for weight in table:
-        one = _to_ours(tensors, weight, plans[weight.path])
-        for kind in kinds:
-            found[kind][weight.path] = one[kind]
+        for kind, array in _to_ours(tensors, weight, plans[weight.path]).items():
+            found[kind][weight.path] = array
     momentum = {path: m for path, m in found["m"].items() if m.shape != UNUSED}
     if momentum and len(momentum) != len(table):
         raise ValueError("Only some parameters have momentum: not the state of one Adafactor.")
@@ -120,10 +119,11 @@ def _kept(weight: Weight, plan: Plan) -> tuple[Axes, Axes] | None:
     return without(rows, drop), without(columns, drop)
 
 
-def _pairs(weight: Weight, plan: Plan) -> dict[str, tuple[str, Axes, Axes]]:
-    """Our moment -> (T5X's, its axes there, its axes here)."""
+def _pairs(weight: Weight, plan: Plan, *, momentum: bool) -> dict[str, tuple[str, Axes, Axes]]:
+    """Our moment -> (T5X's, its axes there, its axes here), of those that are in use."""
     ours, theirs = _kept(weight, plan), factored(weight.their_axes, weight.sizes)
     whole = without(weight.axes, (LAYERS,)) if weight.per_layer else weight.axes
+    pairs = {"m": ("m", weight.their_axes, whole)} if momentum else {}
     if (ours is None) is not (theirs is None):
         here, there = ("whole" if rule is None else "factored" for rule in (ours, theirs))
         raise ValueError(
@@ -133,21 +133,22 @@ def _pairs(weight: Weight, plan: Plan) -> dict[str, tuple[str, Axes, Axes]]:
             f"the optimiser's state out."
         )
     if ours is None or theirs is None:
-        return {"v": ("v", weight.their_axes, whole)}
-    if sorted(split(theirs[0])) == sorted(ours[0]):
-        return {"v_row": ("v_row", theirs[0], ours[0]), "v_col": ("v_col", theirs[1], ours[1])}
-    assert sorted(split(theirs[0])) == sorted(ours[1]), (weight, theirs, ours)
-    return {"v_row": ("v_col", theirs[1], ours[0]), "v_col": ("v_row", theirs[0], ours[1])}
+        return {**pairs, "v": ("v", weight.their_axes, whole)}
+    names = ("v_row", "v_col")
+    if sorted(split(theirs[0])) != sorted(ours[0]):
+        names, theirs = names[::-1], theirs[::-1]
+    assert sorted(split(theirs[0])) == sorted(ours[0]), (weight, theirs, ours)
+    pairs["v_row"] = names[0], theirs[0], ours[0]
+    pairs["v_col"] = names[1], theirs[1], ours[1]
+    return pairs
 
 
 def _to_ours(tensors: Arrays, weight: Weight, plan: Plan) -> dict[str, np.ndarray]:
+    """Every moment of one of our parameters."""
     result: dict[str, np.ndarray] = {}
-    pairs = _pairs(weight, plan)
-    first = f"{STATES}{weight.names[0]}/m"
-    if tuple(tensors.shape(first)) != UNUSED:
-        whole = without(weight.axes, (LAYERS,)) if weight.per_layer else weight.axes
-        pairs = {**pairs, "m": ("m", weight.their_axes, whole)}
-    for kind in (*MOMENTS, "m"):
+    momentum = tuple(tensors.shape(f"{STATES}{weight.names[0]}/m")) != UNUSED
+    pairs = _pairs(weight, plan, momentum=momentum)
+    for kind in MOMENTS:
         if kind not in pairs:
             result[kind] = np.zeros(UNUSED, np.float32)
             continue
@@ -176,21 +177,22 @@ def leaves(
     Raises:
       ValueError: for a matrix that only one side factors.
     """
-    ours = {"v_row": moments.v_row, "v_col": moments.v_col, "v": moments.v}
+    ours = {
+        "v_row": moments.v_row,
+        "v_col": moments.v_col,
+        "v": moments.v,
+        "m": moments.momentum or {},
+    }
     for weight in table:
-        pairs = _pairs(weight, plans[weight.path])
-        if moments.momentum is not None:
-            whole = without(weight.axes, (LAYERS,)) if weight.per_layer else weight.axes
-            pairs["m"] = ("m", weight.their_axes, whole)
-        values = {**ours, "m": moments.momentum or {}}
+        pairs = _pairs(weight, plans[weight.path], momentum=moments.momentum is not None)
         by_theirs = {theirs: (kind, *axes) for kind, (theirs, *axes) in pairs.items()}
-        for theirs in (*MOMENTS, "m"):
+        for theirs in MOMENTS:
             if theirs not in by_theirs:
                 for name in weight.names:
                     yield f"{STATES}{name}/{theirs}", np.zeros(UNUSED, np.float32)
                 continue
             kind, their_axes, our_axes = by_theirs[theirs]
-            array = np.asarray(values[kind][weight.path])
+            array = np.asarray(ours[kind][weight.path])
             for n, name in enumerate(weight.names):
                 one = array[n] if weight.per_layer else array
                 one = rearrange(one, our_axes, their_axes, weight.sizes)

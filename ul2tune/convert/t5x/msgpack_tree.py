@@ -15,7 +15,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from ul2tune.convert import folders
+from ul2tune.convert.t5x import folders
 
 ARRAY, COMPLEX, SCALAR = 1, 2, 3
 CHUNKED = "__msgpack_chunked_array__"

@@ -15,8 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from ul2tune import tree
-from ul2tune.convert import folders
-from ul2tune.convert.t5x import zarr2
+from ul2tune.convert.t5x import folders, zarr2
 from ul2tune.convert.t5x.legacy import Leaves
 
 ITEM = "state"

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from ul2tune.convert import folders
-from ul2tune.convert.folders import Folder
+from ul2tune.convert.t5x import folders
+from ul2tune.convert.t5x.folders import Folder
 
 METADATA = ".zarray"
 # What T5X aims at.

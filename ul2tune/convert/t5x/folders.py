@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
+import ml_dtypes
 import numpy as np
 
 
@@ -168,8 +169,6 @@ def dtype(name: str) -> np.dtype:
     Raises:
       ValueError: for objects, texts and everything else that is not a number.
     """
-    import ml_dtypes
-
     if name == "bfloat16":
         return np.dtype(ml_dtypes.bfloat16)
     try:
