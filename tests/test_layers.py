@@ -1,7 +1,8 @@
 """The layers of the design, read off the import statements.
 
-L0 types tree | L1 sharding compilation_cache data metrics instructions | L2 prepare feed models |
-L3 optim decoding checkpoints convert peft | L4 training | L5 evaluation | L6 cli, integrations.
+L0 atomic types tree | L1 sharding compilation_cache data metrics | L2 instructions |
+L3 prepare feed models | L4 optim decoding checkpoints convert | L5 training | L6 evaluation |
+L7 cli integrations | L8 __main__.
 A module imports its own folder and lower layers only.
 """
 
@@ -18,11 +19,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
-    {"types", "tree"},
+    {"atomic", "types", "tree"},
     {"sharding", "compilation_cache", "data", "metrics"},
     {"instructions"},
     {"prepare", "feed", "models"},
-    {"optim", "decoding", "checkpoints", "convert", "peft"},
+    {"optim", "decoding", "checkpoints", "convert"},
     {"training"},
     {"evaluation"},
     {"cli", "integrations"},

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tools.parity import case as case_lib
-from ul2tune import tree
+from ul2tune import atomic, tree
 from ul2tune.convert.hf import export as export_lib
 from ul2tune.convert.hf import folder as hf_folder
 from ul2tune.convert.hf import models as hf
@@ -183,7 +183,7 @@ def _round_trip(loaded: Loaded, target: Path) -> list[Result]:
         dtypes=source.dtypes,
         max_shard_bytes=5000,
     )
-    with hf_folder.new_folder(target) as temporary:
+    with atomic.new_folder(target) as temporary:
         hf_folder.copy_carried(source.folder.path, temporary)
         plan = export_lib.plan_export(export)
         export_lib.write_model(temporary, plan, lambda path: np.asarray(flat[path]), lambda n: None)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ul2tune import __version__
+from ul2tune import __version__, atomic
 from ul2tune.checkpoints import description, initialize
 from ul2tune.cli import exported, imported, imported_vocabulary
 from ul2tune.cli.imported import ByteProgress
@@ -80,7 +80,7 @@ def export_model(options: argparse.Namespace) -> None:
     )
     plan = export_lib.plan_export(export)
     progress = ByteProgress("exported", plan.num_bytes)
-    with hf_folder.new_folder(options.directory) as folder:
+    with atomic.new_folder(options.directory) as folder:
         if like.folder is not None:
             hf_folder.copy_carried(like.folder, folder)
         export_lib.write_model(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import os
 import shlex
 import shutil
 import signal
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ul2tune import atomic
 from ul2tune.cli import gin_config
 from ul2tune.cli import options as options_lib
 
@@ -164,9 +164,7 @@ def _delete(folder: Path) -> None:
 
 
 def _write_record(path: Path, done: Mapping[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(done, indent=1), encoding="utf-8")
-    os.replace(temporary, path)
+    atomic.write_text(path, json.dumps(done, indent=1))
 
 
 def run_child(command: Sequence[str]) -> int:

@@ -7,11 +7,11 @@ import json
 
 import jax
 
+from ul2tune import atomic
 from ul2tune.checkpoints import agreement
 from ul2tune.cli import distributed, launch
 from ul2tune.cli.prepared import prepare_missing
 from ul2tune.evaluation import averages, report
-from ul2tune.evaluation.report import write_atomically
 from ul2tune.evaluation.run import evaluate
 
 ROOTS = (prepare_missing, evaluate)
@@ -39,7 +39,7 @@ def _average(options: argparse.Namespace) -> None:
         raise ValueError("Outputs are averaged as they are; drop the gin files and bindings.")
     table = averages.combine(options.outputs, options.tasks)
     text = json.dumps(table, ensure_ascii=False, indent=1, sort_keys=True)
-    write_atomically(options.report, text + "\n")
+    atomic.write_text(options.report, text + "\n")
     for line in averages.lines(table):
         print(line)
     print(f"Wrote {options.report}.")

@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ul2tune import atomic
 from ul2tune.checkpoints import initialize, layout
 from ul2tune.checkpoints.description import describe
 from ul2tune.checkpoints.streaming import StepWriter
-from ul2tune.convert.hf import folder as hf_folder
 
 GIN_FILE = "model.gin"
 # How a run computes, for the run or its recipe to say.
@@ -54,7 +54,7 @@ def new_model_dir(
         raise ValueError(
             f"--step={step} is not a step: it must not be negative, and be below 2**31."
         )
-    with hf_folder.new_folder(model_dir) as folder:
+    with atomic.new_folder(model_dir) as folder:
         writer = StepWriter(folder / layout.SUBDIRECTORY / str(step))
         yield folder, writer
         described = {"model": describe(config)}

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from ul2tune import atomic
 from ul2tune.checkpoints import agreement, layout
 from ul2tune.cli import allocator, distributed, launch
 from ul2tune.cli.prepared import prepare_missing
-from ul2tune.evaluation.report import write_atomically
 from ul2tune.training import lock
 from ul2tune.training.run import train
 
@@ -51,14 +51,14 @@ def saved(text: str, path: Path) -> Iterator[None]:
     with lock.exclusive(path.parent), lock.writing(path.parent):
         before = path.read_text(encoding="utf-8") if path.exists() else None
         known = _written(checkpoints)
-        write_atomically(path, text)
+        atomic.write_text(path, text)
     try:
         with _terminated_by_exception():
             yield
     finally:
         if not _written(checkpoints) - known:
             if before is not None:
-                write_atomically(path, before)
+                atomic.write_text(path, before)
             elif not known:
                 path.unlink()
 

@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ul2tune import compilation_cache, sharding
+from ul2tune import atomic, compilation_cache, sharding
 from ul2tune.checkpoints import agreement, initialize, layout
 from ul2tune.checkpoints.vocabulary import check as check_vocabulary
 from ul2tune.data.vocab import Vocabulary
@@ -30,7 +30,6 @@ from ul2tune.evaluation import batching, layouts, preflight, prompts
 from ul2tune.evaluation.predictor import Predictor, length_buckets, load_params, padded_prompt
 from ul2tune.evaluation.progress import Progress
 from ul2tune.evaluation.prompts import Prompt
-from ul2tune.evaluation.report import write_atomically
 from ul2tune.evaluation.tokens import stop_token, until
 from ul2tune.instructions import reading
 from ul2tune.models.base import ModelConfig
@@ -339,7 +338,7 @@ def _resume(output: Path, settings: dict[str, Any], asked: Iterator[Prompt]) -> 
     beside = _beside(output)
     if not output.exists():
         preflight.check_folder(output.parent, "INFER_OUTPUT")
-        write_atomically(beside, json.dumps(settings, indent=1, sort_keys=True) + "\n")
+        atomic.write_text(beside, json.dumps(settings, indent=1, sort_keys=True) + "\n")
         output.touch()
         return 0
     if not beside.exists():

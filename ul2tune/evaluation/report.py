@@ -15,12 +15,12 @@ from `results`.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ul2tune import atomic
 from ul2tune.evaluation import averages, groups
 from ul2tune.evaluation.answer import Answer, judge
 from ul2tune.evaluation.examples import EvalExample, EvalSet
@@ -113,20 +113,9 @@ def write(output_dir: str | Path, answers: Sequence[Answer], table: Mapping[str,
     ]
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "predictions.jsonl", "".join(line + "\n" for line in lines))
+    atomic.write_text(folder / "predictions.jsonl", "".join(line + "\n" for line in lines))
     text = json.dumps(table, ensure_ascii=False, indent=1, sort_keys=True)
-    write_atomically(folder / "metrics.json", text + "\n")
-
-
-def write_atomically(path: str | Path, text: str) -> None:
-    """Writes a file under another name and renames it."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    atomic.write_text(folder / "metrics.json", text + "\n")
 
 
 def _headlines(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping
 from io import FileIO
@@ -20,6 +19,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # type: ignore
 from tensorboardX.summary import scalar
 
+from ul2tune import atomic
 from ul2tune.checkpoints import layout
 
 METRICS, TIMING, TENSORBOARD = "metrics.jsonl", "timing.jsonl", "tensorboard"
@@ -131,6 +131,4 @@ def truncate(path: Path, step: int) -> None:
         if not complete:
             break
         kept.append(line)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    os.replace(temporary, path)
+    atomic.write_text(path, "".join(kept))

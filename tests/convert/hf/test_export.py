@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from tests.convert import models
-from ul2tune import tree
+from ul2tune import atomic, tree
 from ul2tune.convert.hf import export as export_lib
-from ul2tune.convert.hf import folder as hf_folder
 from ul2tune.convert.hf import models as hf
 from ul2tune.models import base
 
@@ -27,7 +26,7 @@ def load(folder: Path) -> Any:
 
 def write(tmp_path: Path, export: export_lib.Export, params: Any) -> Path:
     flat, total = tree.flatten(params), []
-    with hf_folder.new_folder(tmp_path / "out") as folder:
+    with atomic.new_folder(tmp_path / "out") as folder:
         plan = export_lib.plan_export(export)
         export_lib.write_model(folder, plan, lambda path: np.asarray(flat[path]), total.append)
     assert sum(total) == hf.open_model(tmp_path / "out").num_bytes

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.convert import models
+from ul2tune import atomic
 from ul2tune.convert.hf import folder as hf_folder
 from ul2tune.convert.safetensors_io import Entry
 
@@ -130,46 +131,10 @@ def test_a_bad_config_is_refused(tmp_path: Path, text: str):
 def test_written_weights_are_read_back_from_one_or_several_files(tmp_path: Path):
     entries = [Entry(name=name, dtype="F32", shape=x.shape) for name, x in ARRAYS.items()]
     for limit, files in ((100, 1), (16, 2)):
-        with hf_folder.new_folder(tmp_path / str(limit)) as folder:
+        with atomic.new_folder(tmp_path / str(limit)) as folder:
             (folder / "config.json").write_text("{}")
             hf_folder.write_weights(folder, entries, lambda entry: ARRAYS[entry.name], limit)
         opened = hf_folder.open_folder(tmp_path / str(limit))
         assert len({file.path for file in opened.files.values()}) == files
         for name, x in ARRAYS.items():
             np.testing.assert_array_equal(opened.read(name), x)
-
-
-def test_an_error_leaves_no_folder_behind(tmp_path: Path):
-    with pytest.raises(RuntimeError), hf_folder.new_folder(tmp_path / "new") as folder:  # noqa: PT012
-        (folder / "half").write_text("…")
-        raise RuntimeError
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_may_be_named_by_way_of_others(tmp_path: Path):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "empty")
-    for name in ("a/../new", "link"):
-        with hf_folder.new_folder(tmp_path / name) as folder:
-            assert ".." not in folder.parts
-            (folder / "x").touch()
-    assert [p.name for p in (tmp_path / "new").iterdir()] == ["x"]
-    assert [p.name for p in (tmp_path / "empty").iterdir()] == ["x"]
-
-
-def test_existing_files_are_never_overwritten(tmp_path: Path):
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "x").write_text("mine")
-    (tmp_path / "file").write_text("mine")
-    (tmp_path / "link").symlink_to("nowhere")
-    for name in ("full", "file", "link"):
-        with (
-            pytest.raises(ValueError, match="already exists"),
-            hf_folder.new_folder(tmp_path / name),
-        ):
-            pass
-    (tmp_path / "empty").mkdir()
-    with hf_folder.new_folder(tmp_path / "empty") as folder:
-        (folder / "x").write_text("new")
-    assert (tmp_path / "empty" / "x").read_text() == "new"
-    assert not list(tmp_path.glob(".*"))

@@ -11,10 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -211,28 +208,3 @@ def write_weights(
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def new_folder(target: str | Path) -> Iterator[Path]:
-    """A folder that appears under its name when it is complete, and not at all after an error.
-
-    Yields:
-      A temporary folder beside `target` to write into.
-
-    Raises:
-      ValueError: if `target` exists and is not an empty folder.
-    """
-    target = Path(target)
-    if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
-        raise ValueError(f"{target} already exists; choose a new or empty folder.")
-    target = target.resolve()  # TensorStore takes no ".."
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.tmp-", dir=target.parent))
-    try:
-        temporary.chmod(0o755)
-        yield temporary
-        temporary.rename(target)  # replaces an empty folder, fails on any other
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise

@@ -1,0 +1,55 @@
+"""Files and folders are there whole, or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ul2tune import atomic
+
+
+def test_a_file_is_replaced_whole_or_stays(tmp_path: Path):
+    file = tmp_path / "x.json"
+    for text in ("old\n", "nü\n"):
+        atomic.write_text(file, text)
+        assert file.read_bytes() == text.encode()
+    with pytest.raises(UnicodeEncodeError):
+        atomic.write_text(file, "half \ud800")
+    assert file.read_text(encoding="utf-8") == "nü\n"
+
+
+def test_an_error_leaves_no_folder_behind(tmp_path: Path):
+    with pytest.raises(RuntimeError), atomic.new_folder(tmp_path / "new") as folder:  # noqa: PT012
+        (folder / "half").write_text("…")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_may_be_named_by_way_of_others(tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    for name in ("a/../new", "link"):
+        with atomic.new_folder(tmp_path / name) as folder:
+            assert ".." not in folder.parts
+            (folder / "x").touch()
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["x"]
+    assert [p.name for p in (tmp_path / "empty").iterdir()] == ["x"]
+
+
+def test_existing_files_are_never_overwritten(tmp_path: Path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to("nowhere")
+    for name in ("full", "file", "link"):
+        with (
+            pytest.raises(ValueError, match="already exists"),
+            atomic.new_folder(tmp_path / name),
+        ):
+            pass
+    (tmp_path / "empty").mkdir()
+    with atomic.new_folder(tmp_path / "empty") as folder:
+        (folder / "x").write_text("new")
+    assert (tmp_path / "empty" / "x").read_text() == "new"
+    assert not list(tmp_path.glob(".*"))
