@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -62,7 +61,6 @@ def _output(model: Any, loaded: Loaded, name: str, x_BLD: jax.Array) -> jax.Arra
 def _attention(block: Block, loaded: Loaded, number: int, x_BLD: jax.Array) -> jax.Array:
     layout = Layout(loaded.config, decoder_features.positions(loaded.batch), x_BLD.shape[1])
     is_local = layout.is_local_N[number]
-    seen = decoder_features.visibility(loaded.batch)
-    seen = dataclasses.replace(seen, window=layout.reach(is_local))
+    seen = layout.within(decoder_features.visibility(loaded.batch), is_local)
     how = Implementation(name="xla", chunk_tokens=1)
     return block.attention(x_BLD, layout.rotation(is_local), seen, how)

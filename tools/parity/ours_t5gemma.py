@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +10,7 @@ from tools.parity.check import Loaded, Result, compare
 from ul2tune.models import base, decoder_features
 from ul2tune.models.attention import Implementation
 from ul2tune.models.decoder_block import Layout
-from ul2tune.models.t5gemma_block import CrossBlock, read
+from ul2tune.models.t5gemma_block import CrossBlock
 from ul2tune.models.visibility import Visibility
 
 OFF = (0.0, None)
@@ -59,18 +57,18 @@ class _Side:
             return self.stack.final_norm(x_BLD)
         number = int(parts[1])
         block: CrossBlock = jax.tree.map(lambda x: x[number], self.stack.layers)
-        layout = Layout(self.stack.config, self.positions_BL, x_BLD.shape[1])
+        stack, length = self.stack, x_BLD.shape[1]
+        layout = Layout(stack.config, self.positions_BL, length, stack.right_window)
         is_local = layout.is_local_N[number]
-        seen, rotation = self.stack.within(self.seen, layout, is_local), layout.rotation(is_local)
+        seen, rotation = layout.within(self.seen, is_local), layout.rotation(is_local)
         how = Implementation(name="xla", chunk_tokens=1)
 
         def attend(y_BLD: jax.Array) -> jax.Array:
             return block.attention(y_BLD, rotation, seen, how)
 
         def cross(y_BLD: jax.Array) -> jax.Array:
-            attention: Any = block.cross_attention
-            keys = read(attention, self.encoded_BSD) if self.encoded_BSD is not None else ()
-            return attention.attend(attention.queries(y_BLD, None), *keys, self.cross, how)
+            assert self.encoded_BSD is not None
+            return block.crossed(y_BLD, self.encoded_BSD, self.cross, how)
 
         if len(parts) == 2:
             has_cross = self.side == "decoder"

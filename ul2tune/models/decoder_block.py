@@ -5,6 +5,7 @@ Axes: B batch, L length, S slots of the cache, D model, A head size, N layers.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -13,9 +14,10 @@ from flax import nnx
 
 from ul2tune.models import layers
 from ul2tune.models.grouped_attention import GroupedQueryAttention
-from ul2tune.models.layers import drop_channels
+from ul2tune.models.layers import drop_channels, split_key
 from ul2tune.models.norms import Norm
 from ul2tune.models.rotary import Rotation
+from ul2tune.models.visibility import Visibility
 from ul2tune.sharding import constrain
 
 if TYPE_CHECKING:
@@ -63,11 +65,9 @@ class Block(nnx.Module):
     def dropout_keys(self, key: jax.Array | None) -> list[Any]:
         """Keys for what attention adds, what the feed-forward adds, attention weights and, as in
         T5 alone, hidden activations."""
-        if key is None:
-            return [None] * 4
         if self.config.relative_buckets is not None:
-            return list(jax.random.split(key, 4))
-        return [*jax.random.split(key, 3), None]
+            return split_key(key, 4)
+        return [*split_key(key, 3), None]
 
     def __call__(self, x_BLD: jax.Array, attend: Any, keys: list[Any]) -> jax.Array:
         """Returns the residual stream after this layer, [B, L, D].
@@ -89,13 +89,20 @@ class Layout:
       config: of the model.
       positions_BL: in their documents; B may be 1.
       length: the furthest two tokens can be apart, plus one.
+      right_window: how far local layers see to the right; None = as far as to the left.
     """
 
-    def __init__(self, config: DecoderConfig, positions_BL: jax.Array, length: int):
+    def __init__(
+        self,
+        config: DecoderConfig,
+        positions_BL: jax.Array,
+        length: int,
+        right_window: int | None = None,
+    ):
         self.is_local_N = jnp.array(config.is_local)
-        self.window = config.sliding_window
-        if self.window is not None and self.window >= length:
-            self.window = None  # reaches everything
+        self.window, self.right_window = config.sliding_window, right_window
+        if self.window is not None and min(self.window, right_window or self.window) >= length:
+            self.window = None  # both reach everything
         self.rotations: tuple[Rotation, ...] = tuple(
             rope.at(positions_BL, config.head_dim)
             for rope in (config.rope, config.local_rope)
@@ -110,6 +117,16 @@ class Layout:
 
     def reach(self, is_local: jax.Array) -> jax.Array | None:
         """The window of a layer; None where no layer has one."""
-        if self.window is None:
-            return None
-        return jnp.where(is_local, self.window, jnp.iinfo(jnp.int32).max)
+        return None if self.window is None else _if_local(is_local, self.window)
+
+    def within(self, seen: Visibility, is_local: jax.Array) -> Visibility:
+        """`seen` through the window of a layer."""
+        window, right = self.reach(is_local), self.right_window
+        if window is None:
+            return seen
+        right_window = None if right is None else _if_local(is_local, right)
+        return dataclasses.replace(seen, window=window, right_window=right_window)
+
+
+def _if_local(is_local: jax.Array, window: int) -> jax.Array:
+    return jnp.where(is_local, window, jnp.iinfo(jnp.int32).max)

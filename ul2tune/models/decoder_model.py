@@ -23,7 +23,7 @@ from ul2tune.models.attention import Implementation, spread
 from ul2tune.models.cache import AXES, PromptCache
 from ul2tune.models.decoder_block import Block, Layout
 from ul2tune.models.folding import fold, unstacked
-from ul2tune.models.layers import drop_channels, linear, param
+from ul2tune.models.layers import drop_channels, linear, param, split_key
 from ul2tune.models.norms import Norm
 from ul2tune.sharding import constrain
 from ul2tune.types import Batch
@@ -94,7 +94,7 @@ class Decoder(nnx.Module):
         def step(x_BLD: jax.Array, block: Block, is_local: jax.Array, key: Any) -> jax.Array:
             keys = block.dropout_keys(key)
             rotation = layout.rotation(is_local)
-            visibility = dataclasses.replace(seen, window=layout.reach(is_local))
+            visibility = layout.within(seen, is_local)
 
             def attend(y_BLD: jax.Array) -> jax.Array:
                 return block.attention(y_BLD, rotation, visibility, how, (rate, keys[2]), bias)
@@ -102,8 +102,8 @@ class Decoder(nnx.Module):
             return block(x_BLD, attend, keys)
 
         inner, first, last = dropout_key, None, None
-        if dropout_key is not None and is_t5:  # which drops from both ends too
-            inner, first, last = jax.random.split(dropout_key, 3)
+        if is_t5:  # which drops from both ends too
+            inner, first, last = split_key(dropout_key, 3)
         keys_N = None if inner is None else jax.random.split(inner, config.num_layers)
         x_BLD = drop_channels(self._embed(tokens_BL, positions_BL), (dropped, first))
         x_BLD = self._fold(step, x_BLD, layout.is_local_N, keys_N)
@@ -208,7 +208,7 @@ class Decoder(nnx.Module):
         def step(carry: Any, block: Block, is_local: jax.Array, n: jax.Array) -> Any:
             x_BLD, cache = carry
             rotation = layout.rotation(is_local)
-            visibility = dataclasses.replace(seen, window=layout.reach(is_local))
+            visibility = layout.within(seen, is_local)
 
             def attend(y_BLD: jax.Array) -> jax.Array:
                 nonlocal cache

@@ -203,6 +203,11 @@ def scale_down(hidden_BLD: jax.Array, d_model: int) -> jax.Array:
     return (hidden_BLD.astype(jnp.float32) * d_model**-0.5).astype(hidden_BLD.dtype)
 
 
+def split_key(key: jax.Array | None, num: int) -> list[Any]:
+    """Splits a dropout key; no key (dropout is off) stays no key."""
+    return [None] * num if key is None else list(jax.random.split(key, num))
+
+
 def keep_mask(dropout: Dropout, shape: Sequence[int]) -> jax.Array | None:
     """Returns 0 where dropped and 1 / (1 - rate) where kept, float32; None where dropout is off."""
     rate, key = dropout

@@ -22,7 +22,7 @@ from flax import nnx
 from ul2tune.models import attention, base, layers, relative_bias
 from ul2tune.models.cache import DecodeCache
 from ul2tune.models.folding import REMAT, fold, unstacked
-from ul2tune.models.layers import Dropout, drop_channels, param, rms_norm
+from ul2tune.models.layers import Dropout, drop_channels, param, rms_norm, split_key
 from ul2tune.models.visibility import Visibility, crossing, segments
 from ul2tune.sharding import constrain
 from ul2tune.types import Batch
@@ -115,11 +115,6 @@ class T5Config:
         return self.num_decoder_layers if decoder else self.num_encoder_layers
 
 
-def _split(key: jax.Array | None, num: int) -> list[Any]:
-    """Splits a dropout key; no key stays no key."""
-    return [None] * num if key is None else list(jax.random.split(key, num))
-
-
 def _bias_table(config: T5Config, key: jax.Array) -> nnx.Param:
     return relative_bias.table(config.num_heads, config.relative_buckets, key)
 
@@ -149,7 +144,7 @@ class Block(nnx.Module):
         key: jax.Array | None = None,
     ) -> jax.Array:
         """Returns ``x + dropout(branch(norm(x)))``."""
-        inner, outer = ((self.config.dropout_rate, k) for k in _split(key, 2))
+        inner, outer = ((self.config.dropout_rate, k) for k in split_key(key, 2))
         y_BLD = branch(rms_norm(x_BLD, norm[...], self.config.layer_norm_eps), inner)
         return constrain(x_BLD + drop_channels(y_BLD, outer), "batch", "length", None)
 
@@ -171,7 +166,7 @@ class Block(nnx.Module):
           cross: the encoder's output [P, S, D] and who sees what of it, see
             `visibility.crossing`; None in the encoder.
         """
-        keys = _split(key, 3)
+        keys = split_key(key, 3)
         how = attention.Implementation.of(self.config)
         x_BLD = self.add(
             x_BLD,
@@ -231,7 +226,7 @@ class Stack(nnx.Module):
         cross: tuple[jax.Array, Visibility] | None = None,
     ) -> jax.Array:
         """Embeddings in, final-normed states out, both [B, L, D]. `cross` as in :class:`Block`."""
-        rate, (first, inner, last) = self.config.dropout_rate, _split(key, 3)
+        rate, (first, inner, last) = self.config.dropout_rate, split_key(key, 3)
         num_layers = self.config.num_layers(decoder=self.decoder)
         keys_N = None if inner is None else jax.random.split(inner, num_layers)
         queries, own = x_BLD.shape[:2], self.config.per_layer_relative_bias
@@ -284,7 +279,7 @@ class T5(nnx.Module):
             k-th of the decoder's rows, P = B / k: row b reads the source b // k, encoded once.
           dropout_key: turns dropout on.
         """
-        encoder_key, decoder_key = _split(dropout_key, 2)
+        encoder_key, decoder_key = split_key(dropout_key, 2)
         encoded_PSD = self.encode(batch, dropout_key=encoder_key)
         source_PS = segments(batch, "encoder", "encoder_input_tokens")
         target_BL = segments(batch, "decoder", "decoder_target_tokens")

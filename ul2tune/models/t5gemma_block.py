@@ -6,7 +6,9 @@ Axes: B batch, P prompts (sources), L length, S source length, D model, N layers
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -19,12 +21,28 @@ from ul2tune.models.decoder import DecoderConfig
 from ul2tune.models.decoder_block import Block, Layout
 from ul2tune.models.folding import fold
 from ul2tune.models.grouped_attention import GroupedQueryAttention
-from ul2tune.models.layers import drop_channels, for_rows
+from ul2tune.models.layers import Dropout, drop_channels, for_rows, split_key
 from ul2tune.models.norms import Norm
+from ul2tune.models.rotary import Rotation
 from ul2tune.models.visibility import Visibility
 
 # [B, L, D] -> [B, L, D]
 Branch = Callable[[jax.Array], jax.Array]
+OFF: Dropout = (0.0, None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What a decoder reads.
+
+    Attributes:
+      encoded_PSD: the encoder's output.
+      across: who sees what of it in cross-attention, see `visibility.crossing`; None where it is
+        read in merged attention: the stack's own visibility then has its keys too, for every row.
+    """
+
+    encoded_PSD: jax.Array
+    across: Visibility | None
 
 
 class CrossBlock(Block):
@@ -43,6 +61,49 @@ class CrossBlock(Block):
             norm = config.norm, config.norm_eps, key
             self.cross_attention_norm = Norm(*norm, embed=config.d_model)
             self.cross_attention_post_norm = Norm(*norm, embed=config.d_model)
+
+    def merged(
+        self,
+        y_BLD: jax.Array,
+        encoded_PSD: jax.Array,
+        rotation: Rotation | None,
+        seen: Visibility,
+        how: Implementation,
+        dropouts: tuple[Dropout, Dropout] = (OFF, OFF),
+    ) -> jax.Array:
+        """The branch of merged attention, [B, L, D].
+
+        Args:
+          y_BLD: the normed stream.
+          encoded_PSD: the encoder's output.
+          rotation: of the stream's positions.
+          seen: who sees whom, of the stream's keys and then of the encoder's.
+          how: to compute it.
+          dropouts: of attention weights on the stream's keys, and on the encoder's.
+        """
+        own, others = dropouts
+        attention, rows = self.attention, y_BLD.shape[0]
+        stream = attention.keys(y_BLD, rotation), attention.values(y_BLD, own)
+        key_PSKA, value_PSKA = read(attention, encoded_PSD, others)
+        source = for_rows(key_PSKA, rows), for_rows(value_PSKA, rows)
+        key_BSKA, value_BSKA = joined(stream, source)
+        query_BLHA = attention.queries(y_BLD, rotation)
+        return attention.attend(query_BLHA, key_BSKA, value_BSKA, seen, how)
+
+    def crossed(
+        self,
+        y_BLD: jax.Array,
+        encoded_PSD: jax.Array,
+        across: Visibility,
+        how: Implementation,
+        dropout: Dropout = OFF,
+    ) -> jax.Array:
+        """The branch of cross-attention, [B, L, D]; arguments as :meth:`merged`."""
+        attention = self.cross_attention
+        key_PSKA, value_PSKA = read(attention, encoded_PSD, dropout)
+        query_PLHA = attention.queries(y_BLD.reshape(*across.query_BL.shape, -1), None)
+        y_PLD = attention.attend(query_PLHA, key_PSKA, value_PSKA, across, how)
+        return y_PLD.reshape(y_BLD.shape)
 
     def apply(
         self, x_BLD: jax.Array, attend: Branch, cross: Branch | None, keys: list[Any]
@@ -80,7 +141,6 @@ class Stack(nnx.Module):
         source_d_model: int | None = None,
     ):
         self.config, self.right_window = config, right_window
-        self.has_cross = source_d_model is not None
         self.layers = layers.stack(
             lambda k: CrossBlock(config, k, source_d_model), config.num_layers, key
         )
@@ -91,22 +151,13 @@ class Stack(nnx.Module):
         config, stacked = self.config, (self.layers, *per_layer)
         return fold(step, carry, stacked, scan=config.scan_layers, remat=config.remat)
 
-    def within(self, seen: Visibility, layout: Layout, is_local: jax.Array) -> Visibility:
-        """`seen` as a layer sees it."""
-        left, right, length = self.config.sliding_window, self.right_window, seen.query_BL.shape[1]
-        if left is None or min(left, right or left) >= length:
-            return seen
-        everything = jnp.iinfo(jnp.int32).max
-        windows = (None if w is None else jnp.where(is_local, w, everything) for w in (left, right))
-        return dataclasses.replace(seen, **dict(zip(("window", "right_window"), windows)))
-
     def __call__(
         self,
         x_BLD: jax.Array,
         positions_BL: jax.Array,
         seen: Visibility,
         key: jax.Array | None,
-        source: tuple[jax.Array, Visibility | None] | None = None,
+        source: Source | None = None,
     ) -> jax.Array:
         """Embeddings in, final-normed states out, both [B, L, D].
 
@@ -115,49 +166,35 @@ class Stack(nnx.Module):
           positions_BL: of the tokens in their segments; B may be 1.
           seen: who sees whom, windows aside.
           key: turns dropout on.
-          source: the encoder's output [P, S, D], and who sees what of it in cross-attention, see
-            `visibility.crossing`. With None for the latter it is read in merged attention, and
-            `seen` covers it, for every row.
+          source: what a decoder reads; None in the encoder.
         """
-        config = self.config
-        layout = Layout(config, positions_BL, x_BLD.shape[1])
-        how = Implementation.of(config)
+        config, how = self.config, Implementation.of(self.config)
+        layout = Layout(config, positions_BL, x_BLD.shape[1], self.right_window)
         rate = config.attention_dropout_rate
-        first, inner, last = [None] * 3 if key is None else jax.random.split(key, 3)
+        first, inner, last = split_key(key, 3)
         keys_N = None if inner is None else jax.random.split(inner, config.num_layers)
 
         def step(x_BLD: jax.Array, block: CrossBlock, is_local: jax.Array, key: Any) -> jax.Array:
-            keys = [None] * 6 if key is None else list(jax.random.split(key, 6))
-            rotation = layout.rotation(is_local)
-            visibility, off = self.within(seen, layout, is_local), (rate, keys[4])
-            crossing = (rate, keys[5])
-            if source is None or source[1] is not None:
+            *keys, own_key, other_key = split_key(key, 6)
+            own, others = (rate, own_key), (rate, other_key)
+            rotation, visibility = layout.rotation(is_local), layout.within(seen, is_local)
 
-                def attend(y_BLD: jax.Array) -> jax.Array:
-                    return block.attention(y_BLD, rotation, visibility, how, off)
+            def attend(y_BLD: jax.Array) -> jax.Array:
+                if source is not None and source.across is None:
+                    encoded_PSD, dropouts = source.encoded_PSD, (own, others)
+                    return block.merged(y_BLD, encoded_PSD, rotation, visibility, how, dropouts)
+                return block.attention(y_BLD, rotation, visibility, how, own)
 
-            else:
-
-                def attend(y_BLD: jax.Array) -> jax.Array:
-                    own = block.attention.keys(y_BLD, rotation), block.attention.values(y_BLD, off)
-                    assert source is not None
-                    key_PSKA, value_PSKA = read(block.attention, source[0], crossing)
-                    rows = y_BLD.shape[0]
-                    others = for_rows(key_PSKA, rows), for_rows(value_PSKA, rows)
-                    key_BSKA, value_BSKA = joined(own, others)
-                    query_BLHA = block.attention.queries(y_BLD, rotation)
-                    return block.attention.attend(query_BLHA, key_BSKA, value_BSKA, visibility, how)
-
-            def cross(y_BLD: jax.Array) -> jax.Array:
-                assert source is not None
-                assert source[1] is not None
-                attention, across = block.cross_attention, source[1]
-                key_PSKA, value_PSKA = read(attention, source[0], crossing)
-                query_PLHA = attention.queries(y_BLD.reshape(*across.query_BL.shape, -1), None)
-                y_PLD = attention.attend(query_PLHA, key_PSKA, value_PSKA, across, how)
-                return y_PLD.reshape(y_BLD.shape)
-
-            return block.apply(x_BLD, attend, cross if self.has_cross else None, keys)
+            if source is None or source.across is None:
+                return block.apply(x_BLD, attend, None, keys)
+            crossed = functools.partial(
+                block.crossed,
+                encoded_PSD=source.encoded_PSD,
+                across=source.across,
+                how=how,
+                dropout=others,
+            )
+            return block.apply(x_BLD, attend, crossed, keys)
 
         x_BLD = drop_channels(x_BLD, (config.dropout_rate, first))
         x_BLD = self.fold(step, x_BLD, layout.is_local_N, keys_N)
@@ -165,7 +202,7 @@ class Stack(nnx.Module):
 
 
 def read(
-    attention: GroupedQueryAttention, encoded_BSD: jax.Array, dropout: layers.Dropout = (0.0, None)
+    attention: GroupedQueryAttention, encoded_BSD: jax.Array, dropout: Dropout = OFF
 ) -> tuple[jax.Array, jax.Array]:
     """Keys and values [B, S, K, A] of the encoder's output; not rotated."""
     return attention.keys(encoded_BSD, None), attention.values(encoded_BSD, dropout)

@@ -22,7 +22,7 @@ from ul2tune.models.cache import DecodeCache
 from ul2tune.models.decoder_block import Layout
 from ul2tune.models.folding import unstacked
 from ul2tune.models.layers import for_rows, param, swap
-from ul2tune.models.t5gemma_block import CrossBlock, Stack, joined, read
+from ul2tune.models.t5gemma_block import CrossBlock, Source, Stack, joined, read
 from ul2tune.models.visibility import Visibility, crossing, segments
 from ul2tune.sharding import constrain
 from ul2tune.types import Batch
@@ -94,7 +94,6 @@ class T5Gemma(nnx.Module):
         source_PS = segments(batch, "encoder", "encoder_input_tokens")
         target_BL = segments(batch, "decoder", "decoder_target_tokens")
         packed, merged = "decoder_segment_ids" in batch, self.config.merged_attention
-        cross = crossing(target_BL, source_PS, packed=packed)
         keys_BS = target_BL, for_rows(source_PS, target_BL.shape[0])
         seen = Visibility(
             query_BL=target_BL,
@@ -105,7 +104,8 @@ class T5Gemma(nnx.Module):
         )
         positions_BL = decoder_features.positions(batch)
         x_BLD = self._embed("decoder", self._started(tokens_BL, positions_BL))
-        source = encoded_PSD, None if merged else cross
+        across = None if merged else crossing(target_BL, source_PS, packed=packed)
+        source = Source(encoded_PSD=encoded_PSD, across=across)
         return self.decoder(x_BLD, positions_BL, seen, keys[1], source)
 
     def head_kernel(self) -> jax.Array:
