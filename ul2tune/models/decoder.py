@@ -18,10 +18,9 @@ from typing import ClassVar
 
 import jax
 
-from ul2tune.models import attention, layers, norms
+from ul2tune.models import config_checks, norms
 from ul2tune.models.decoder_block import NORM_ORDERS
 from ul2tune.models.decoder_model import Decoder
-from ul2tune.models.folding import REMAT
 from ul2tune.models.grouped_attention import Heads
 from ul2tune.models.rotary import Rope
 
@@ -136,75 +135,76 @@ class DecoderConfig:
 
     def __post_init__(self):
         self._check_values()
-        problems = {
-            f"num_kv_heads = {self.num_kv_heads} does not divide num_heads = "
-            f"{self.num_heads}": self.num_heads % self.num_kv_heads != 0,
-            "rope, learned_positions and relative_buckets are three kinds of positions: set "
-            "exactly one of them": (self.rope is not None)
-            + self.learned_positions
-            + (self.relative_buckets is not None)
-            != 1,
-            f"relative_buckets = {self.relative_buckets} and relative_max_distance = "
-            f"{self.relative_max_distance} need each other": (self.relative_buckets is None)
-            != (self.relative_max_distance is None),
-            f"relative_buckets = {self.relative_buckets} must be at least 2 and less than twice "
-            f"relative_max_distance = {self.relative_max_distance}": self.relative_buckets
-            is not None
-            and not 2 <= self.relative_buckets < 2 * (self.relative_max_distance or 0),
-            f"attention_dropout_rate = {self.attention_dropout_rate} has no use with "
-            f"relative_buckets: as in T5 dropout_rate acts there too; leave it 0.0": (
-                self.relative_buckets is not None and self.attention_dropout_rate != 0.0
+        is_t5, has_local = self.relative_buckets is not None, any(self.is_local)
+        kinds = (self.rope is not None) + self.learned_positions + is_t5
+        buckets, distance = self.relative_buckets or 0, self.relative_max_distance or 0
+        problems = (
+            (
+                self.num_heads % self.num_kv_heads != 0,
+                f"num_kv_heads = {self.num_kv_heads} does not divide num_heads = {self.num_heads}",
             ),
-            f"head_dim = {self.head_dim} must be even to be rotated": self.rope is not None
-            and self.head_dim % 2 != 0,
-            f"sliding_window = {self.sliding_window} belongs to patterns with L, which need it; "
-            f"attention_pattern = {self.attention_pattern!r}": (self.sliding_window is None)
-            == any(self.is_local),
-            "local_rope needs rope, and local layers (L in attention_pattern)": self.local_rope
-            is not None
-            and (self.rope is None or not any(self.is_local)),
-            "attention = 'cudnn' cannot cap its logits (attention_softcap); use 'xla' or "
-            "'chunked'": self.attention == "cudnn" and self.attention_softcap is not None,
-            f"start_id = {self.start_id} is not an id of the {self.vocab_size} rows": self.start_id
-            >= self.vocab_size,
-        }
-        problem = next((text for text, found in problems.items() if found), None)
-        if problem:
-            raise ValueError(f"DecoderConfig: {problem}.")
+            (
+                kinds != 1,
+                "rope, learned_positions and relative_buckets are three kinds of positions: set "
+                "exactly one of them",
+            ),
+            (
+                is_t5 != (self.relative_max_distance is not None),
+                f"relative_buckets = {self.relative_buckets} and relative_max_distance = "
+                f"{self.relative_max_distance} need each other",
+            ),
+            (
+                is_t5 and not 2 <= buckets < 2 * distance,
+                f"relative_buckets = {buckets} must be at least 2 and less than twice "
+                f"relative_max_distance = {distance}",
+            ),
+            (
+                is_t5 and self.attention_dropout_rate != 0.0,
+                f"attention_dropout_rate = {self.attention_dropout_rate} has no use with "
+                f"relative_buckets: as in T5 dropout_rate acts there too; leave it 0.0",
+            ),
+            (
+                self.rope is not None and self.head_dim % 2 != 0,
+                f"head_dim = {self.head_dim} must be even to be rotated",
+            ),
+            (
+                (self.sliding_window is not None) != has_local,
+                f"sliding_window = {self.sliding_window} belongs to patterns with L, which need "
+                f"it; attention_pattern = {self.attention_pattern!r}",
+            ),
+            (
+                self.local_rope is not None and (self.rope is None or not has_local),
+                "local_rope needs rope, and local layers (L in attention_pattern)",
+            ),
+            (
+                self.attention == "cudnn" and self.attention_softcap is not None,
+                "attention = 'cudnn' cannot cap its logits (attention_softcap); use 'xla' or "
+                "'chunked'",
+            ),
+            (
+                type(self.start_id) is not int or not 0 <= self.start_id < self.vocab_size,
+                f"start_id = {self.start_id!r} is not an id of the {self.vocab_size} rows",
+            ),
+        )
+        config_checks.check_problems(self, problems)
 
     def _check_values(self) -> None:
         """Every field by itself."""
-        choices = {
-            "activation": tuple(layers.ACTIVATIONS),
-            "norm": norms.NORMS,
-            "norm_order": NORM_ORDERS,
-            "dtype": ("float32", "bfloat16"),
-            "remat": tuple(REMAT),
-            "attention": attention.IMPLEMENTATIONS,
-        }
-        for name, allowed in choices.items():
-            if (value := getattr(self, name)) not in allowed:
-                raise ValueError(f"DecoderConfig.{name} = {value!r} is not one of {allowed}.")
+        config_checks.check_choices(self, norm=norms.NORMS, norm_order=NORM_ORDERS)
         if not self.attention_pattern or set(self.attention_pattern) - set("LG"):
             raise ValueError(
                 f"DecoderConfig.attention_pattern = {self.attention_pattern!r} must be letters "
                 f"L (local) and G (global)."
             )
-        sizes = [field.name for field in dataclasses.fields(self) if field.type == "int"]
-        sizes += [name for name in _OPTIONAL_SIZES if getattr(self, name) is not None]
-        for name in sizes:
-            value, least = getattr(self, name), int(name != "start_id")
-            if type(value) is not int or value < least:
-                raise ValueError(f"DecoderConfig.{name} = {value!r} must be an integer >= {least}.")
+        sizes = {field.name for field in dataclasses.fields(self) if field.type == "int"}
+        sizes |= {name for name in _OPTIONAL_SIZES if getattr(self, name) is not None}
+        config_checks.check_sizes(self, sorted(sizes - {"start_id"}))
         for name in _OPTIONAL_SCALES:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"DecoderConfig.{name} = {value!r} must be positive, or None.")
-        if not self.norm_eps > 0:
-            raise ValueError(f"DecoderConfig.norm_eps = {self.norm_eps} must be positive.")
-        for name in ("dropout_rate", "attention_dropout_rate"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"DecoderConfig.{name} = {getattr(self, name)} is not in [0, 1).")
+        config_checks.check_positive(self, "norm_eps")
+        config_checks.check_rates(self, "dropout_rate", "attention_dropout_rate")
 
     def check_row_lengths(self, row: int, unused: int = 0) -> None:
         """Refuses rows that are too long; arguments as `FeedConfig.row_lengths` has them.

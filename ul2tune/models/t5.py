@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ul2tune.models import attention, base, layers, relative_bias
+from ul2tune.models import attention, base, config_checks, layers, relative_bias
 from ul2tune.models.cache import DecodeCache
-from ul2tune.models.folding import REMAT, fold, unstacked
+from ul2tune.models.folding import fold, unstacked
 from ul2tune.models.layers import Dropout, drop_channels, param, rms_norm, split_key
 from ul2tune.models.visibility import Visibility, crossing, segments
 from ul2tune.sharding import constrain
@@ -83,23 +83,11 @@ class T5Config:
     attention_chunk_tokens: int = 512
 
     def __post_init__(self):
-        choices = {
-            "activation": tuple(layers.ACTIVATIONS),
-            "dtype": ("float32", "bfloat16"),
-            "remat": tuple(REMAT),
-            "attention": attention.IMPLEMENTATIONS,
-        }
-        for name, allowed in choices.items():
-            if (value := getattr(self, name)) not in allowed:
-                raise ValueError(f"T5Config.{name} = {value!r} is not one of {allowed}.")
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type == "int" and (type(value) is not int or value < 1):
-                raise ValueError(f"T5Config.{field.name} = {value!r} must be a positive integer.")
-        if not self.layer_norm_eps > 0:
-            raise ValueError(f"T5Config.layer_norm_eps = {self.layer_norm_eps} must be positive.")
-        if not 0.0 <= self.dropout_rate < 1.0:
-            raise ValueError(f"T5Config.dropout_rate = {self.dropout_rate} is not in [0, 1).")
+        config_checks.check_choices(self)
+        sizes = [field.name for field in dataclasses.fields(self) if field.type == "int"]
+        config_checks.check_sizes(self, sizes)
+        config_checks.check_positive(self, "layer_norm_eps")
+        config_checks.check_rates(self, "dropout_rate")
         exact = self.relative_buckets // 4  # of the encoder, whose buckets are split by sign
         if self.relative_buckets % 4 or self.relative_max_distance <= 2 * exact:
             raise ValueError(

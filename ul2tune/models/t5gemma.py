@@ -21,6 +21,7 @@ from typing import ClassVar
 
 import jax
 
+from ul2tune.models import config_checks
 from ul2tune.models.decoder import DecoderConfig
 from ul2tune.models.rotary import Rope
 from ul2tune.models.t5gemma_model import T5Gemma
@@ -132,29 +133,33 @@ class T5GemmaConfig:
             except ValueError as error:
                 raise ValueError(f"T5GemmaConfig, as it makes up its {side}: {error}") from error
         right, left = self.encoder.right_window, self.encoder.sliding_window
-        other_width = self.encoder.d_model != self.decoder.d_model
         widths = f"{self.encoder.d_model} and {self.decoder.d_model}"
-        problems = {
-            "decoder.right_window is set, but a decoder sees nothing to its right": (
-                self.decoder.right_window is not None
+        other_width = self.encoder.d_model != self.decoder.d_model
+        eoi_id, rows = self.eoi_id, self.vocab_size
+        problems = (
+            (
+                self.decoder.right_window is not None,
+                "decoder.right_window is set, but a decoder sees nothing to its right",
             ),
-            f"encoder.right_window = {right} must be a positive integer beside sliding_window, "
-            f"or None": right is not None and (type(right) is not int or right < 1 or not left),
-            f"merged_attention needs encoder and decoder of one d_model, not {widths}": (
-                self.merged_attention and other_width
+            (
+                right is not None and (type(right) is not int or right < 1 or not left),
+                f"encoder.right_window = {right} must be a positive integer beside "
+                f"sliding_window, or None",
             ),
-            f"tied_embeddings needs encoder and decoder of one d_model, not {widths}": (
-                self.tied_embeddings and other_width
+            (
+                self.merged_attention and other_width,
+                f"merged_attention needs encoder and decoder of one d_model, not {widths}",
             ),
-            f"eoi_id = {self.eoi_id!r} must be an id below vocab_size = {self.vocab_size}, "
-            f"or None": (
-                self.eoi_id is not None
-                and (type(self.eoi_id) is not int or not 0 <= self.eoi_id < self.vocab_size)
+            (
+                self.tied_embeddings and other_width,
+                f"tied_embeddings needs encoder and decoder of one d_model, not {widths}",
             ),
-        }
-        problem = next((text for text, found in problems.items() if found), None)
-        if problem:
-            raise ValueError(f"T5GemmaConfig: {problem}.")
+            (
+                eoi_id is not None and (type(eoi_id) is not int or not 0 <= eoi_id < rows),
+                f"eoi_id = {eoi_id!r} must be an id below vocab_size = {rows}, or None",
+            ),
+        )
+        config_checks.check_problems(self, problems)
 
     def gemma(self, side: str) -> DecoderConfig:
         """The decoder-only model that one stack ("encoder" or "decoder") has the blocks of, and
