@@ -39,8 +39,8 @@ RULES: Mapping[str, str | tuple[str, ...] | None] = {
     "projection": None,
     "layers": None,
 }
-# Axes that stay whole where they do not divide by their mesh axes: models have as few key/value
-# heads as one, and every device of a group then holds all of them.
+# Axes that are replicated where their size does not divide by the mesh axes: a model may have a
+# single key/value head, and every device of a tensor group then holds it.
 MAY_STAY_WHOLE = frozenset({"kv_heads"})
 
 
@@ -144,8 +144,8 @@ def param_shardings(
 
 
 def with_shardings(abstract: Any, shardings: Any) -> Any:
-    """Shapes and dtypes of a tree of arrays, perhaps abstract, with these shardings: what a
-    checkpoint restores into, and `jax.jit` lowers for."""
+    """A tree of arrays, perhaps abstract, as `jax.ShapeDtypeStruct` with these shardings: what a
+    checkpoint is restored into, and what `jax.jit` is lowered for."""
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings
     )
@@ -192,17 +192,17 @@ def to_global(local: Mapping[str, np.ndarray], mesh: Mesh, batch_size: int) -> d
 
 
 def _mesh_in_use() -> jax.sharding.AbstractMesh | None:
-    """The current mesh; None where none is set, or that of another program (T5X), which has axes
-    and rules of its own."""
+    """The current mesh; None where none is set, or where it is that of another program (T5X), which
+    has axes and rules of its own."""
     mesh = jax.sharding.get_abstract_mesh()
     return mesh if set(MESH_AXES) <= set(mesh.axis_names) else None
 
 
 def batch_groups(batch_size: int) -> int:
-    """Into how many groups of rows our mesh splits a batch; 1 where there is none, or where the
-    rows do not divide.
+    """The number of groups of rows that our mesh splits a batch into; 1 without a mesh, or where
+    the rows do not divide.
 
-    What is summed over rows and kept per group costs no communication until the groups are added.
+    Sums over rows that are kept per group cost no communication until the groups are added up.
     """
     mesh = _mesh_in_use()
     if mesh is None:

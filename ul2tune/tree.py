@@ -12,7 +12,7 @@ SEPARATOR = "/"
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns ``{"a/b/c": leaf}`` in the order of sorted keys; a leaf is what is no mapping."""
+    """Returns ``{"a/b/c": leaf}`` in the order of sorted keys; all but mappings are leaves."""
     flat: dict[str, Any] = {}
     for key in sorted(tree):
         assert SEPARATOR not in key, key

@@ -17,7 +17,7 @@ import numpy as np
 Array = jax.Array | np.ndarray
 # One batch of model features under SeqIO's names, every array [B, length]. Encoder-decoder batches
 # hold `encoder_input_tokens`, `decoder_input_tokens`, `decoder_target_tokens`,
-# `decoder_loss_weights` (to score, a k-th of the rows on the encoder's side: k targets read one
+# `decoder_loss_weights` (for scoring the encoder's side may have B / k rows: k targets read one
 # source); packed ones add `{encoder,decoder}_segment_ids` (1, 2, … and 0 at padding)
 # and `{encoder,decoder}_positions`; prefix-LM ones have `decoder_causal_attention` (1 where
 # attention is bidirectional). `decoder_source_ids` (0 = none) says which task/denoiser a target
@@ -50,9 +50,9 @@ class HookContext:
 class Hook(Protocol):
     """Called by the training loop every `period_steps` steps and after the last one.
 
-    Before the first step, one with a method `check_vocabulary` is shown the vocabulary of the data,
-    one with `check_model` the model's configuration, and one with `check_model_dir` the run's
-    directory.
+    A hook may have methods `check_vocabulary`, `check_model` and `check_model_dir`: they are called
+    before the first step, with the vocabulary of the data, the model's configuration and the run's
+    directory, and may raise.
     """
 
     period_steps: int
@@ -62,6 +62,6 @@ class Hook(Protocol):
         ...
 
 
-# Returns initial parameters in the shardings of the given tree of `jax.ShapeDtypeStruct`, or fails.
-# The run takes these arrays over (it donates them): give fresh ones, each of its own.
+# Returns initial parameters in the shardings of the given tree of `jax.ShapeDtypeStruct`.
+# The run donates these arrays: they must be fresh, and no array may stand in two places.
 InitFn = Callable[[Tree], Tree]

@@ -22,7 +22,7 @@ PARAMS, OPTIMIZER, EMA = "params", "opt_state", "ema"
 METHOD_FIELDS = frozenset({"remat", "scan_layers", "attention", "attention_chunk_tokens"})
 # Those that do not change the function its parameters compute.
 FREE_FIELDS = METHOD_FIELDS | {"dropout_rate", "attention_dropout_rate", "dtype"}
-# The newest so many steps that there are, in an error about one that is not.
+# An error about a missing step lists so many of the newest ones.
 _SHOWN = 10
 
 

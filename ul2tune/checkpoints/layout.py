@@ -1,4 +1,4 @@
-"""What a checkpoint is on disk, and the words for reading it.
+"""What a checkpoint is on disk: its folders and metadata, and errors about those in one sentence.
 
 DIRECTORY/<step>/state/         arrays, a nested dict of parameters and all that trains: written by
                                 Orbax (OCDBT), or piece by piece as plain zarr (`streaming`)

@@ -17,8 +17,8 @@ from ul2tune.checkpoints import layout, quiet
 from ul2tune.checkpoints.fingerprint import fingerprints
 from ul2tune.types import Tree
 
-# Larger arrays are cut: stacks into layers, and what is still larger into pieces of this size. What
-# reads one layer after the other (`pieces`) then needs the memory of one.
+# Larger arrays are stored in pieces: stacks layer by layer, and what is still larger in pieces of
+# this size. Reading one layer after the other (`pieces`) then takes the memory of one.
 CHUNK_BYTES = 64 * 2**20
 
 

@@ -56,7 +56,7 @@ def restore_latest(
         `accept` refuses it.
       CorruptCheckpointError: if there are checkpoints and none of them verifies: a run never starts
         over silently.
-      PermissionError: if one may not be read: that is no damage, and no older one is taken for it.
+      PermissionError: if one may not be read: it is not damaged, so no older one is used instead.
     """
     directory = Path(directory).absolute()
     damaged: dict[Path, str] = {}

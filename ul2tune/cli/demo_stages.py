@@ -132,7 +132,7 @@ def run_stage(stage: Stage, position: str, folder: Path) -> None:
         print(f"{position} {stage.title}: finished before", flush=True)
         return
     if known and (not is_same or "secs" in known):
-        print(f"{position} {stage.name}: what there is of it is out of date; deleted", flush=True)
+        print(f"{position} {stage.name}: its outputs are out of date and are deleted", flush=True)
         _delete(folder / stage.name)
         known = {}
     known = {"started": known.get("started", time.time()), **key}

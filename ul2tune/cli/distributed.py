@@ -6,8 +6,8 @@ import argparse
 import os
 import sys
 
-# A process that says nothing for so long is gone, and the others end. JAX's threads say it in time
-# whatever Python does.
+# A process that is silent for this long counts as gone, and the others end. The signs of life come
+# from threads of JAX, whatever Python is doing.
 HEARTBEAT_TIMEOUT_SECS = 30
 _joined = False
 
@@ -60,8 +60,8 @@ def is_joined() -> bool:
 def leave(status: int) -> int:
     """Ends a process that failed at once, if it has joined others; else returns `status`.
 
-    An orderly end would wait for the others, minutes, and they for what this one does not compute
-    any more. They notice when it is gone, and end too.
+    An orderly end would wait minutes for the others, and they for what this one no longer computes.
+    They notice that it is gone, and end too.
     """
     if not _joined:
         return status

@@ -100,10 +100,10 @@ def print_fill(feed: Feed, num_batches: int) -> None:
         print(f" {rate:7.2%}    {of_segments:7.2%}      {of_tokens:7.2%}  {name}")
     if feed.config.packing == "balanced":
         print(
-            f"(Of a run's first rows. Up to {feed.config.window} draws of each wait "
-            "(FeedConfig.window), those that fit\nworst longest: fill, segments and the epochs "
-            "below may be far from those of the long run,\nwhich has the rates. More --batches "
-            "come closer.)"
+            f"(These are a run's first rows. Each keeps up to {feed.config.window} draws waiting "
+            "(FeedConfig.window),\nand those that fit worst wait longest: fill, segments and the "
+            "epochs below may differ much from\nthe long run, whose shares match the rates. More "
+            "--batches come closer.)"
         )
 
 

@@ -19,7 +19,7 @@ from ul2tune.data.documents import MAX_REJECTED_FRACTION
 from ul2tune.data.manifest import MISSING, PREPARE
 
 POLL_SECS = 2.0
-# So long another host's view of a network file system may lag behind.
+# How long another host's view of a network file system may lag behind.
 LAG_SECS = 60.0
 _MAX_TOLD = 5
 
@@ -123,7 +123,7 @@ def _check_seen(
                 if process_index == 0:
                     raise ValueError(
                         f"{data_dir} lacks {mixture} ({', '.join(missing)}) although preparing it "
-                        f"ended well. Run `ul2tune prepare` by itself and read what it says."
+                        f"succeeded. Run `ul2tune prepare` by itself and read what it says."
                     )
                 raise ValueError(
                     f"Process {process_index} does not find {mixture} ({', '.join(missing)}) in "

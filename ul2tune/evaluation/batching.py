@@ -19,8 +19,8 @@ def by_size(
 ) -> Iterator[list[tuple[int, T]]]:
     """Yields batches of equal size as they fill, and with them the items' numbers 0, 1, ….
 
-    A batch is short only where its first item would otherwise wait for more than `window` items
-    after it, or for more than there are. So at most so many have come out ahead of their turn.
+    A batch is short only if `window` further items have come since its first one, or if no more
+    come. So at most `window` items are ever ahead of their turn.
     """
     waiting: dict[Hashable, list[tuple[int, T]]] = {}  # the one that waits longest comes first
     for number, item in enumerate(items):

@@ -195,7 +195,7 @@ def load(
 
 
 def vocabulary_of(mixture: str, data_dir: str) -> Vocabulary:
-    """The vocabulary a mixture was prepared with, for whoever has prompts and no examples.
+    """The vocabulary a mixture was prepared with, for use without its examples.
 
     Raises:
       FileNotFoundError: if the mixture is not prepared.
@@ -211,7 +211,7 @@ def prompts_end_with_eos(mixture: str, data_dir: str, override: bool | None = No
     Args:
       mixture: its name.
       data_dir: where it was prepared.
-      override: the answer, for who knows better; nothing is read then.
+      override: the answer, if it is known; then nothing is read.
 
     Raises:
       FileNotFoundError: if the mixture is not prepared.
@@ -308,9 +308,9 @@ def _example(
 
 
 def _baselines(fields: Mapping[str, Any]) -> dict[str, str]:
-    """What copies score, over the same examples as the model: an empty input or target counts.
+    """What the copy baselines predict, for the same examples as the model: an empty text counts.
 
-    Without demos there is none to copy, and its field is there and empty.
+    Without demos there is none to copy: the field of that baseline is empty, and left out here.
     """
     found = {name: fields[name] for name in ("copy_input", "copy_demo") if name in fields}
     if not found.get("copy_demo") and not fields.get("demo_ids"):

@@ -38,7 +38,7 @@ from ul2tune.models.base import ModelConfig
 # prompts are read. Answers to these cannot be written before its own, so that is also what a kill
 # repeats at most. 16 would leave batches clearly emptier (tests/evaluation/test_batching.py).
 WINDOW_BATCHES = 32
-# Folders of what is no file, though a shell may let a name in them stand for one.
+# Folders of streams, which a shell may pass as if they were files.
 _STREAMS = ("/dev", "/dev/fd", "/proc/self/fd")
 
 

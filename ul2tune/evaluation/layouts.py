@@ -28,7 +28,7 @@ from ul2tune.data.ragged import Ragged
 
 log = logging.getLogger(__name__)
 ENCODER_DECODER = "encoder_decoder"
-# What a prompt is continued by while nothing is known: its position is that of the first answer.
+# Stands for the unknown continuation of a prompt, at the position of its first token.
 _UNKNOWN = np.zeros(1, np.int32)
 
 

@@ -316,10 +316,10 @@ def padded_target(length: int) -> int:
 
 
 def load_params(model: Any, mesh: jax.sharding.Mesh, step_dir: Path, *, ema: bool) -> Tree:
-    """The parameters of a checkpoint, or their average, sharded: those that nothing trains.
+    """The parameters of a checkpoint, or their average, sharded, to be used and not trained.
 
-    Matrices are in the compute dtype, in which every product reads them. In bfloat16 that is half
-    of float32's memory; XLA for CPU, which has no such products, widens them again in its loops.
+    Matrices are in the compute dtype, in which every product reads them. In bfloat16 they take half
+    of float32's memory; XLA for CPU, which has no bfloat16 products, widens them in its loops.
     """
     abstract = abstract_sharded_params(model, mesh)
     params = initialize.load_params(step_dir, abstract, ema=ema)

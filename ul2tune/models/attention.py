@@ -36,7 +36,7 @@ from ul2tune.models.visibility import Visibility
 from ul2tune.sharding import constrain
 
 log = logging.getLogger(__name__)
-# With either of them XLA compiles cuDNN's attention and then does not find it ("IndexError:
+# With either of these flags XLA compiles cuDNN's attention but then does not find it ("IndexError:
 # raw_hash_map::at", JAX 0.11.2 on an H200).
 _REPRODUCIBLE = re.compile(
     r"--xla_gpu_(?:exclude_nondeterministic|deterministic)_ops(?:=(?:true|1))?(?!\S)"
@@ -50,7 +50,7 @@ class Implementation:
 
     Attributes:
       name: "xla" builds all logits [B, H, L, S]; "chunked" never more than `chunk_tokens` keys of
-        them; "cudnn" is NVIDIA's fused kernel; "auto" is that where it can be had, else "xla".
+        them; "cudnn" is NVIDIA's fused kernel; "auto" is that where it is supported, else "xla".
       chunk_tokens: keys per step of "chunked".
     """
 
@@ -103,7 +103,7 @@ def attend(
 
 @functools.cache
 def _tell(problem: str) -> None:
-    """Once: some of these are easily mended, and attention takes twice the time or more."""
+    """Warns once per problem: some are easily fixed, and "xla" takes twice the time or more."""
     log.warning("attention = 'auto' is 'xla' in part of this program: cuDNN's %s.", problem)
 
 
@@ -144,7 +144,8 @@ def heads_first_xla(
     mask_BLS: jax.Array,
     softcap: float | None = None,
 ) -> jax.Array:
-    """:func:`xla` of what lies as the products read it (a cache does); returns [B, L, H, A]."""
+    """:func:`xla` of arrays with heads before positions, as the products read them and caches keep
+    them; returns [B, L, H, A]."""
     logits_BHLS = grouped.cap(grouped.scores(query_BHLA, key_BKSA), softcap)
     if bias_GHLS is not None:
         logits_BHLS = relative_bias.add_to_rows(logits_BHLS, bias_GHLS)

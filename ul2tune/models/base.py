@@ -43,11 +43,6 @@ class ModelConfig(Hashable, Protocol):
         ...
 
 
-def build(config: ModelConfig, key: jax.Array) -> Any:
-    """Returns the initialised module, on the default device and with no mesh needed."""
-    return config.make(key)
-
-
 @functools.lru_cache(maxsize=64)
 def _abstract(config: ModelConfig) -> tuple[nnx.GraphDef, nnx.State]:
     module = jax.eval_shape(lambda: config.make(jax.random.key(0)))
@@ -75,14 +70,14 @@ def param_axes(config: ModelConfig) -> Tree:
 def look_up(table_VD: jax.Array, ids_BL: jax.Array, axis: str = "vocab") -> jax.Array:
     """Rows of an embedding, [B, L, D]; `axis` is the logical axis of its first dimension.
 
-    The table is gathered over `fsdp` first: rows split along D would have to become rows split
-    along B, and on some meshes XLA knows no better way than to replicate them.
+    The table is gathered over `fsdp` first. Otherwise rows split along D would have to become rows
+    split along B, for which XLA, on some meshes, replicates them.
     """
     return constrain(table_VD, axis, None)[ids_BL]
 
 
 def logits(hidden: jax.Array, head_VD: jax.Array, softcap: float | None) -> jax.Array:
-    """Float32 logits [..., V] of final states [..., D], in whose dtype the product is."""
+    """Float32 logits [..., V] of final states [..., D]; the operands have the dtype of `hidden`."""
     head_VD = head_VD.astype(hidden.dtype)
     product = jnp.einsum("...D,VD->...V", hidden, head_VD, preferred_element_type=jnp.float32)
     return grouped.cap(product, softcap)
@@ -94,13 +89,12 @@ def bind(config: ModelConfig, params: Tree) -> Any:
 
 
 def in_compute_dtype(config: ModelConfig, params: Tree) -> Tree:
-    """Returns parameters whose matrices are in the compute dtype already.
+    """Returns the parameters with their matrices in the compute dtype.
 
-    Results are the same: nothing else is ever computed of them. For what reads them again and
-    again, as a loop over tokens does (beside float32 parameters the copy takes half of what a
-    step's gradients take), and for less memory where nothing is trained.
+    Results stay the same, as every product casts them anyway. It pays where parameters are read
+    again and again, as in a loop over tokens, and saves memory where nothing is trained. (Beside
+    the float32 parameters, a bfloat16 copy takes half of what a step's gradients take.)
     """
-
     axes = tree.flatten(param_axes(config))
 
     def cast(path: str, param: jax.Array) -> jax.Array:
@@ -113,9 +107,8 @@ def in_compute_dtype(config: ModelConfig, params: Tree) -> Tree:
 def products(config: ModelConfig) -> contextlib.AbstractContextManager[None]:
     """The context in which this model's programs are traced, forward and backward.
 
-    NUMERICS: "float32" is taken at its word. TPUs by default round the operands of a float32
-    product to bfloat16, and NVIDIA GPUs to TF32. In bfloat16 operands are what they are, and the
-    default is kept.
+    NUMERICS: "float32" means float32. By default TPUs round the operands of a float32 product to
+    bfloat16, and NVIDIA GPUs to TF32. Operands in bfloat16 lose nothing by the default.
     """
     if config.dtype == "float32":
         return jax.default_matmul_precision("highest")
@@ -123,10 +116,11 @@ def products(config: ModelConfig) -> contextlib.AbstractContextManager[None]:
 
 
 def compiler_options(config: ModelConfig) -> dict[str, bool]:
-    """What XLA is told when it compiles this model's programs, beside its flags.
+    """Options with which XLA compiles this model's programs, in addition to XLA_FLAGS.
 
     For every shape of product XLA:GPU compiles dozens of Triton kernels to choose from. In true
-    float32 the demo's smallest model took more than 90 s so, with cuBLAS alone 10 s (an H200).
+    float32 the demo's smallest model then takes more than 90 s to compile, and 10 s with cuBLAS
+    alone (on an H200).
     """
     if config.dtype == "float32" and jax.default_backend() == "gpu":
         return {"xla_gpu_enable_triton_gemm": False}

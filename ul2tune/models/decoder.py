@@ -83,7 +83,7 @@ class DecoderConfig:
       remat: what the backward pass computes again: "none", "dots" or "full", see `folding.REMAT`.
       scan_layers: one compiled block looped over the layers, or all blocks inline.
       attention: "xla", "chunked" (memory linear in length), "cudnn" (NVIDIA GPUs, bfloat16, no
-        `attention_softcap`), or "auto": "cudnn" where it can be had, else "xla".
+        `attention_softcap`), or "auto": "cudnn" where it is supported, else "xla".
       attention_chunk_tokens: keys per step of "chunked".
 
     Raises:

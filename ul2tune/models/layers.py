@@ -78,8 +78,8 @@ def linear(
     """Contracts the last `num_in` axes of `x` with the first of `kernel`, in the dtype of `x`; a
     bias has the kernel's remaining axes.
 
-    Both are flattened to matrices first: XLA for CPU transposes the operands of a product's
-    gradient far more cheaply so (a training step is a seventh faster), elsewhere it is the same.
+    Both are flattened to matrices first: XLA for CPU then transposes the operands of a product's
+    gradient far more cheaply (a training step takes a seventh less); elsewhere nothing changes.
     """
     rows, columns = x.shape[: x.ndim - num_in], kernel.shape[num_in:]
     size = math.prod(kernel.shape[:num_in])
@@ -100,14 +100,14 @@ def _product(x_MD: jax.Array, kernel_DF: jax.Array) -> jax.Array:
 
 
 def _product_forward(x_MD: jax.Array, kernel_DF: jax.Array) -> tuple[jax.Array, Any]:
-    # Not `_product` itself: a remat policy has to see the product.
+    # Not a call of `_product`: a remat policy has to see the product.
     return x_MD @ kernel_DF.astype(x_MD.dtype), (x_MD, kernel_DF)
 
 
 def _product_backward(residuals: Any, grad_MF: jax.Array) -> tuple[jax.Array, jax.Array]:
     x_MD, kernel_DF = residuals
     grad_MD = jnp.einsum("MF,DF->MD", grad_MF, kernel_DF.astype(x_MD.dtype))
-    # The platform is the one compiled for, which need not be this process's.
+    # Decided by the platform compiled for, which need not be this process's.
     x_DM = jax.lax.platform_dependent(x_MD, cpu=_transposed_copy, default=jnp.transpose)
     grad_DF = jnp.matmul(x_DM, grad_MF, preferred_element_type=kernel_DF.dtype)
     return grad_MD, grad_DF
@@ -117,10 +117,10 @@ _product.defvjp(_product_forward, _product_backward)
 
 
 def written(x: jax.Array) -> jax.Array:
-    """`x`, which XLA for CPU then writes to memory once.
+    """Returns `x`, and makes XLA for CPU write it to memory once.
 
-    It would compute an operand again for everyone who reads it, and in the order in which they do:
-    divisions and index arithmetic are not vectorised there where the reader transposes.
+    Otherwise it computes an operand anew for each of its readers, in the order in which that reads:
+    where a reader transposes, divisions and index arithmetic are not vectorised then.
     """
     return jax.lax.platform_dependent(x, cpu=jax.lax.optimization_barrier, default=lambda x: x)
 
@@ -139,24 +139,24 @@ def for_rows(x_PS: jax.Array, num_rows: int) -> jax.Array:
 def swapped(x_BLHA: jax.Array) -> jax.Array:
     """Swaps length and heads, [B, L, H, A] -> [B, H, L, A].
 
-    XLA for CPU writes the result to memory once, as :func:`written` has it, for every product that
-    reads it; else it copies heads out of the projections for each of them (2 to 3 % of a step).
+    XLA for CPU writes the result to memory once (see :func:`written`) for all products that read
+    it; otherwise it copies heads out of the projections for each of them (2 to 3 % of a step).
     """
     return jax.lax.platform_dependent(x_BLHA, cpu=_swapped_copy, default=swap)
 
 
-# Its own rule: the gradient has one reader, and a barrier would be in the way there.
+# With a rule of its own: the gradient has a single reader, where a barrier would be in the way.
 swapped.defvjp(lambda x_BLHA: (swapped(x_BLHA), None), lambda _, grad_BHLA: (swap(grad_BHLA),))
 
 
 def swap(x_BLHA: jax.Array) -> jax.Array:
-    """:func:`swapped`, but written to memory as often as XLA likes, or never."""
+    """As :func:`swapped`, but XLA decides whether and how often the result is written."""
     return jnp.swapaxes(x_BLHA, 1, 2)
 
 
 def _swapped_copy(x_BLHA: jax.Array) -> jax.Array:
     x_BHLA = swap(x_BLHA)
-    # One axis less for a moment: else there are two copies, the first of them in the old order.
+    # Flattened for a moment: otherwise there are two copies, the first of them in the old order.
     flat_BHX = jax.lax.optimization_barrier(x_BHLA.reshape(*x_BHLA.shape[:2], -1))
     return flat_BHX.reshape(x_BHLA.shape)
 
@@ -164,9 +164,9 @@ def _swapped_copy(x_BLHA: jax.Array) -> jax.Array:
 def _transposed_copy(x_MD: jax.Array) -> jax.Array:
     """``x.T``, written to memory in that order.
 
-    XLA for CPU multiplies a sixth faster by it than it does transposing as it goes. Barriers keep
-    it from computing `x` again for the copy, and from putting the transposition back into the
-    product; the detour over three axes leaves it nothing to transpose but that one copy.
+    XLA for CPU multiplies by it a sixth faster than if it transposes while it multiplies. Barriers
+    keep it from computing `x` again for the copy, and from moving the transposition back into the
+    product; the detour over three axes leaves that one copy as the only transposition.
     """
     rows, columns = x_MD.shape
     x_DM = jax.lax.optimization_barrier(x_MD).T
@@ -188,7 +188,7 @@ def rms_norm(x_BLD: jax.Array, scale_D: jax.Array, eps: float) -> jax.Array:
 
 @jax.custom_vjp
 def _shared(x: jax.Array) -> jax.Array:
-    """`x`, which several products read: their gradients are added up once, see :func:`written`."""
+    """Returns `x`, which several products read: the sum of their gradients is written once."""
     return x
 
 

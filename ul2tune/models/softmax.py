@@ -57,10 +57,10 @@ softmax_mix.defvjp(_forward, _backward)
 
 def divisor(seeing_BHL: jax.Array, sum_BHL: jax.Array) -> jax.Array:
     """Returns what weights are divided by: their sum, but infinity for queries that see no key,
-    whose output and gradients then are 0.
+    whose output and gradients are then 0.
 
-    DIVERGES: T5X and Transformers average all values there. It takes empty inputs (not even EOS)
-    to meet such a query.
+    DIVERGES: T5X and Transformers average all values there. Only empty inputs (without even an EOS)
+    lead to such a query.
 
     NUMERICS: costs no pass over anything large, and NaN stays NaN.
     """

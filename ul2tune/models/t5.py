@@ -54,7 +54,7 @@ class T5Config:
       scan_layers: one compiled block looped over the layers (compile time independent of depth), or
         all blocks inline (XLA schedules across them; about a tenth faster on CPU).
       attention: "xla", "chunked" (memory linear in length), "cudnn" (NVIDIA GPUs, bfloat16), or
-        "auto": "cudnn" where it can be had (it takes half the time or less), else "xla".
+        "auto": "cudnn" where it is supported (it takes half the time or less), else "xla".
       attention_chunk_tokens: keys per step of "chunked".
     """
 

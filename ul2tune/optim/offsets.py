@@ -9,15 +9,15 @@ from ul2tune.optim.optimizer import OptimizerConfig
 from ul2tune.optim.schedules import ScheduleConfig
 
 log = logging.getLogger(__name__)
-# A run that goes on at the schedule's end for a smaller share of its updates is taken as meant.
+# A run may spend this share of its updates at the schedule's end without a warning.
 _REST = 0.1
 
 
 def check_step_offsets(config: OptimizerConfig, opt_state: Any) -> None:
     """Refuses offsets beyond the updates that an optimiser's first state has behind it.
 
-    Adafactor would keep no average and a schedule would stand at its start, at rate 0 if it warms
-    up, until as many updates are done.
+    Until as many updates are done, Adafactor would keep no average and a schedule would stay at its
+    start (at rate 0 if it warms up).
 
     Args:
       config: the recipe.

@@ -25,8 +25,8 @@ RUN_FIELDS = ("seed", "num_microbatches", "ema_decay")
 def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
     """``["model/d_model: 512 -> 256", …]`` for every setting that differs.
 
-    A field that is younger than the checkpoint does not differ while it is at its default: the
-    default of a new field is what was done before there was one.
+    A field that is younger than the checkpoint does not differ while it is at its default: new
+    fields default to what was done before they existed.
     """
     old, new = _flat(saved), _flat(current)
     exempt = EXEMPT | (_at_default(current) - old.keys())
@@ -66,8 +66,8 @@ def _at_default(value: Any, path: str = "") -> frozenset[str]:
 
 
 def streams_restart(changes: Sequence[str]) -> str | None:
-    """Of :func:`differences`: the sentence that names those after which a saved position in the
-    data means nothing, None without any."""
+    """The sentence on those of the :func:`differences` that make a saved position in the data
+    meaningless; None if there are none."""
     found = set()
     for change in changes:
         part, _, path = change.partition(":")[0].partition("/")
@@ -85,7 +85,8 @@ def streams_restart(changes: Sequence[str]) -> str | None:
 
 
 def _schedule_redrawn(changes: Sequence[str]) -> str | None:
-    """What allowing another end of the schedule does, and how it came about."""
+    """What allowing another end of the schedule does, and why the end may have changed; None if
+    there is none."""
     ends = [c.split(" -> ") for c in changes if c.startswith("optimizer/schedule/total_steps: ")]
     if not ends:
         return None

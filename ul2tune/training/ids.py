@@ -8,7 +8,7 @@ from ul2tune.feed.feed import Feed
 
 
 def check_ids(model: Any, feed: Feed) -> None:
-    """Refuses ids that the model has no row for: a lookup takes the last row for them, and their
+    """Refuses ids that the model has no row for: a lookup would take the last row for them, and
     losses would look better, not broken.
 
     Raises:
@@ -24,7 +24,7 @@ def check_ids(model: Any, feed: Feed) -> None:
     for place, largest in feed.largest_ids.items():
         if largest >= num_rows:
             raise ValueError(
-                f"{place} of {mixture!r} has id {largest}, but the model only rows for 0 to "
-                f"{num_rows - 1}. Set its vocab_size to at least {largest + 1}, or correct the id "
-                f"in the task and prepare again."
+                f"{place} of {mixture!r} has id {largest}, but the model has rows for 0 to "
+                f"{num_rows - 1} only. Set its vocab_size to at least {largest + 1}, or correct "
+                f"the id in the task and prepare again."
             )

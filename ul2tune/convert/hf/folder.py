@@ -138,7 +138,7 @@ def inside(folder: Path, name: str) -> Path:
     try:
         target, root = path.resolve(strict=True), folder.resolve(strict=True)
     except (OSError, RuntimeError) as error:
-        raise ValueError(f"{path} is not there (or a link in circles).") from error
+        raise ValueError(f"{path} is not there (or is a circular link).") from error
     roots = [root]
     if root.parent.name == "snapshots" and root.parent.parent.name.startswith("models--"):
         roots.append(root.parent.parent / "blobs")
