@@ -10,7 +10,6 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -25,7 +24,7 @@ VOCABULARY_PARAMETERS = r"((decoder_)?token_embedding|head)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SmallerVocabulary:
+class SmallerVocabulary(initialize.OneCheckpoint):
     """An `InitFn` that starts a run from a checkpoint with fewer, or fewer real, embedding rows.
 
     The first `real_rows` rows are the checkpoint's. All others become their mean, in the input
@@ -34,35 +33,16 @@ class SmallerVocabulary:
     there). Everything else is restored as it is. Like `InitialCheckpoint` in what starts fresh.
 
     Attributes:
-      path: a MODEL_DIR, its `checkpoints` folder, or one step's folder.
       real_rows: number of ids of the vocabulary that the checkpoint was trained with.
-      keep_step: False makes the step counter start at 0.
       parameters: regular expression for the paths of the parameters whose first axis is V.
     """
 
-    path: str
     real_rows: int
-    keep_step: bool = True
     parameters: str = VOCABULARY_PARAMETERS
 
     def __post_init__(self) -> None:
         if self.real_rows < 1:
             raise ValueError(f"real_rows must be positive, got {self.real_rows}.")
-
-    @functools.cached_property
-    def step_dir(self) -> Path:
-        """The step's folder, found once."""
-        return initialize.resolve(self.path)
-
-    @property
-    def first_step(self) -> int:
-        """The step the new run starts counting from."""
-        return layout.read_meta(self.step_dir)["step"] if self.keep_step else 0
-
-    @property
-    def step_dirs(self) -> tuple[Path, ...]:
-        """What it reads."""
-        return (self.step_dir,)
 
     def __str__(self) -> str:
         """For the table at the start of a run."""

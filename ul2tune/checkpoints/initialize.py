@@ -14,38 +14,26 @@ from ul2tune import tree
 from ul2tune.checkpoints import agreement, layout
 from ul2tune.checkpoints.description import describe
 from ul2tune.checkpoints.restore import CorruptCheckpointError, restore_step
+from ul2tune.models import base
 from ul2tune.types import Tree
 
 log = logging.getLogger(__name__)
 PARAMS, OPTIMIZER, EMA = "params", "opt_state", "ema"
-# Fields of a model configuration that say how it is computed: results agree but for rounding.
-METHOD_FIELDS = frozenset({"remat", "scan_layers", "attention", "attention_chunk_tokens"})
-# Those that do not change the function its parameters compute.
-FREE_FIELDS = METHOD_FIELDS | {"dropout_rate", "attention_dropout_rate", "dtype"}
 # An error about a missing step lists so many of the newest ones.
 _SHOWN = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class InitialCheckpoint:
-    """An `InitFn` that starts a run from the parameters of another one.
-
-    The data streams start fresh, and so does the optimiser with its schedule, unless it is kept.
-    The step counter goes on from the checkpoint's, as in T5X: `TRAIN_STEPS` includes the earlier
-    steps, `TRAIN_STEPS_RELATIVE` does not.
+class OneCheckpoint:
+    """What an `InitFn` that reads one checkpoint knows of it.
 
     Attributes:
       path: a MODEL_DIR (its newest checkpoint), its `checkpoints` folder, or one step's folder.
-      keep_step: False makes the counter start at 0 too.
-      keep_optimizer: take over the optimiser's state too (T5X does so): moments and the count of
-        updates that schedules go by. The optimiser must be configured as it was.
-      ema: start from the average of the parameters (`RunConfig.ema_decay`) instead of the last.
+      keep_step: False makes the run's step counter start at 0.
     """
 
     path: str
     keep_step: bool = True
-    keep_optimizer: bool = False
-    ema: bool = False
 
     @functools.cached_property
     def step_dir(self) -> Path:
@@ -61,6 +49,24 @@ class InitialCheckpoint:
     def step_dirs(self) -> tuple[Path, ...]:
         """What it reads."""
         return (self.step_dir,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitialCheckpoint(OneCheckpoint):
+    """An `InitFn` that starts a run from the parameters of another one.
+
+    The data streams start fresh, and so does the optimiser with its schedule, unless it is kept.
+    The step counter goes on from the checkpoint's, as in T5X: `TRAIN_STEPS` includes the earlier
+    steps, `TRAIN_STEPS_RELATIVE` does not.
+
+    Attributes:
+      keep_optimizer: take over the optimiser's state too (T5X does so): moments and the count of
+        updates that schedules go by. The optimiser must be configured as it was.
+      ema: start from the average of the parameters (`RunConfig.ema_decay`) instead of the last.
+    """
+
+    keep_optimizer: bool = False
+    ema: bool = False
 
     def __call__(self, abstract: Tree) -> Tree:
         return load_params(self.step_dir, abstract, ema=self.ema)
@@ -178,7 +184,7 @@ def warn_of_other_model(path: str | Path, model: Any, ignored: Collection[str] =
     for field in dataclasses.fields(model):
         now = describe(getattr(model, field.name))
         then = saved.get(field.name, now)
-        if field.name not in FREE_FIELDS and field.name not in ignored and then != now:
+        if field.name not in base.FREE_FIELDS and field.name not in ignored and then != now:
             log.warning(
                 "%s was trained with %s = %r; this model has %r.", step_dir, field.name, then, now
             )

@@ -22,6 +22,7 @@ import numpy as np
 
 from ul2tune.checkpoints import initialize
 from ul2tune.checkpoints.stored import StoredArrays
+from ul2tune.models.base import FREE_FIELDS
 
 # Elements that are added at a time: temporary arrays stay small beside a parameter.
 _BLOCK = 2**22
@@ -168,7 +169,7 @@ def _check_same(first: Path, shapes: dict[str, Any], other: Path, found: dict[st
 def _check_model(first: Path, meta: dict[str, Any], other: Path, found: dict[str, Any]) -> None:
     """Equal shapes are not enough: another activation makes another function of them."""
     ours, theirs = (m.get("config", {}).get("model", {}) for m in (meta, found))
-    for field in sorted((ours.keys() | theirs.keys()) - initialize.FREE_FIELDS):
+    for field in sorted((ours.keys() | theirs.keys()) - FREE_FIELDS):
         if ours.get(field) != theirs.get(field):
             raise ValueError(
                 f"{first} was trained with {field} = {ours.get(field)!r}, {other} with "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -59,7 +60,7 @@ def open_view(path: str, *, everything: bool = False) -> View:
     """
     kind = _kind(path)
     if kind == OURS:
-        return _ours(initialize.resolve(path), everything)
+        return _ours(initialize.resolve(path), everything=everything)
     if kind == TRANSFORMERS:
         folder = hf_folder.open_folder(path)
         return View(
@@ -116,7 +117,7 @@ def _check_t5x(path: str) -> None:
         ) from error
 
 
-def _ours(step_dir: Path, everything: bool) -> View:
+def _ours(step_dir: Path, *, everything: bool) -> View:
     arrays = StoredArrays(step_dir)
     wanted = [p for p in arrays.shapes if everything or p.split("/")[0] not in _NO_WEIGHTS]
     config = arrays.meta.get("config", {})
@@ -143,16 +144,9 @@ def _as_ours(path: str) -> View:
     """Only the parameters, named and shaped as ours."""
     kind, prefix = _kind(path), f"{initialize.PARAMS}/"
     if kind == OURS:
-        view = _ours(initialize.resolve(path), False)
-        names = [name for name in view.shapes if name.startswith(prefix)]
-        return View(
-            path=view.path,
-            kind=kind,
-            shapes={name: view.shapes[name] for name in names},
-            dtypes=view.dtypes,
-            read=view.read,
-            model=view.model,
-        )
+        view = _ours(initialize.resolve(path), everything=False)
+        shapes = {name: shape for name, shape in view.shapes.items() if name.startswith(prefix)}
+        return dataclasses.replace(view, shapes=shapes)
     source = hf.open_model(path) if kind == TRANSFORMERS else t5x.open_model(path)
     shapes = {f"{prefix}{path}": shape for path, shape, _ in source.arrays()}
 

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from ul2tune import atomic
-from ul2tune.checkpoints import initialize, layout
+from ul2tune.checkpoints import layout
 from ul2tune.checkpoints.description import describe
 from ul2tune.checkpoints.streaming import StepWriter
+from ul2tune.models.base import METHOD_FIELDS
 
 GIN_FILE = "model.gin"
 # How a run computes, for the run or its recipe to say.
-_OF_RUNS = initialize.METHOD_FIELDS | {"dtype"}
+_OF_RUNS = METHOD_FIELDS | {"dtype"}
 
 
 @contextmanager

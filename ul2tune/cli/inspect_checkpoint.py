@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from ul2tune.checkpoints import statistics
-from ul2tune.checkpoints.statistics import Difference, Statistics
+from ul2tune.checkpoints.statistics import Difference
 from ul2tune.cli import checkpoint_view
 from ul2tune.cli.checkpoint_view import View
 from ul2tune.training import drift
@@ -42,17 +43,15 @@ def run(options: argparse.Namespace) -> None:
     jax.config.update("jax_platforms", "cpu")
     if len(options.checkpoints) == 1:
         view = checkpoint_view.open_view(options.checkpoints[0], everything=options.all)
-        found = describe(view)
-        show: Callable[[], None] = lambda: print_view(view, found)  # noqa: E731
+        found, show = describe(view), functools.partial(print_view, view)
     else:
         views = checkpoint_view.open_pair(*options.checkpoints, everything=options.all)
-        found = compare(*views)
-        show = lambda: print_comparison(found)  # noqa: E731
+        found, show = compare(*views), print_comparison
     if options.json:
         json.dump(_plain(found), sys.stdout, indent=1)
         print()
     else:
-        show()
+        show(found)
 
 
 def describe(view: View) -> dict[str, Any]:
@@ -167,10 +166,7 @@ def _shared(a: Sequence[str], b: Sequence[str]) -> int:
     return next((n for n, (x, y) in pairs if x != y), min(len(a), len(b)))
 
 
-def _numbers(
-    name: str, shape: str, dtype: str, array: Mapping[str, Any] | Statistics, layout: str
-) -> str:
-    values = array if isinstance(array, Mapping) else dataclasses.asdict(array)
+def _numbers(name: str, shape: str, dtype: str, values: Mapping[str, Any], layout: str) -> str:
     return _row(
         name,
         shape=_short(shape, 18),

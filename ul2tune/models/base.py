@@ -24,6 +24,11 @@ from ul2tune.models import grouped
 from ul2tune.sharding import constrain
 from ul2tune.types import Tree
 
+# Fields of a configuration that say how a model is computed: results agree but for rounding.
+METHOD_FIELDS = frozenset({"remat", "scan_layers", "attention", "attention_chunk_tokens"})
+# Those that do not change the function its parameters compute.
+FREE_FIELDS = METHOD_FIELDS | {"dropout_rate", "attention_dropout_rate", "dtype"}
+
 
 class ModelConfig(Hashable, Protocol):
     """A frozen dataclass that knows the module it describes.

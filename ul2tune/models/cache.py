@@ -17,8 +17,18 @@ import jax
 import jax.numpy as jnp
 
 from ul2tune.sharding import constrain
+from ul2tune.types import Batch
 
 AXES = ("layers", "batch", "kv_heads", "length", "kv")
+
+
+def refuse_packed(batch: Batch) -> None:
+    """Raises ValueError for rows of several prompts: a row is decoded from its first position."""
+    if "encoder_segment_ids" in batch:
+        raise ValueError(
+            "start_decoding got a packed batch (it has encoder_segment_ids); give every example "
+            "its own row."
+        )
 
 
 @functools.partial(

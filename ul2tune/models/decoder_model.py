@@ -85,11 +85,9 @@ class Decoder(nnx.Module):
         self.config.check_row_lengths(length)
         positions_BL, seen = decoder_features.positions(batch), decoder_features.visibility(batch)
         layout, how = Layout(config, positions_BL, length), Implementation.of(self.config)
-        bias, dropped = self._bias(tokens_BL.shape), config.dropout_rate
-        rate = config.attention_dropout_rate
-        is_t5 = config.relative_buckets is not None
-        if is_t5:
-            rate = dropped
+        bias, is_t5 = self._bias(tokens_BL.shape), config.relative_buckets is not None
+        dropped = config.dropout_rate
+        rate = dropped if is_t5 else config.attention_dropout_rate
 
         def step(x_BLD: jax.Array, block: Block, is_local: jax.Array, key: Any) -> jax.Array:
             keys = block.dropout_keys(key)

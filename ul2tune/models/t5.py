@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ul2tune.models import attention, base, config_checks, layers, relative_bias
-from ul2tune.models.cache import DecodeCache
+from ul2tune.models.cache import DecodeCache, refuse_packed
 from ul2tune.models.folding import fold, unstacked
 from ul2tune.models.layers import Dropout, drop_channels, param, rms_norm, split_key
 from ul2tune.models.visibility import Visibility, crossing, segments
@@ -305,11 +305,7 @@ class T5(nnx.Module):
         Raises:
           ValueError: for a packed batch.
         """
-        if "encoder_segment_ids" in batch:
-            raise ValueError(
-                "start_decoding got a packed batch (it has encoder_segment_ids); give every "
-                "example its own row."
-            )
+        refuse_packed(batch)
         cross, encoded_BSD = self.decoder.layers.cross_attention, self.encode(batch)
         cross_key, cross_value = (
             jnp.einsum("BSD,NDHA->NBHSA", encoded_BSD, kernel[...].astype(encoded_BSD.dtype))

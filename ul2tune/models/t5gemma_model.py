@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ul2tune.models import base, decoder_features, layers
-from ul2tune.models.cache import DecodeCache
+from ul2tune.models.cache import DecodeCache, refuse_packed
 from ul2tune.models.decoder_block import Layout
 from ul2tune.models.folding import unstacked
 from ul2tune.models.layers import for_rows, param, swap
@@ -122,11 +122,7 @@ class T5Gemma(nnx.Module):
         Raises:
           ValueError: for a packed batch, or lengths beyond the model's.
         """
-        if "encoder_segment_ids" in batch:
-            raise ValueError(
-                "start_decoding got a packed batch (it has encoder_segment_ids); give every "
-                "example its own row."
-            )
+        refuse_packed(batch)
         self.config.check_row_lengths(decoder=max_decode_length)
         encoded_BSD = self.encode(batch)
 

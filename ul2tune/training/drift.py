@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ul2tune.checkpoints.description import DescribedFields
-from ul2tune.checkpoints.initialize import METHOD_FIELDS
 from ul2tune.feed.config import DELIVERY_FIELDS, POSITION_FREE_FIELDS
+from ul2tune.models.base import METHOD_FIELDS
 
 # What may change between two starts of one run without changing what it computes, but for rounding.
 EXEMPT = frozenset(

@@ -23,21 +23,12 @@ from ul2tune.convert.hf import rope as hf_rope
 from ul2tune.convert.hf.decoder_names import EMBEDDING, HEAD
 from ul2tune.convert.hf.fields import Fields
 from ul2tune.convert.mapping import Family, Leaf, Tensors
+from ul2tune.models.base import FREE_FIELDS
 from ul2tune.models.decoder import DecoderConfig
 
 log = logging.getLogger(__name__)
 OPT_EPS = 1e-5  # of torch.nn.LayerNorm; not in config.json
 GEMMA = ("gemma2", "gemma3_text")
-# Training and execution, not the function that is computed; exports say nothing about them.
-_FREE = (
-    "dropout_rate",
-    "attention_dropout_rate",
-    "dtype",
-    "remat",
-    "scan_layers",
-    "attention",
-    "attention_chunk_tokens",
-)
 _ACTIVATIONS = {
     "silu": "silu_gated",
     "gelu_pytorch_tanh": "gelu_gated",
@@ -101,7 +92,7 @@ class DecoderFamily(Family):
 
     def config_to_hf(self, config: DecoderConfig, like: Mapping[str, Any]) -> dict[str, Any]:
         like = _text_part(like)
-        kind = _kind(config, like.get("model_type"))
+        kind = _kind(config)
         theirs = described(config, kind)
         stale = ("rope_scaling", "rope_parameters", "sliding_window_pattern", _TIED, _PREFIX)
         kept = {name: value for name, value in like.items() if name not in stale}
@@ -248,7 +239,7 @@ def _cap(fields: Fields, name: str, default: float | None) -> float | None:
     return None if fields.values[name] is None else fields.number(name)
 
 
-def _kind(config: DecoderConfig, liked: Any) -> str:
+def _kind(config: DecoderConfig) -> str:
     """The model type that can say most of a configuration."""
     if config.relative_buckets is not None:
         raise ValueError(
@@ -264,7 +255,7 @@ def _kind(config: DecoderConfig, liked: Any) -> str:
         return "qwen3"
     if config.attention_bias and not config.attention_out_bias:
         return "qwen2"
-    return "llama" if liked != "qwen2" or not config.attention_bias else "qwen2"
+    return "llama"
 
 
 def described(config: DecoderConfig, kind: str) -> dict[str, Any]:
@@ -322,7 +313,7 @@ def _check_round_trip(config: DecoderConfig, back: DecoderConfig, kind: str) -> 
         config = dataclasses.replace(config, query_scalar=None)
     for field in dataclasses.fields(config):
         ours, theirs = getattr(config, field.name), getattr(back, field.name)
-        if field.name not in _FREE and ours != theirs:
+        if field.name not in FREE_FIELDS and ours != theirs:
             raise ValueError(
                 f"DecoderConfig.{field.name} = {ours!r} with the rest of this configuration is "
                 f"none of Transformers' models: {kind!r}, the closest, has {theirs!r}."

@@ -20,6 +20,7 @@ from typing import Any
 from ul2tune.convert.hf import decoder as hf_decoder
 from ul2tune.convert.hf.fields import Fields
 from ul2tune.convert.mapping import Family, Leaf, Tensors, linear, numbered, reshaped
+from ul2tune.models.base import FREE_FIELDS
 from ul2tune.models.t5gemma import SIDES, StackConfig, T5GemmaConfig
 
 # model_type -> (of the Gemma that a stack is, class, model_type of a stack's part)
@@ -54,16 +55,6 @@ HEAD, EMBEDDING, EOI = (
 # What :meth:`T5GemmaFamily.observe` adds.
 _TIED, _PREFIX, _ENCODER = "ul2tune_tied_logits", "ul2tune_prefix", "ul2tune_encoder"
 _OBSERVED = (_TIED, _PREFIX, _ENCODER)
-# Training and execution, not the function that is computed; exports say nothing about some of them.
-_FREE = (
-    "dropout_rate",
-    "attention_dropout_rate",
-    "dtype",
-    "remat",
-    "scan_layers",
-    "attention",
-    "attention_chunk_tokens",
-)
 
 
 class T5GemmaFamily(Family):
@@ -247,7 +238,7 @@ def _differences(config: Any, back: Any, prefix: str = "") -> list[tuple[str, An
             found += _differences(ours, theirs, f"{field.name}.")
         elif field.name == "query_scalar" and ours == config.head_dim:
             continue  # spelled out
-        elif field.name not in _FREE and ours != theirs:
+        elif field.name not in FREE_FIELDS and ours != theirs:
             found.append((prefix + field.name, ours, theirs))
     return found
 
