@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ul2tune.models import base
 from ul2tune.models.t5 import T5Config
+from ul2tune.types import Batch
 
 VOCAB = 32
 # Compiling is most of what these tests do; LLVM's optimisations are not what they test.
@@ -94,3 +97,21 @@ def batch(seed: int = 0) -> dict[str, np.ndarray]:
     """The same four segments, one per row, without segment ids."""
     features = _features([[pair] for row in segments(seed) for pair in row])
     return {k: v for k, v in features.items() if not k.endswith(("segment_ids", "positions"))}
+
+
+def assert_same_gradients(config: Any, changes: Mapping[str, Any], batch: Batch) -> None:
+    """A weighted sum of the logits, and its gradients, are those of the changed configuration."""
+    real_BL = np.asarray(batch["decoder_segment_ids"]) != 0
+    weights_BLV = np.random.default_rng(0).normal(size=(*real_BL.shape, config.vocab_size))
+    weights_BLV *= real_BL[..., None]
+
+    def gradients(config: Any) -> list[jax.Array]:
+        def loss(params):
+            return jnp.sum(base.bind(config, params).logits(batch) * weights_BLV)
+
+        return jax.tree.leaves(jax.jit(jax.value_and_grad(loss), compiler_options=QUICK)(values))
+
+    values = params(config)
+    pairs = zip(gradients(dataclasses.replace(config, **changes)), gradients(config))
+    for got, want in pairs:
+        np.testing.assert_allclose(got, want, atol=2e-4 * max(1.0, np.abs(want).max()))

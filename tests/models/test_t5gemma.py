@@ -164,21 +164,7 @@ def test_generation_depends_on_the_row_alone():
     ],
 )
 def test_how_it_is_computed_changes_nothing(name, changes):
-    config, batch = MODELS[name], examples.packed_batch()
-    params = examples.params(config)
-    weights_BLV = np.random.default_rng(0).normal(size=(2, examples.TARGET_LENGTH, examples.VOCAB))
-    weights_BLV *= (batch["decoder_segment_ids"] != 0)[..., None]
-
-    def gradients(config: T5GemmaConfig):
-        def loss(params):
-            return jnp.sum(base.bind(config, params).logits(batch) * weights_BLV)
-
-        run = jax.jit(jax.value_and_grad(loss), compiler_options=examples.QUICK)
-        return jax.tree.leaves(run(params))
-
-    pairs = zip(gradients(dataclasses.replace(config, **changes)), gradients(config))
-    for got, want in pairs:
-        np.testing.assert_allclose(got, want, atol=2e-4 * max(1.0, np.abs(want).max()))
+    examples.assert_same_gradients(MODELS[name], changes, examples.packed_batch())
 
 
 def test_a_mesh_computes_the_same():
