@@ -149,7 +149,8 @@ def _check_run_file(program: Program, used: gin_check.Reachable, root: Callable[
 def _notes(
     program: Program, idle: Sequence[Binding], roots: Sequence[Callable[..., Any]]
 ) -> tuple[str, ...]:
-    """Remarks on values without effect; those of the project's shared files are nobody's wish."""
+    """Remarks on values without effect, but for those of the project's shared files: the user did
+    not set them."""
     called = {f"{root.__module__}.{root.__name__}" for root in roots}
     remarks = [(binding, "is not used by this command.") for binding in idle]
     remarks += [

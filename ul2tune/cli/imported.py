@@ -67,9 +67,9 @@ def new_model_dir(
 def gin_text(config: Any, origin: str) -> str:
     """A gin file that defines MODEL as `config`, like those in gin/models.
 
-    Every field that is a fact of the model stands there, so that none stays of the model of a
-    recipe read before. How a run computes it (dtype, remat, …) is left to the recipe, and dropout,
-    as there, to the macro DROPOUT_RATE.
+    It sets every field that is a fact of the model, so that no value of a recipe's own model stays
+    in force. How a run computes it (dtype, remat, …) is left to the recipe, and dropout to the
+    macro DROPOUT_RATE, as in gin/models.
     """
     blocks = _blocks(config, "")
     modules = {type(value).__module__ for value in _all(config)}

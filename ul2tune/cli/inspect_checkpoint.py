@@ -208,7 +208,7 @@ def print_comparison(found: Mapping[str, Any]) -> None:
         f"{len(changes)} arrays in common, {found['equal']} of them equal; "
         f"|b - a| / |a| = {found['relative']:.3g} over all of them"
     )
-    # NaN first: it is the news.
+    # NaN first: it matters most.
     ordered = sorted(changes.items(), key=lambda item: -_rank(item[1]["relative"]))
     ordered = [(name, change) for name, change in ordered if change["largest"] != 0.0]
     if ordered:

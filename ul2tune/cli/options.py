@@ -230,7 +230,7 @@ def _import_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--revision", metavar="REV", help="hf: branch, tag or commit")
     parser.add_argument(
         "--text_only", action="store_true", default=None,
-        help="hf: leave behind the part of T5Gemma 2 that sees images, which is refused otherwise",
+        help="hf: leave out the part of T5Gemma 2 for images, which is refused otherwise",
     )  # fmt: skip
     parser.add_argument(
         "--set", action="append", metavar="FIELD=VALUE",

@@ -97,8 +97,8 @@ class Family(Protocol):
       config_type: the class of our configuration.
       ignored: patterns (`re.fullmatch`) of tensors that files may hold and no model reads, such as
         buffers that are computed.
-      parts: patterns of tensors of what we do not have, such as the part that sees images: they are
-        left behind where the user says that text is all, and refused otherwise.
+      parts: patterns of tensors of parts that our models do not have, such as one for images: they
+        are left out where the user asks for the text part only, and refused otherwise.
     """
 
     model_types: tuple[str, ...]

@@ -116,6 +116,6 @@ def keep_top_p(logits_BV: jax.Array, p: float) -> jax.Array:
     probabilities_BV = jax.nn.softmax(sorted_BV, axis=-1)
     before_BV = jnp.cumsum(probabilities_BV, axis=-1) - probabilities_BV
     smallest_B1 = jnp.min(jnp.where(before_BV < p, sorted_BV, jnp.inf), axis=-1, keepdims=True)
-    # A p that is 0 in float32 keeps nothing.
+    # Without this, a p that is 0 in float32 would keep nothing.
     smallest_B1 = jnp.minimum(smallest_B1, sorted_BV[:, :1])
     return jnp.where(logits_BV < smallest_B1, -jnp.inf, logits_BV)

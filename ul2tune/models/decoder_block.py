@@ -63,8 +63,8 @@ class Block(nnx.Module):
         return constrain(x_BLD, "batch", "length", None)
 
     def dropout_keys(self, key: jax.Array | None) -> list[Any]:
-        """Keys for what attention adds, what the feed-forward adds, attention weights and, as in
-        T5 alone, hidden activations."""
+        """Keys for the outputs of attention and feed-forward, attention weights and, in T5 only,
+        hidden activations."""
         if self.config.relative_buckets is not None:
             return split_key(key, 4)
         return [*split_key(key, 3), None]

@@ -46,10 +46,11 @@ class Source:
 
 
 class CrossBlock(Block):
-    """A layer of the encoder or the decoder: Gemma's, with cross-attention between its branches
-    where `source_d_model`, the width of what that reads, is given.
+    """A layer of the encoder or the decoder: Gemma's, with cross-attention between its branches if
+    `source_d_model`, the width of the encoder's output, is given.
 
-    Its head size, scale, bound and norms are those of self-attention; it knows no positions.
+    Head size, scale, bound and norms of cross-attention are those of self-attention; it knows no
+    positions.
     """
 
     def __init__(self, config: DecoderConfig, key: jax.Array, source_d_model: int | None = None):

@@ -110,7 +110,7 @@ class AdafactorConfig:
 
 
 class AdafactorState(NamedTuple):
-    """Second moments, float32, in trees like the parameters'; (1,) where one has no use for it."""
+    """Second moments, float32, in trees like the parameters'; of shape (1,) where unused."""
 
     count: jax.Array
     v_row: Any

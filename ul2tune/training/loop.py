@@ -155,7 +155,7 @@ def loop(parts: Parts, state: Tree, frozen: Tree, at: Position) -> Tree:
 
             # 4. HOOKS
             observe(parts, state, frozen, at)
-        # Still under the signal's eyes: one that is sent again must not cut off the last save.
+        # Still in the context of the signal: a second one must not cut off the last save.
         parts.checkpoints.wait()
     if at.step > start:
         _show(parts, at, last=True)
@@ -188,7 +188,8 @@ def observe(
     the end.
 
     Args:
-      data_ended: this is the end, found out only now: do what was not already done after this step.
+      data_ended: the data ended, after hooks had been called for this step: do what is left to do
+        at the end of a run.
     """
     config, step = parts.config, at.step
 
@@ -286,6 +287,6 @@ def _dump(parts: Parts, bad: StepRecord) -> str:
         }
         try:
             path.write_text(json.dumps(dump, indent=1) + "\n", encoding="utf-8")
-        except OSError as error:  # what went wrong first is the news
+        except OSError as error:  # the error to raise is that of the step
             return f"could not be written to {path} ({error.strerror})"
     return f"is in {path}"

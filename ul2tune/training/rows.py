@@ -10,8 +10,8 @@ from ul2tune.feed.config import FeedConfig
 def check_rows(model: Any, data: FeedConfig) -> None:
     """Refuses batches that the model cannot read.
 
-    Before anything is written: found by the first step, after the first save, a mistake would leave
-    a checkpoint that refuses the corrected command.
+    Called before anything is written: if the first step found a mistake, after the first save, it
+    would leave a checkpoint that refuses the corrected command.
 
     Raises:
       ValueError: for a layout that the model does not know, or rows longer than it can read.

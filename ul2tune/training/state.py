@@ -59,7 +59,7 @@ def averaged(state: Tree, frozen: Tree) -> dict[str, Any]:
 
 
 def specify(model: Any, optimizer: Optimizer, mesh: Mesh, *, ema: bool = False) -> StateSpec:
-    """Lays the state out over the mesh; an average of the parameters lies like them.
+    """Lays the state out over the mesh; an average of the parameters is laid out like them.
 
     Raises:
       ValueError: if a parameter does not divide by its mesh axes.

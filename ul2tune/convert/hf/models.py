@@ -125,8 +125,8 @@ def open_model(path: str | Path, *, text_only: bool = False) -> Source:
 
     Args:
       path: the folder.
-      text_only: leave behind what sees images (T5Gemma 2), which is refused otherwise. An export
-        does not have it either: Transformers then makes it new, and says so.
+      text_only: leave out the part for images (T5Gemma 2), which is refused otherwise. An export
+        lacks it too: Transformers then initialises it anew, and warns.
 
     Raises:
       ValueError: for anything missing, unused, of the wrong shape or dtype, hostile, or not

@@ -1,7 +1,7 @@
 """Transformers' ``t5gemma`` and the text part of ``t5gemma2``.
 
 Read against Transformers 5.23 (`models/{t5gemma,t5gemma2}/`). A stack's part of config.json is that
-of a Gemma 2 or 3 and is read as such (`hf.decoder`). The part of a T5Gemma 2 that sees images is
+of a Gemma 2 or 3 and is read as such (`hf.decoder`). The part of a T5Gemma 2 for images is
 not represented: its tensors are refused, or left out with `open_model(text_only=True)`. Only
 what reads back as the same configuration is exported.
 
