@@ -19,7 +19,8 @@ from ul2tune.training import metrics
 from ul2tune.training.config import RunConfig
 from ul2tune.training.loop import Parts, Position
 from ul2tune.training.metrics import Window
-from ul2tune.training.progress import LiveLine, Rate, Stopwatch
+from ul2tune.training.progress import LiveLine
+from ul2tune.training.throughput import Rate, Stopwatch
 from ul2tune.training.writers import MetricsWriter
 
 

@@ -18,7 +18,7 @@ from tests.training import tiny
 from ul2tune.checkpoints import description
 from ul2tune.optim.optimizer import OptimizerConfig
 from ul2tune.sharding import MeshConfig
-from ul2tune.training import drift, progress, writers
+from ul2tune.training import drift, progress, throughput, writers
 from ul2tune.training.loss import LossConfig
 from ul2tune.training.metrics import StepRecord, Window
 from ul2tune.training.signals import StopSignal
@@ -185,7 +185,7 @@ def test_live_line_is_sparse_where_nobody_watches():
 
 
 def test_rates():
-    rate = progress.Rate(tokens_per_step=100, flops_per_step=1e9, peak_flops=1e12)
+    rate = throughput.Rate(tokens_per_step=100, flops_per_step=1e9, peak_flops=1e12)
     rate.restart(10, 5.0, 400)
     assert rate.measure(10, 6.0, 400) == {}
     assert rate.measure(30, 7.0, 1400) == pytest.approx(
@@ -200,7 +200,7 @@ def test_rates():
 
 
 def test_stopwatch_counts_only_while_it_runs():
-    watch = progress.Stopwatch(3.0)
+    watch = throughput.Stopwatch(3.0)
     assert watch.now() == 3.0
     watch.start()
     watch.start()

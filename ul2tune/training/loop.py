@@ -19,9 +19,10 @@ from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.training.compiled import CompiledStep
 from ul2tune.training.config import RunConfig
 from ul2tune.training.metrics import MUST_BE_FINITE, NonFiniteLossError, StepRecord, Window
-from ul2tune.training.progress import LiveLine, Rate, Stopwatch
+from ul2tune.training.progress import LiveLine
 from ul2tune.training.signals import StopSignal
 from ul2tune.training.state import averaged, join
+from ul2tune.training.throughput import Rate, Stopwatch
 from ul2tune.training.writers import MetricsWriter
 from ul2tune.types import Hook, HookContext, Tree
 

@@ -34,9 +34,10 @@ from ul2tune.training.ids import check_ids
 from ul2tune.training.loop import Parts, Position, loop
 from ul2tune.training.loss import LossConfig
 from ul2tune.training.metrics import Window
-from ul2tune.training.progress import LiveLine, Rate, Stopwatch
+from ul2tune.training.progress import LiveLine
 from ul2tune.training.rows import check_rows
 from ul2tune.training.step import Recipe
+from ul2tune.training.throughput import Rate, Stopwatch
 from ul2tune.training.validation import Validation
 from ul2tune.training.writers import MetricsWriter
 from ul2tune.types import Hook, InitFn, Tree
