@@ -26,6 +26,7 @@ import numpy as np
 
 from ul2tune import tree
 from ul2tune.convert.hf import folder as hf_folder
+from ul2tune.convert.hf import models as hf
 from ul2tune.convert.hf.t5 import T5Family
 from ul2tune.convert.safetensors_io import DTYPES, Entry
 from ul2tune.models import base
@@ -40,8 +41,7 @@ def entries_of(config: T5Config, dtype: str) -> list[Entry]:
     shapes = tree.flatten(base.abstract_params(config))
     found = []
     for leaf in T5Family().leaves(config, {}):
-        shape = shapes[leaf.path].shape[1:] if leaf.stacked else shapes[leaf.path].shape
-        theirs = leaf.to_theirs(np.broadcast_to(np.zeros((), np.int8), shape)).shape
+        theirs = hf.their_shape(leaf, shapes[leaf.path].shape)
         found += [Entry(name=name, dtype=dtype, shape=theirs) for name in leaf.names]
     return found
 
