@@ -11,6 +11,7 @@ from tests.evaluation import prepared
 from tests.evaluation.test_hook import EVAL
 from tests.models import decoder_examples, t5gemma_examples
 from tests.training import tiny as tiny_run
+from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.data.vocab import ByteVocabulary
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.evaluation import preflight, run
@@ -32,10 +33,10 @@ def needs_several(targets, predictions):
     return {"spread": 1.0 / (len(predictions) - 1)}
 
 
-def evaluate(data_dir, output, config=EVAL, model: ModelConfig = tiny.MODEL):
+def evaluate(data_dir, output, config=EVAL, model: ModelConfig = tiny.MODEL, checkpoint=None):
     """Of a checkpoint that is not there: whatever is found before is found in time."""
-    none = str(data_dir / "no checkpoint")
-    run.evaluate(model, "instructions", str(data_dir), none, MeshConfig(), str(output), config)
+    path = str(checkpoint or data_dir / "no checkpoint")
+    run.evaluate(model, "instructions", str(data_dir), path, MeshConfig(), str(output), config)
 
 
 @pytest.mark.parametrize("folder", ["a file", "a file/deeper", "/proc/none/eval"])
@@ -145,7 +146,7 @@ def test_a_prompt_of_which_an_encoder_reads_nothing(tmp_path):
         (69, 5, None),
         (68, 5, "The prompt of example '0' of task 'first' is padded to 64 .* row of 69 tokens "),
         (68, 3, None),
-        (67, 3, "the answer choice 'yes' is padded to 64 tokens, and 4 are .* row of 68 tokens "),
+        (67, 3, "A prompt with the answer choice 'yes' is padded to 64 tokens, and 4 are .* row of 68 tokens "),
     ],
 )
 def test_prompts_too_long_for_a_model_with_their_answers(tmp_path, max_length, answers, expected):
@@ -157,12 +158,23 @@ def test_prompts_too_long_for_a_model_with_their_answers(tmp_path, max_length, a
     hook = EvaluationHook(3, ("instructions",), str(tmp_path), config)
     if expected is None:
         hook.check_model(model)
-        expected = "no checkpoint"
-    else:
-        with pytest.raises(ValueError, match=expected):
-            hook.check_model(model)
-    with pytest.raises((ValueError, OSError), match=expected):
-        evaluate(tmp_path, tmp_path / "out", config, model)
+        return
+    with pytest.raises(ValueError, match=f"'instructions': {expected}"):
+        hook.check_model(model)
+    # Of a checkpoint that is another model's: this is found before it is loaded.
+    manager = CheckpointManager(tmp_path / "run" / "checkpoints", keep_last=1)
+    manager.save(1, {"params": tiny.params()}, {})
+    manager.close()
+    with pytest.raises(ValueError, match=f"^{expected}"):
+        evaluate(tmp_path, tmp_path / "out", config, model, checkpoint=tmp_path / "run")
+
+
+def test_a_vocabulary_larger_than_the_models_stops_a_run_before_its_first_step(tmp_path):
+    prepared.write(tmp_path)
+    hook = EvaluationHook(3, ("instructions",), str(tmp_path), EVAL)
+    small = dataclasses.replace(tiny.MODEL, vocab_size=250)
+    with pytest.raises(ValueError, match="'instructions': .* has 259 ids but the model 250 rows"):
+        hook.check_model(small)
 
 
 @pytest.mark.parametrize("side", ["encoder", "decoder"])
@@ -187,7 +199,7 @@ def test_a_hook_for_another_layout_stops_a_run_before_its_first_step(tmp_path):
     causal = dataclasses.replace(EVAL, layout="causal_lm")
     hook = EvaluationHook(3, ("instructions",), str(tmp_path / "data"), causal)
     arguments = tiny_run.arguments(tmp_path / "run", tmp_path / "data", train_steps=5)
-    with pytest.raises(ValueError, match="layout = 'causal_lm' is not for T5Config"):
+    with pytest.raises(ValueError, match="'instructions': layout = 'causal_lm' is not for T5Config"):
         train(**arguments, hooks=(hook,))
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 

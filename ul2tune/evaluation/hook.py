@@ -10,7 +10,7 @@ import jax
 
 from ul2tune.checkpoints import agreement, vocabulary
 from ul2tune.data.vocab_base import Vocabulary
-from ul2tune.evaluation import layouts, preflight, report
+from ul2tune.evaluation import preflight, report
 from ul2tune.evaluation.examples import EvalSet
 from ul2tune.evaluation.predictor import Predictor
 from ul2tune.evaluation.run import EvalConfig, evaluate_set, load_set, make_predictor
@@ -83,18 +83,14 @@ class EvaluationHook:
         """Called with the model's configuration before the first step. Collective.
 
         Raises:
-          ValueError: if it cannot read the layout, or a prompt and what follows are too long.
+          ValueError: if it cannot be asked a mixture's prompts, see `preflight.check_model`.
         """
         with agreement.together():
-            layouts.choose(model, self._eval.layout)
-            for eval_set in self._sets.values():
-                preflight.check_lengths(
-                    eval_set,
-                    model,
-                    self._eval.buckets,
-                    self._eval.sampling.max_decode_length,
-                    every=self._eval.rank_choices,
-                )
+            for mixture, eval_set in self._sets.items():
+                try:
+                    preflight.check_model(eval_set, model, self._eval)
+                except ValueError as error:
+                    raise ValueError(f"EvaluationHook.mixtures: {mixture!r}: {error}") from error
 
     def check_model_dir(self, model_dir: str) -> None:
         """Called with the run's directory before its first step. Collective.

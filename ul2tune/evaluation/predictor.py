@@ -96,22 +96,12 @@ class Predictor:
         length_buckets: Sequence[int],
         layout: str | None = None,
     ):
-        if num_ids > model.vocab_size:
-            raise ValueError(
-                f"The data's vocabulary has {num_ids} ids but the model {model.vocab_size} rows: "
-                f"they do not belong together. Set the model's vocab_size to at least {num_ids}."
-            )
+        self.layout = choose_layout(model, layout, info, num_ids)
         self._model, self._mesh, self._info, self._num_ids = model, mesh, info, num_ids
         ways = mesh.shape["data"] * mesh.shape["fsdp"]
         self._ways = ways
         self.batch_size = -(-batch_size // ways) * ways
         self._buckets = tuple(length_buckets)
-        self.layout = layouts.choose(model, layout)
-        if self.layout == layouts.ENCODER_DECODER and info.zero_is_text:
-            raise ValueError(
-                f"Id 0 is text in this vocabulary (padding is {info.pad_id}), but encoder-decoders "
-                f"take it for padding when they decode: use a vocabulary with padding 0."
-            )
         self.params = params
         options = _COMPILER_OPTIONS | base.compiler_options(model)
         self._generate = jax.jit(
@@ -260,6 +250,26 @@ class Predictor:
             rows = list(sharding.local_rows(self._mesh, len(value)))
             placed |= sharding.to_global({name: value[rows]}, self._mesh, len(value))
         return placed
+
+
+def choose_layout(model: Any, layout: str | None, info: VocabInfo, num_ids: int) -> str:
+    """The layout in which a model is asked in a vocabulary, see `layouts.choose`.
+
+    Raises:
+      ValueError: if vocabulary or layout are not the model's.
+    """
+    if num_ids > model.vocab_size:
+        raise ValueError(
+            f"The data's vocabulary has {num_ids} ids but the model {model.vocab_size} rows: "
+            f"they do not belong together. Set the model's vocab_size to at least {num_ids}."
+        )
+    chosen = layouts.choose(model, layout)
+    if chosen == layouts.ENCODER_DECODER and info.zero_is_text:
+        raise ValueError(
+            f"Id 0 is text in this vocabulary (padding is {info.pad_id}), but encoder-decoders "
+            f"take it for padding when they decode: use a vocabulary with padding 0."
+        )
+    return chosen
 
 
 def _parts(keys: Sequence[Any], most: int) -> list[list[int]]:

@@ -1,6 +1,8 @@
-"""Checks of an evaluation before it costs anything: where it writes, and all that scores answers.
+"""Checks of an evaluation before it costs anything: what it asks, of which model, where it writes,
+and all that scores answers.
 
-Both are needed after the last generation only; a mistake in them should not cost the generations.
+Most of it is needed late, during training or after the last generation; a mistake in it should not
+cost what was computed until then.
 """
 
 from __future__ import annotations
@@ -8,12 +10,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ul2tune.evaluation import groups, layouts
 from ul2tune.evaluation.answer import Answer, judge
 from ul2tune.evaluation.examples import EvalExample, EvalSet
-from ul2tune.evaluation.predictor import padded_prompt, padded_target
+from ul2tune.evaluation.predictor import choose_layout, padded_prompt, padded_target
 from ul2tune.evaluation.ranking import Ranker
+
+if TYPE_CHECKING:
+    from ul2tune.evaluation.run import EvalConfig
 
 
 def check_folder(folder: str | Path, setting: str) -> None:
@@ -97,29 +103,23 @@ def check_prompts(eval_set: EvalSet, layout: str | None) -> None:
             )
 
 
-def check_lengths(
-    eval_set: EvalSet, model: object, buckets: Sequence[int], max_decode_length: int, *, every: bool
-) -> None:
-    """Looks for prompts that are too long for the model with their answers or answer choices.
-
-    Args:
-      eval_set: the examples.
-      model: configuration of the model.
-      buckets: padded prompt lengths.
-      max_decode_length: tokens of the longest answer.
-      every: as `ranking.Ranker`'s.
+def check_model(eval_set: EvalSet, model: Any, config: EvalConfig) -> None:
+    """Looks for what a model cannot read: the vocabulary, the layout, or prompts that are too long
+    together with their answers or answer choices.
 
     Raises:
-      ValueError: naming task and example, or answer choice.
+      ValueError: saying which; of a prompt with its task and example, or answer choice.
     """
+    vocabulary, buckets = eval_set.vocabulary, config.buckets
+    choose_layout(model, config.layout, vocabulary.info, vocabulary.size)
     for example in eval_set.examples:
         if not example.queries:
             source = padded_prompt(len(example.inputs_S), buckets)
             what = f"The prompt of example {example.id!r} of task {example.task!r}"
-            layouts.check_row(model, source, max_decode_length, what)
-    for inputs_S, targets_L in Ranker(eval_set.examples, every=every).pairs:
+            layouts.check_row(model, source, config.sampling.max_decode_length, what)
+    for inputs_S, targets_L in Ranker(eval_set.examples, every=config.rank_choices).pairs:
         source, target = padded_prompt(len(inputs_S), buckets), padded_target(len(targets_L))
-        choice = eval_set.vocabulary.decode(targets_L)
+        choice = vocabulary.decode(targets_L)
         layouts.check_row(model, source, target, f"A prompt with the answer choice {choice!r}")
 
 

@@ -127,13 +127,6 @@ def evaluate(
         preflight.check_metrics(eval_set, eval.metrics)
         preflight.check_choices(eval_set, every=eval.rank_choices)
         preflight.check_prompts(eval_set, eval.layout or model.LAYOUTS[0])
-        preflight.check_lengths(
-            eval_set,
-            model,
-            eval.buckets,
-            eval.sampling.max_decode_length,
-            every=eval.rank_choices,
-        )
     step_dir = initialize.resolve(checkpoint_path)
     with agreement.together():
         vocabulary.check(
@@ -144,6 +137,7 @@ def evaluate(
         )
         trained = layouts.of_checkpoint(model, eval.layout, step_dir)
         eval = dataclasses.replace(eval, layout=trained)
+        preflight.check_model(eval_set, model, eval)
     initialize.warn_of_other_model(step_dir, model)
     params = load_params(model, device_mesh, step_dir, ema=eval.ema)
     predictor = make_predictor(model, params, device_mesh, eval_set, eval)
