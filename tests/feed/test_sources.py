@@ -90,6 +90,25 @@ def test_a_denoiser_of_rate_zero_needs_no_room_and_no_sentinels(
 
 
 @pytest.mark.parametrize(
+    ("packing", "limit"),
+    [
+        ("balanced", r"FeedConfig\.max_segment_tokens=96 allows\.$"),
+        ("none", r"TASK_FEATURE_LENGTHS \{.*256.*\} allow without packing\.$"),
+    ],
+)
+def test_too_few_sentinels_name_the_setting_that_decides_how_long_segments_are(
+    tmp_path, packing, limit
+):
+    many = Denoiser(name="many", kind="span", mean_span=1.0, rate=0.5)
+    few = vocab.load({"kind": "pass_through", "base_size": 1000, "extra_ids": 16})
+    config = UL2Config(denoisers=(many,))
+    task = prepared.Task(name="few", examples=TEXTS, noise=config, vocabulary=few)
+    prepared.write(tmp_path, "few", [task])
+    with pytest.raises(ValueError, match=rf"Task 'few': .* Segments are as long as {limit}"):
+        Feed(config_of(tmp_path, "few", layout="prefix_lm", packing=packing))
+
+
+@pytest.mark.parametrize(
     ("layout", "lengths"),
     [
         ("causal_lm", {"targets": 256}),

@@ -12,6 +12,7 @@ JAX.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -213,7 +214,5 @@ def eval_batches(
     once = replace(config, shuffle=False, num_epochs=1, num_workers=0)
     wanted = np.arange(config.batch_size) if rows is None else np.asarray(rows, np.int64)
     with Feed(once) as feed:
-        for number, batch in enumerate(feed):
-            if max_batches is not None and number >= max_batches:
-                return
+        for batch in itertools.islice(feed, max_batches):
             yield {name: value[wanted] for name, value in batch.items()}

@@ -12,8 +12,9 @@ import numpy as np
 
 from ul2tune.data.packing import Costs, Room, Window
 from ul2tune.feed import draws
+from ul2tune.feed.checks import longest_in_row
 from ul2tune.feed.documents import Documents
-from ul2tune.feed.sources import Example, Sources, longest_in_row
+from ul2tune.feed.sources import Example, Sources
 
 EMPTY = -1
 # Raw lengths tried around the one the linear costs suggest: sentinels come in whole numbers.

@@ -1,4 +1,4 @@
-"""A prepared mixture, opened: its tasks' stores, noise and numbering, checked together."""
+"""A prepared mixture, opened: its tasks with their stores, noise and source ids."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ul2tune.data import convert, manifest, mixing, rng, vocab
-from ul2tune.data.ul2 import UL2Config, UL2Noise, longest_fitting
+from ul2tune.data.ul2 import UL2Config, UL2Noise
+from ul2tune.feed.checks import check_complete, check_features, check_one_vocabulary, check_room
 from ul2tune.feed.config import FeedConfig
 from ul2tune.feed.store import Readers, Store
 
@@ -54,11 +55,18 @@ class Source:
 class Sources:
     """All tasks of a mixture.
 
+    Args:
+      config: what is fed.
+
     Attributes:
-      tasks: the sources, in the mixture's order.
-      rates: how often each is drawn.
-      names: of the source ids 1, 2, …: ``task/denoiser`` for running text, ``task`` else.
+      config: the argument.
+      manifests: of the tasks, in the mixture's order.
+      tasks: the sources, in the same order.
+      rates: how often each is drawn, in proportion; 0 for a task without examples in the split.
+      names: of the source ids 1, 2, …: ``task/denoiser`` for running text, otherwise ``task``.
+      noises: the different noises of the tasks; see :attr:`noise_of`.
       vocabulary: the one vocabulary of all tasks.
+      info: its reserved ids.
 
     Raises:
       FileNotFoundError: if the mixture or a task of it is not prepared.
@@ -72,21 +80,21 @@ class Sources:
         self.manifests = tuple(
             manifest.read_task(config.data_dir, task, config.split) for task in mixture.tasks
         )
-        _check_vocabularies(self.manifests)
+        check_one_vocabulary(self.manifests)
         self.vocabulary = vocab.load(self.manifests[0].vocabulary, root=config.data_dir)
         self.info = self.vocabulary.info
         self._readers = Readers()
         noises: dict[str, UL2Noise] = {}
-        self.tasks: tuple[Source, ...] = ()
+        tasks: list[Source] = []
         names: list[str] = []
         for task in self.manifests:
             source = self._open(task, noises, first_id=len(names) + 1)
-            self.tasks += (source,)
+            tasks.append(source)
             if source.noise is None:
                 names.append(task.task)
             else:
                 names += [f"{task.task}/{denoiser}" for denoiser in source.noise.names]
-        self.names = tuple(names)
+        self.tasks, self.names = tuple(tasks), tuple(names)
         # A task without examples in this split is left out of the mixture, as in SeqIO; its source
         # ids stay reserved, so that they mean the same in every split.
         self.rates = tuple(
@@ -192,14 +200,16 @@ class Sources:
         """Closes all files."""
         self._readers.close()
 
-    def _open(self, task: manifest.TaskManifest, noises: dict[str, UL2Noise], first_id: int):
+    def _open(
+        self, task: manifest.TaskManifest, noises: dict[str, UL2Noise], first_id: int
+    ) -> Source:
         config, noise, feature = self.config, None, "targets"
-        _check_whole(task)
+        check_complete(task)
         if task.online is not None:
-            noise, feature = self._noise(task, noises)
+            noise, feature = self._noise(task.task, task.online, noises)
         size = min(task.num_examples, config.max_examples or task.num_examples)
         if size:
-            _check_features(task, feature, config)
+            check_features(task, feature, config)
         verify = config.verify_checksums
         store = Store(config.data_dir, task, self._readers, verify_checksums=verify)
         return Source(
@@ -212,12 +222,14 @@ class Sources:
             first_id=first_id,
         )
 
-    def _noise(self, task: manifest.TaskManifest, noises: dict[str, UL2Noise]):
-        online = dict(task.online or {})
-        if online.get("kind") != "ul2":
+    def _noise(
+        self, task: str, online: Mapping[str, Any], noises: dict[str, UL2Noise]
+    ) -> tuple[UL2Noise, str]:
+        """The noise of a task, shared by equal configurations, and the feature it is put on."""
+        if online["kind"] != "ul2":
             raise ValueError(
-                f"Task {task.task!r} was prepared for an online transform of kind "
-                f"{online.get('kind')!r}; this version knows 'ul2'. Prepare it again."
+                f"Task {task!r} was prepared for an online transform of kind "
+                f"{online['kind']!r}; this version knows 'ul2'. Prepare it again."
             )
         key = repr(online["config"])
         if key not in noises:
@@ -226,7 +238,7 @@ class Sources:
                 # Inputs would be an EOS alone. A language model reads the text, as SeqIO's does.
                 config = dataclasses.replace(config, inputs_eos=False)
             noises[key] = UL2Noise(config, self.info)
-            _check_room(task.task, noises[key], self.config)
+            check_room(task, noises[key], self.config)
         return noises[key], online["feature"]
 
 
@@ -236,110 +248,3 @@ def eos_of(facts: Mapping[str, Any]) -> str | None:
     if not facts.get("add_eos"):
         return None
     return "after_trim" if facts.get("eos_after_trim", True) else "before_trim"
-
-
-def _check_vocabularies(manifests: tuple[manifest.TaskManifest, ...]) -> None:
-    first = manifests[0]
-    for other in manifests[1:]:
-        if other.vocabulary["fingerprint"] != first.vocabulary["fingerprint"]:
-            raise ValueError(
-                f"Tasks {first.task!r} and {other.task!r} were prepared with different "
-                f"vocabularies ({_describe(first)} and {_describe(other)}): prepare them with the "
-                "same one, or train on them separately."
-            )
-
-
-def _describe(task: manifest.TaskManifest) -> str:
-    return f"{task.vocabulary.get('kind')} {str(task.vocabulary['fingerprint'])[:12]}"
-
-
-def _check_whole(task: manifest.TaskManifest) -> None:
-    """What a feed needs of a manifest; the types were checked when it was read."""
-    lacks = [f"features.{name}.tokens" for name, f in task.features.items() if "tokens" not in f]
-    if task.online is not None and task.online["kind"] == "ul2":
-        lacks += [f"online.{name}" for name in ("feature", "config") if name not in task.online]
-    if lacks:
-        raise ValueError(
-            f"The manifest of task {task.task!r}, split {task.split!r}, has no {lacks[0]}. Delete "
-            "its folder and prepare again."
-        )
-
-
-def _check_features(task: manifest.TaskManifest, text_feature: str, config: FeedConfig) -> None:
-    found = sorted(task.features)
-    if task.online is not None:
-        needed = {text_feature}
-    elif config.layout == "causal_lm":
-        needed = {"targets"}
-        if task.features.get("inputs") and "inputs" not in config.feature_lengths:
-            raise ValueError(
-                f"Task {task.task!r} has inputs, but TASK_FEATURE_LENGTHS is "
-                f"{dict(config.feature_lengths)}: give a length for inputs, which causal_lm puts "
-                "before the targets."
-            )
-    else:
-        needed = {"inputs", "targets"}
-    facts = task.features.values()
-    if task.online is None and not any(f["tokens"] or f.get("add_eos") for f in facts):
-        # Rows would take them for ever without getting any fuller.
-        raise ValueError(
-            f"Task {task.task!r} has no tokens: all its {task.num_examples} examples in split "
-            f"{task.split!r} are empty. Prepare other sources, or take it out of the mixture."
-        )
-    if missing := sorted(needed - set(found)):
-        raise ValueError(
-            f"Task {task.task!r} has no feature {missing[0]!r} (it has {', '.join(found)}), which "
-            f"layout {config.layout!r} needs: add it to the Task's output_features and prepare "
-            "again, or choose another layout."
-        )
-
-
-def _check_room(task: str, noise: UL2Noise, config: FeedConfig) -> None:
-    """Every denoiser that is drawn must fit its shortest segment into an empty row, and have its
-    sentinels."""
-    for number in noise.config.drawn:
-        denoiser = noise.config.denoisers[number]
-        name, bare = denoiser.name, denoiser.mode is None and not noise.config.inputs_eos
-        if config.two_sided and bare and denoiser.kind == "causal":
-            raise ValueError(
-                f"Denoiser {name!r} of task {task!r} makes inputs without any token, which an "
-                "encoder cannot read: set inputs_eos=True or a mode, or use layout 'causal_lm'."
-            )
-        if config.packing == "none":
-            longest = longest_in_row(noise, number, config)
-        else:
-            longest = config.max_segment_tokens
-            need = noise.largest(number, [config.min_segment_tokens])
-            sides = (need.inputs, need.targets) if config.two_sided else (need.both, np.zeros(1))
-            if any(side[0] > room for side, room in zip(sides, config.row_lengths, strict=True)):
-                raise ValueError(
-                    f"TASK_FEATURE_LENGTHS {dict(config.feature_lengths)} are too small for "
-                    f"denoiser {name!r} of task {task!r}: {config.min_segment_tokens} raw tokens "
-                    f"(FeedConfig.min_segment_tokens) can take {need.inputs[0]} inputs and "
-                    f"{need.targets[0]} targets. Raise the lengths or lower min_segment_tokens."
-                )
-        try:
-            noise.check_sentinels(number, longest)
-        except ValueError as error:
-            raise ValueError(
-                f"Task {task!r}: {error} Segments are as long as FeedConfig.max_segment_tokens="
-                f"{config.max_segment_tokens} allows."
-            ) from error
-
-
-def longest_in_row(noise: UL2Noise, number: int, config: FeedConfig) -> int:
-    """Raw tokens of the one segment of a row when rows are not packed.
-
-    Raises:
-      ValueError: if not even one token fits.
-    """
-    if config.two_sided:
-        return noise.max_raw(number, config.inputs_length, config.targets_length)
-    length = config.row_lengths[0]
-    longest = longest_fitting(noise.largest(number, np.arange(length + 1)).both <= length)
-    if longest < 1:
-        raise ValueError(
-            f"Denoiser {noise.names[number]!r} cannot fit one token into a row of {length}: raise "
-            "TASK_FEATURE_LENGTHS."
-        )
-    return longest
