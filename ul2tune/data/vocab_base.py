@@ -115,7 +115,7 @@ class Vocabulary(abc.ABC):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
-        """The description :func:`load` understands."""
+        """The description that `ul2tune.data.vocab.load` understands."""
         return {
             "kind": self.kind,
             "base_size": self.base_size,

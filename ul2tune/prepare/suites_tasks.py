@@ -1,7 +1,7 @@
 """Registering the evaluation suites MMLU, BIG-Bench Hard and GSM8K from folders of their files.
 
 Each task has a split ``validation`` (the suite's test questions), GSM8K also ``train``. Folders'
-layouts are described where they are read: `ul2tune.instructions.{mmlu,bbh,gsm8k}`.
+layouts are described where they are read: `ul2tune.instructions.suites.{mmlu,bbh,gsm8k}`.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class Row:
 
 
 class Rows(Protocol):
-    """The rows of a task by split (`flan_rows`)."""
+    """The rows of a task by split (`flan.rows`)."""
 
     @property
     def splits(self) -> Sequence[str]: ...

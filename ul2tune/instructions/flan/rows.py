@@ -1,4 +1,4 @@
-"""Where Flan's rows come from: your files, one reader per kind, all giving `flan_corpus.Row`.
+"""Where Flan's rows come from: your files, one reader per kind, all giving `flan.corpus.Row`.
 
     JsonlRows   <task>/<split>.jsonl: the fields that the task's patterns name, and `options`,
                 `answers`, `dialog` (lists) and `id`, all optional

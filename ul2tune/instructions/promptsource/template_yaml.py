@@ -26,7 +26,7 @@ _IGNORED = frozenset({"task_template"})
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """A file: `templates` are keyword arguments of `promptsource.Template`."""
+    """A file: `templates` are keyword arguments of `promptsource.templates.Template`."""
 
     dataset: str
     subset: str | None

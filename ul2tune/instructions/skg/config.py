@@ -56,7 +56,7 @@ class RunConfig:
     Attributes:
       tasks: by the names the run gives them, in the file's order.
       describe: start prompts with the task's description.
-      knowledge: where the structure goes: see `skg_prompt.compose`.
+      knowledge: where the structure goes: see `skg.prompt.compose`.
       temperature: T of n^(1/T) mixing.
       added_tokens: what is added to the vocabulary.
     """

@@ -133,23 +133,27 @@ def find(folder: str | Path, task: TaskConfig, *, carve: float = 0.0, seed: int 
     Raises:
       ValueError: if two files could be a split's, or the second file is missing.
     """
+    if task.kind not in _PREFIXES:
+        return SkgFiles(task=task, carve=carve, seed=seed)
     folder = Path(folder)
-    prefix, pattern = _PREFIXES.get(task.kind, ("", ""))
+    prefix, pattern = _PREFIXES[task.kind]
     files: dict[str, str] = {}
     for split, names in _SPLITS.items():
         found = next(filter(None, (_matching(folder, prefix, name) for name in names)), [])
-        if len(found) > 1 and prefix:
-            names = ", ".join(path.name for path in found)
-            raise ValueError(f"{folder}: several files for {split!r} of {task.kind!r}: {names}.")
-        if found and prefix:
+        if len(found) > 1:
+            shown = ", ".join(path.name for path in found)
+            raise ValueError(f"{folder}: several files for {split!r} of {task.kind!r}: {shown}.")
+        if found:
             files[split] = str(found[0])
-    support = sorted(folder.glob(pattern)) if pattern and files else []
-    if pattern and files and len(support) != 1:
-        raise ValueError(
-            f"{folder}: {task.kind!r} needs one file {pattern}; there are {len(support)}."
-        )
-    second = str(support[0]) if support else None
-    return SkgFiles(task=task, files=files, support=second, carve=carve, seed=seed)
+    support = None
+    if pattern and files:
+        others = sorted(folder.glob(pattern))
+        if len(others) != 1:
+            raise ValueError(
+                f"{folder}: {task.kind!r} needs one file {pattern}; there are {len(others)}."
+            )
+        support = str(others[0])
+    return SkgFiles(task=task, files=files, support=support, carve=carve, seed=seed)
 
 
 def _matching(folder: Path, prefix: str, split: str) -> list[Path]:

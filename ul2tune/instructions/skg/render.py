@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ul2tune.instructions.records import Record, Rendered, stable_hash
@@ -38,18 +38,13 @@ def render(
       tokenizer: counts tables' tokens; without one nothing is cut.
       task: how it is written.
       describe: start with the task's description.
-      knowledge: where the structure goes: `skg_prompt.compose`.
+      knowledge: where the structure goes: `skg.prompt.compose`.
       values: of databases, for `task.cell_values`.
 
     Raises:
       ValueError: if the record has no structure, or `task.cell_values` lacks `values`.
     """
-    structure = json.loads(record.structure) if record.structure else {}
-    if structure.get("kind") not in _WRITERS:
-        raise ValueError(f"record {record.id!r} of {record.task!r} is not one of UnifiedSKG's.")
-    if task.cell_values and values is None and structure["kind"] == "schema":
-        raise ValueError(f"task {task.name!r} mentions cell values, so it needs the databases.")
-    parts = _WRITERS[structure["kind"]](record, structure, seed, tokenizer, task, values)
+    parts = _parts(record, seed, tokenizer, task, values)
     description = task.description if describe else ""
     return Rendered(
         inputs=compose(parts.text, parts.structure, description=description, knowledge=knowledge),
@@ -59,13 +54,33 @@ def render(
     )
 
 
-def _write_table(
+def _parts(
+    record: Record,
+    seed: int,
+    tokenizer: Tokenizer | None,
+    task: TaskConfig,
+    values: ColumnValues | None,
+) -> Structured:
+    structure = json.loads(record.structure) if record.structure else {}
+    match structure.get("kind"):
+        case "table":
+            return _table(record, structure, seed, tokenizer, task)
+        case "schema":
+            return _schema(record, structure, task, values)
+        case "triples":
+            knowledge = triples.linearize(structure["triples"])
+            return Structured(text="", structure=knowledge, target=record.targets[0])
+        case "dialogue":
+            return _dialogue(record, structure)
+    raise ValueError(f"record {record.id!r} of {record.task!r} is not one of UnifiedSKG's.")
+
+
+def _table(
     record: Record,
     structure: Mapping[str, Any],
     seed: int,
     tokenizer: Tokenizer | None,
     task: TaskConfig,
-    values: ColumnValues | None,
 ) -> Structured:
     table = whole = Table.from_json(structure["table"], f"record {record.id!r}")
     target = record.targets[0]
@@ -89,14 +104,11 @@ def _write_table(
     )
 
 
-def _write_schema(
-    record: Record,
-    structure: Mapping[str, Any],
-    seed: int,
-    tokenizer: Tokenizer | None,
-    task: TaskConfig,
-    values: ColumnValues | None,
+def _schema(
+    record: Record, structure: Mapping[str, Any], task: TaskConfig, values: ColumnValues | None
 ) -> Structured:
+    if task.cell_values and values is None:
+        raise ValueError(f"task {task.name!r} mentions cell values, so it needs the databases.")
     schema = DatabaseSchema.from_json(structure["schema"], f"record {record.id!r}")
     write = skg_schema.describe if task.sentences else skg_schema.linearize
     query = skg_schema.normalize_sql(record.targets[0])
@@ -107,26 +119,7 @@ def _write_schema(
     )
 
 
-def _write_triples(
-    record: Record,
-    structure: Mapping[str, Any],
-    seed: int,
-    tokenizer: Tokenizer | None,
-    task: TaskConfig,
-    values: ColumnValues | None,
-) -> Structured:
-    text = triples.linearize(structure["triples"])
-    return Structured(text="", structure=text, target=record.targets[0])
-
-
-def _write_dialogue(
-    record: Record,
-    structure: Mapping[str, Any],
-    seed: int,
-    tokenizer: Tokenizer | None,
-    task: TaskConfig,
-    values: ColumnValues | None,
-) -> Structured:
+def _dialogue(record: Record, structure: Mapping[str, Any]) -> Structured:
     said = dialogue.history(structure["user"], structure["system"])
     slot = structure.get("slot")
     return Structured(
@@ -134,14 +127,3 @@ def _write_dialogue(
         structure=dialogue.linearize(structure["ontology"]),
         target=record.targets[0],
     )
-
-
-_Writer = Callable[
-    [Record, Mapping[str, Any], int, Tokenizer | None, TaskConfig, ColumnValues | None], Structured
-]
-_WRITERS: Mapping[str, _Writer] = {
-    "table": _write_table,
-    "schema": _write_schema,
-    "triples": _write_triples,
-    "dialogue": _write_dialogue,
-}

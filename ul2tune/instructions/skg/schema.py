@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from ul2tune.instructions.skg.values import match_values
 from ul2tune.metrics.sql_schema import DatabaseSchema
 
-# (db_id, table, column) -> its texts: `skg_values.DatabaseValues`.
+# (db_id, table, column) -> its texts: `skg.values.DatabaseValues`.
 ColumnValues = Callable[[str, str, str], Sequence[str]]
 
 # Words that no quotation mark touches. Inside a string of several words, that is all but the outer
