@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ul2tune.data.rates import Group, Leaf, Node, Policy, Proportional
+from ul2tune.data.rates import Group, Leaf, Node, Proportional
 from ul2tune.instructions import few_shot, patterns
 from ul2tune.instructions.few_shot import Layout
 from ul2tune.instructions.flan import flan2021, flan2022, flan2022_mixture
@@ -42,12 +42,14 @@ FLAN2022_PATTERNS = "v2_zero_shot_patterns.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Flan2022Options:
-    """Attributes:
-    compat: the authors' quirks (`instructions.flan.flan2022`); they also mix the instances of all
-      Natural Instructions as one task, without a cap that means anything.
-    own_counts: rates from the examples that are prepared; default: from the authors' table.
-    vocabulary: as for `ul2tune.prepare.tasks.seqio_vocabulary`.
-    seed: of all draws.
+    """Choices that all Flan 2022 tasks share.
+
+    Attributes:
+      compat: the authors' quirks (`instructions.flan.flan2022`); they also mix the instances of all
+        Natural Instructions as one task, without a cap that means anything.
+      own_counts: rates from the examples that are prepared; default: from the authors' table.
+      vocabulary: as for `ul2tune.prepare.tasks.seqio_vocabulary`.
+      seed: of all draws.
     """
 
     compat: bool = False
@@ -71,7 +73,7 @@ def register_flan2022(
       folder: patterns and rows, as above.
       name: of the mixture, and prefix of the tasks' names.
       natural_instructions: folder that has ``tasks/`` in it; None = `folder/natural-instructions`.
-      options: see there.
+      options: choices that all tasks share.
 
     Returns:
       The mixture's name.
@@ -250,7 +252,9 @@ def _natural_instructions(
             leaves.append(leaf)
     cap = None if options.compat else flan2022_mixture.CAPS["niv2"]
     group = f"tasks_{member.family}"
-    return Group(name=group, children=tuple(leaves), policy=_capped(cap)) if leaves else None
+    return (
+        Group(name=group, children=tuple(leaves), policy=Proportional(cap=cap)) if leaves else None
+    )
 
 
 def _has_train(folder: Path, task: str) -> bool:
@@ -277,8 +281,4 @@ def _register_hold_out(
 
 def _register_flat(name: str, tasks: Sequence[str], cap: int | None) -> None:
     leaves = tuple(Leaf(name=task) for task in tasks)
-    register_mixture(Group(name=name, children=leaves, policy=_capped(cap)))
-
-
-def _capped(cap: int | None) -> Policy:
-    return Proportional(cap=cap)
+    register_mixture(Group(name=name, children=leaves, policy=Proportional(cap=cap)))

@@ -120,23 +120,21 @@ def fill(
     field = row.answer_field
     answers = row.answers or ((values[field],) if field in values else ())
     choices = row.options
-    shows = "options_" in template.inputs.names or "options_" in template.targets.names
     if row.options:
         values.setdefault("options_str", options.plain_options(row.options))
         values.setdefault("options_", values["options_str"])
-        if formats and shows and len(row.options) <= options.MAX_OPTIONS:
+        shows = "options_" in (*template.inputs.names, *template.targets.names)
+        if formats and shows and answers and len(row.options) <= options.MAX_OPTIONS:
             style = formats.options.draw(*key)
             styled = [options.styled_options(row.options, answer, style) for answer in answers]
             answers = tuple(one.answer for one in styled)
-            values["options_"] = styled[0].text if styled else values["options_"]
-            choices = styled[0].choices if styled else choices
+            values["options_"], choices = styled[0].text, styled[0].choices
     if row.dialog:
-        styled_turns = formats and len(row.dialog) < options.MAX_TURNS
-        values["dialog_"] = (
-            options.styled_dialog(row.dialog, formats.dialogs.draw(*key))
-            if formats and styled_turns
-            else options.plain_dialog(row.dialog)
-        )
+        if formats and len(row.dialog) < options.MAX_TURNS:
+            style = formats.dialogs.draw(*key)
+            values["dialog_"] = options.styled_dialog(row.dialog, style)
+        else:
+            values["dialog_"] = options.plain_dialog(row.dialog)
     if row.instruction:
         values.setdefault("Definition", row.instruction)
     rendered = [template.targets.render({**values, field: answer}) for answer in answers]

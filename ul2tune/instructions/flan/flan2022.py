@@ -225,23 +225,18 @@ def prompting(
       ValueError: if the patterns have no group for the task.
     """
     group = pattern_group(task, tables.t0)
-    mode, layout = (
-        _natural_instructions(tables, family, compat)
-        if group == _NIV2_GROUP
-        else _zero_shot(tables, group, family)
-        if family in ("zs_opt", "zs_noopt")
-        else _mix(_group(tables.few_shot, group, task), compat)
-        if family == "fs_opt_mix"
-        else _x_shot(
-            _group(tables.few_shot if family == "fs_opt_x" else tables.few_shot_noopt, group, task),
-            compat,
-        )
-    )
+    if group == _NIV2_GROUP:
+        mode, layout = _natural_instructions(tables, family, compat)
+    elif family in ("zs_opt", "zs_noopt"):
+        mode, layout = _zero_shot(tables, group, family)
+    elif family == "fs_opt_mix":
+        mode, layout = _mix(_group(tables.few_shot, group, task), compat)
+    else:
+        groups = tables.few_shot if family == "fs_opt_x" else tables.few_shot_noopt
+        mode, layout = _x_shot(_group(groups, group, task), compat)
     inverted = "_input_inversion" in task
-    return (
-        replace(mode, style=_STYLES[family], compat=compat, seed=seed, inverted=inverted),
-        layout,
-    )
+    mode = replace(mode, style=_STYLES[family], compat=compat, seed=seed, inverted=inverted)
+    return mode, layout
 
 
 def numbered_shots(pattern: FewShotPattern, shots: int) -> tuple[Mode, Layout]:
@@ -262,7 +257,7 @@ def numbered_shots(pattern: FewShotPattern, shots: int) -> tuple[Mode, Layout]:
 
 
 def sequence_lengths(*, compat: bool = False) -> dict[str, int]:
-    """Tokens of inputs and targets; the authors' script has a slip of the keyboard."""
+    """Tokens of inputs and targets; the 2,056 of the authors' script look like a typing mistake."""
     return {"inputs": 2056 if compat else 2048, "targets": 512}
 
 

@@ -61,12 +61,15 @@ class JsonlRows:
         """
         name, start, stop = parse_slice(self.rules.get(split, split))
         path = self._file(name)
-        chosen = set(range(_count_lines(path))[start:stop]) if self.rules else None
-        if chosen is not None and split == "train" and not self.overlap:
-            for other in set(self.rules) - {"train"}:
-                other_name, *bounds = parse_slice(self.rules[other])
-                if other_name == name:
-                    chosen -= set(range(_count_lines(path))[slice(*bounds)])
+        chosen = None
+        if self.rules:
+            every = range(_count_lines(path))
+            chosen = set(every[start:stop])
+            if split == "train" and not self.overlap:
+                for other in self.rules.keys() - {"train"}:
+                    other_name, *bounds = parse_slice(self.rules[other])
+                    if other_name == name:
+                        chosen -= set(every[slice(*bounds)])
         for index, (number, data) in enumerate(reading.read_json_lines(path)):
             if chosen is None or index in chosen:
                 yield row_from_json(data, f"{path}:{number}", f"{name}-{index}")
