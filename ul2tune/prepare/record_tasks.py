@@ -34,17 +34,21 @@ from ul2tune.metrics.reply_frame import ReplyFrame
 from ul2tune.prepare.identity import identity
 from ul2tune.prepare.runtime import tf
 from ul2tune.prepare.seqio_vocab import SeqioVocabulary
+from ul2tune.prepare.sources import PythonSource
 from ul2tune.prepare.tasks import VocabularyLike, seqio_vocabulary
 
 DEFAULT_METRICS = (registry.exact_match, registry.token_f1, registry.rouge_l)
 
-_TEXT, _TEXTS = tf.TensorSpec([], tf.string), tf.TensorSpec([None], tf.string)
 _LISTS = ("targets_text", "answer_choices", "demo_ids", "metric_names")
-_TEXTS_ONLY = (
+_TEXTS = (
     *("inputs", "targets", "id", "task", "category", "cluster", "template_id"),
     *("copy_input", "copy_demo", "metric_context", "benchmark", "split_level", "queries"),
     *("truncated", "render_seed"),
 )
+_SIGNATURE = {
+    **dict.fromkeys(_TEXTS, tf.TensorSpec([], tf.string)),
+    **dict.fromkeys(_LISTS, tf.TensorSpec([None], tf.string)),
+}
 
 
 class RecordCorpus(Protocol):
@@ -68,7 +72,7 @@ class ShardedCorpus(Protocol):
     def read_shard(self, split: str, shard: int, num_shards: int) -> Iterator[Record]: ...
 
 
-class RecordSource(seqio.DataSource):
+class RecordSource(PythonSource):
     """Rendered records as elements of strings.
 
     Args:
@@ -79,7 +83,6 @@ class RecordSource(seqio.DataSource):
 
     Attributes:
       corpus, make_renderer, vocabulary, seed: the arguments.
-      failure: what stopped the last reading; TensorFlow hides it in a long message of its own.
     """
 
     def __init__(
@@ -89,35 +92,14 @@ class RecordSource(seqio.DataSource):
         vocabulary: SeqioVocabulary,
         seed: int,
     ):
-        super().__init__(splits=tuple(corpus.splits))
+        super().__init__(corpus.splits, _SIGNATURE)
         self.corpus, self.make_renderer = corpus, make_renderer
         self.vocabulary, self.seed = vocabulary, seed
-        self.failure: Exception | None = None
-
-    @property
-    def supports_arbitrary_sharding(self) -> bool:
-        return True
-
-    def list_shards(self, split: str) -> list[str]:
-        return [split]
 
     def fingerprint(self) -> list[Any]:
         """Changes whenever an element could: records, renderer, seed, the fields themselves."""
         parts = [self.corpus.fingerprint(), identity(self.make_renderer), self.seed]
         return [*parts, list(FIELD_NAMES)]
-
-    def read(self, split: str, shard: int = 0, num_shards: int = 1) -> Iterator[dict[str, Any]]:
-        """The elements without TensorFlow.
-
-        Raises:
-          ValueError: if the collection's files are malformed.
-        """
-        self.failure = None
-        try:
-            yield from self._elements(split, shard, num_shards)
-        except Exception as error:
-            self.failure = error
-            raise
 
     def _elements(self, split: str, shard: int, num_shards: int) -> Iterator[dict[str, Any]]:
         vocabulary = self.vocabulary.vocabulary
@@ -146,26 +128,6 @@ class RecordSource(seqio.DataSource):
         if isinstance(self.corpus, ShardedCorpus):
             return self.corpus.read_shard(split, shard, num_shards)
         return itertools.islice(self.corpus.read(split), shard, None, num_shards)
-
-    def get_dataset(
-        self,
-        split: str = "train",
-        shuffle: bool = True,
-        seed: int | None = None,
-        shard_info: seqio.ShardInfo | None = None,
-        **unused,
-    ) -> tf.data.Dataset:
-        """One pass in order; `shuffle` is left to the task's shuffle buffer."""
-        if split not in self.splits:
-            raise ValueError(f"No split {split!r}; there are {tuple(self.splits)}.")
-        shard, num_shards = (shard_info.index, shard_info.num_shards) if shard_info else (0, 1)
-        signature: dict[str, Any] = {
-            **dict.fromkeys(_TEXTS_ONLY, _TEXT),
-            **dict.fromkeys(_LISTS, _TEXTS),
-        }
-        return tf.data.Dataset.from_generator(
-            lambda: self.read(split, shard, num_shards), output_signature=signature
-        )
 
 
 def register_record_task(

@@ -31,7 +31,7 @@ from ul2tune.data.manifest import Shard, task_dir
 from ul2tune.prepare.fields import to_example
 from ul2tune.prepare.plan import Plan
 from ul2tune.prepare.runtime import tf
-from ul2tune.prepare.sources import DocumentSource
+from ul2tune.prepare.sources import DocumentSource, PythonSource
 
 # One record per group, so that the feed reads any example alone.
 _WRITER_OPTIONS = "group_size:1"
@@ -209,10 +209,9 @@ def elements(
     try:
         yield from found
     except tf.errors.OpError as error:
-        failure = getattr(source, "failure", None)
-        if failure is None:
-            raise
-        raise failure from error
+        if isinstance(source, PythonSource) and source.failure is not None:
+            raise source.failure from error
+        raise
 
 
 def _check_features(plan: Plan, dataset: tf.data.Dataset) -> None:
