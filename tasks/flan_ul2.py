@@ -19,7 +19,6 @@ Without these variables: the embedded instruction set and the embedded corpus.
 
 from __future__ import annotations
 
-import importlib
 import os
 from typing import cast
 
@@ -33,15 +32,11 @@ from ul2tune.prepare.mixtures import register_with_text
 from ul2tune.prepare.seqio_vocab import SeqioVocabulary
 from ul2tune.prepare.tasks import register_corpus_task
 
-PLACE = os.environ.get("UL2TUNE_INSTRUCTIONS", "tasks.stdlib_instructions:stdlib_instructions")
+INSTRUCTIONS = "UL2TUNE_INSTRUCTIONS"
 
-module, _, instructions = PLACE.partition(":")
-if not module or not instructions:
-    raise ValueError(
-        f"UL2TUNE_INSTRUCTIONS is {PLACE!r}: it should be MODULE:MIXTURE, such as "
-        "tasks.superni:superni."
-    )
-importlib.import_module(module)
+instructions = environment.registered(
+    INSTRUCTIONS, os.environ.get(INSTRUCTIONS, "tasks.stdlib_instructions:stdlib_instructions")
+)
 percent = environment.number("UL2TUNE_DENOISING_PERCENT", 10.0)
 # The text is in the instructions' vocabulary, whatever that is.
 feature = seqio.get_mixture_or_task(instructions).output_features["targets"]

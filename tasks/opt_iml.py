@@ -16,35 +16,33 @@ Without the other variables: the embedded instruction set as niv2, and the embed
 
 from __future__ import annotations
 
-import importlib
 import os
-from collections.abc import Iterator
 
 from ul2tune.data.documents import FileCorpus
 from ul2tune.data.stdlib_corpus import StdlibCorpus
 from ul2tune.prepare import environment
 from ul2tune.prepare.opt_iml_tasks import register_opt_iml, register_pretraining
 
-COLLECTIONS = os.environ.get(
-    "UL2TUNE_OPT_IML", "niv2=tasks.stdlib_instructions:stdlib_instructions"
-)
+COLLECTIONS, REASONING = "UL2TUNE_OPT_IML", "UL2TUNE_OPT_IML_REASONING"
 
 
-def mixtures(places: str) -> Iterator[str]:
-    """Imports ``module:mixture+module:mixture``; yields the mixtures."""
-    for place in places.split("+"):
-        module, _, mixture = place.partition(":")
-        if not module or not mixture:
-            raise ValueError(f"{place!r} should be MODULE:MIXTURE, such as tasks.superni:superni.")
-        importlib.import_module(module)
-        yield mixture
+def mixtures(variable: str, places: str) -> list[str]:
+    """The mixtures of ``module:mixture+module:mixture``, whose modules are imported."""
+    return [environment.registered(variable, place) for place in places.split("+")]
 
 
-benchmarks = {}
-for entry in COLLECTIONS.split(","):
+places_of: dict[str, str] = {}
+collections = os.environ.get(COLLECTIONS, "niv2=tasks.stdlib_instructions:stdlib_instructions")
+for entry in collections.split(","):
     benchmark, _, places = entry.partition("=")
-    benchmarks[benchmark] = list(mixtures(places))
-reasoning = os.environ.get("UL2TUNE_OPT_IML_REASONING")
+    if benchmark in places_of:
+        raise ValueError(
+            f"{COLLECTIONS} names {benchmark!r} twice: join its collections by +, as in "
+            f"{benchmark}={places_of[benchmark]}+{places}."
+        )
+    places_of[benchmark] = places
+benchmarks = {name: mixtures(COLLECTIONS, places) for name, places in places_of.items()}
+reasoning = os.environ.get(REASONING)
 files = os.environ.get("UL2TUNE_TEXT")
 corpus = FileCorpus(files=files, format="jsonl") if files else StdlibCorpus()
 vocabulary = environment.vocabulary()
@@ -52,7 +50,7 @@ text = register_pretraining("opt_iml_text", corpus, vocabulary=vocabulary)
 register_opt_iml(
     "opt_iml",
     benchmarks,
-    reasoning=list(mixtures(reasoning)) if reasoning else (),
+    reasoning=mixtures(REASONING, reasoning) if reasoning else (),
     pretraining=[text.name],
     vocabulary=vocabulary if os.environ.get(environment.VOCABULARY) else None,
 )

@@ -29,7 +29,7 @@ def test_docstrings_are_those_that_python_shows():
 
 
 def test_it_is_some_megabytes_of_distinct_documents():
-    documents = list(stdlib_corpus.iter_documents())
+    documents = list(stdlib_corpus.documents())
     assert len(documents) > 1000
     assert sum(len(document.text) for document in documents) > 1_500_000
     assert len({document.text for document in documents}) == len(documents)
@@ -53,13 +53,13 @@ def test_another_process_finds_the_same_corpus_and_imports_none_of_it():
     code = (
         "import sys, hashlib\n"
         "from ul2tune.data import stdlib_corpus as s\n"
-        "text = ''.join(d.name + d.text for d in s.iter_documents())\n"
+        "text = ''.join(d.name + d.text for d in s.documents())\n"
         "print(hashlib.sha256(text.encode()).hexdigest(), s.fingerprint())\n"
         "print({'turtle', 'tkinter', 'idlelib', 'jax', 'tensorflow'} & set(sys.modules))"
     )
     env = {"PYTHONHASHSEED": "7", "PYTHONPATH": ":".join(sys.path)}
     run = [sys.executable, "-c", code]
     there = subprocess.run(run, capture_output=True, text=True, check=True, env=env).stdout
-    here = "".join(document.name + document.text for document in stdlib_corpus.iter_documents())
+    here = "".join(document.name + document.text for document in stdlib_corpus.documents())
     digest = hashlib.sha256(here.encode()).hexdigest()
     assert there == f"{digest} {stdlib_corpus.fingerprint()}\nset()\n"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ul2tune.data import vocab, vocab_training
-from ul2tune.data.documents import FileCorpus
+from ul2tune.data.documents import Document, FileCorpus
 from ul2tune.data.vocab import ByteVocabulary, PassThroughVocabulary, SentencePieceVocabulary
 
 T5_MODEL = "data/tokenizer/sentencepiece_cc_all.32000.100extra-sentencepiece.model"
@@ -111,6 +111,22 @@ def test_training_is_deterministic_and_cached(trained, tmp_path):
     assert vocab_training.trained_vocabulary(corpus, other, tmp_path / "2").file != second.file
     (folder / "b.txt").write_text("whether it is nobler in the mind to suffer\n" * 50)
     assert vocab_training.trained_vocabulary(corpus, config, tmp_path / "2").file != second.file
+
+
+def test_a_big_corpus_is_read_up_to_so_many_bytes_not_characters():
+    text = "道可道非常道 名可名 " * 10
+
+    class Counted(FileCorpus):
+        num_read = 0
+
+        def read(self, rejections, *, shard=0, num_shards=1):
+            for number in range(100):
+                Counted.num_read += 1
+                yield Document(name=str(number), text=text)
+
+    config = vocab_training.VocabularyConfig(pieces=300, max_bytes=20 * len(text.encode()))
+    vocab_training.train(Counted(files=""), config)
+    assert Counted.num_read == 20
 
 
 @pytest.mark.parametrize("spaces", [0, 3, 3000])

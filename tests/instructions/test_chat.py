@@ -58,6 +58,13 @@ def test_ids_that_are_none(given, shown):
         parsed({**MESSAGES, "id": given})
 
 
+def test_turns_are_all_or_the_last():
+    records = {turns: chat.parser(turns)(MESSAGES, "file:1", "t") for turns in ("all", "last")}
+    assert [len(found) for found in records.values()] == [2, 1]
+    with pytest.raises(ValueError, match=r"turns is 'first': use 'all' or 'last'\."):
+        chat.parser("first")  # type: ignore[arg-type]
+
+
 def test_plain_style():
     texts = [chat.render(record) for record in parsed(MESSAGES)]
     assert [(t.inputs, t.targets) for t in texts] == [

@@ -29,6 +29,21 @@ def test_the_trained_vocabulary_needs_text(monkeypatch):
         environment.vocabulary()
 
 
+def test_the_mixture_of_a_place(monkeypatch):
+    assert environment.registered("UL2TUNE_X", "string:mine") == "mine"
+    for place in ("tasks.superni", "tasks.superni:", ":superni", ""):
+        with pytest.raises(ValueError, match=f"UL2TUNE_X names '{place}': give MODULE:MIXTURE"):
+            environment.registered("UL2TUNE_X", place)
+
+
+def test_a_benchmark_of_opt_iml_is_named_once(monkeypatch):
+    """The second would replace the first, whose collection were then left out in silence."""
+    monkeypatch.setenv("UL2TUNE_OPT_IML", "flan=a:one,niv2=b:two,flan=c:three")
+    monkeypatch.delitem(sys.modules, "tasks.opt_iml", raising=False)
+    with pytest.raises(ValueError, match=r"'flan' twice: .* as in flan=a:one\+c:three\."):
+        importlib.import_module("tasks.opt_iml")
+
+
 def test_a_collection_in_the_vocabulary_trained_on_your_text(monkeypatch, tmp_path):
     words = "".join(f"{chr(97 + i // 26)}{chr(97 + i % 26)}ord " for i in range(300))
     lines = [f'{{"text": "{words[i:]} {i}"}}\n' for i in range(200)]

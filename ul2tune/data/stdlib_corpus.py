@@ -164,18 +164,14 @@ def iter_topics() -> Iterator[tuple[str, str]]:
             yield from ((name, topics[name].strip()) for name in sorted(topics))
 
 
-def iter_documents() -> Iterator[Document]:
+@functools.cache
+def documents() -> tuple[Document, ...]:
     """The corpus: topics, then for every module one document of it and its functions, and one per
     class.
 
     Every docstring stands below a line with the name and signature of what it documents. Documents
     with equal text appear once.
     """
-    yield from _documents()
-
-
-@functools.cache
-def _documents() -> tuple[Document, ...]:
     texts: dict[str, str] = {}
     for topic, text in iter_topics():
         texts.setdefault(text, f"topic {topic}")
@@ -209,7 +205,7 @@ class StdlibCorpus:
     def read(
         self, rejections: Rejections, *, shard: int = 0, num_shards: int = 1
     ) -> Iterator[Document]:
-        for document in _documents()[shard::num_shards]:
+        for document in documents()[shard::num_shards]:
             rejections.num_records += 1
             rejections.num_bytes += len(document.text)
             yield document
@@ -218,4 +214,4 @@ class StdlibCorpus:
         return fingerprint()
 
     def num_bytes(self) -> int:
-        return sum(len(document.text) for document in _documents())
+        return sum(len(document.text) for document in documents())

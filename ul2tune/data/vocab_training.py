@@ -159,6 +159,6 @@ def _lines(corpus: Corpus, max_bytes: int) -> Iterator[str]:
         for line in document.text.split("\n"):
             for start in range(0, len(line), _MAX_LINE_CHARACTERS):
                 yield line[start : start + _MAX_LINE_CHARACTERS]
-        num_bytes += len(document.text)
+        num_bytes += len(document.text.encode())
         if num_bytes >= max_bytes:
             return

@@ -120,7 +120,18 @@ def load(path: str | Path, *, turns: Turns = "all") -> Iterator[Record]:
     Raises:
       ValueError: naming file and line and what is wrong there.
     """
-    return row_files.load(path, parse if turns == "all" else parse_last)
+    return row_files.load(path, parser(turns))
+
+
+def parser(turns: Turns) -> row_files.Parser:
+    """What makes the records of a conversation: of "all" its replies, or of the "last" one.
+
+    Raises:
+      ValueError: for anything else.
+    """
+    if turns not in ("all", "last"):
+        raise ValueError(f"turns is {turns!r}: use 'all' or 'last'.")
+    return parse if turns == "all" else parse_last
 
 
 def parse(row: Mapping[str, Any], where: str, identity: str) -> tuple[Record, ...]:

@@ -67,10 +67,9 @@ def register_chat(
     style = style or load_style(folder)
     wrapped = seqio_vocabulary(vocabulary)
     render = ChatRenderer(style=style, max_tokens=max_tokens, vocabulary=wrapped)
-    parse = chat.parse if turns == "all" else chat.parse_last
     tasks = []
     for path in paths:
-        corpus = RowFile(path=str(path), parse=parse, validation=validation)
+        corpus = RowFile(path=str(path), parse=chat.parser(turns), validation=validation)
         tasks.append(f"{name}_{re.sub(r'[^0-9a-zA-Z_]', '_', path.name.split('.json')[0])}")
         register_record_task(
             tasks[-1], corpus, render, vocabulary=wrapped, eos=eos, tokenize=tokenize

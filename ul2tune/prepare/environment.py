@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 
@@ -43,6 +44,25 @@ def number(variable: str, default: float) -> float:
     if not math.isfinite(found):
         raise ValueError(f"{variable} is {text!r}: give a number.")
     return found
+
+
+def registered(variable: str, place: str) -> str:
+    """Imports the module of a place ``module:mixture``; returns the mixture that it registers.
+
+    Args:
+      variable: the environment variable that the place is from, for the error.
+      place: such as ``"tasks.superni:superni"``.
+
+    Raises:
+      ValueError: if the place has another form.
+    """
+    module, _, mixture = place.partition(":")
+    if not module or not mixture:
+        raise ValueError(
+            f"{variable} names {place!r}: give MODULE:MIXTURE, such as tasks.superni:superni."
+        )
+    importlib.import_module(module)
+    return mixture
 
 
 def vocabulary() -> VocabularyLike:
