@@ -13,11 +13,11 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypeVar
 
 from ul2tune.data.rates import Share, share_leaves
 
@@ -25,6 +25,7 @@ FORMAT_VERSION = 1
 
 # The environment variable by which a run asks `ul2tune prepare` to replace nothing, and its value.
 PREPARE, MISSING = "UL2TUNE_PREPARE", "missing"
+_Manifest = TypeVar("_Manifest")
 _KINDS = {bool: "true or false", dict: "an object", int: "an integer", str: "a text"}
 
 
@@ -226,19 +227,17 @@ def read_mixture(data_dir: str | Path, mixture: str) -> MixtureManifest:
     path = mixture_path(data_dir, mixture)
     end = mixture_path("", "").name
     there = sorted(p.name.removesuffix(end) for p in path.parent.glob(f"*{end}"))
-    if not path.is_file() and there:
-        raise FileNotFoundError(
-            f"{path} does not exist. Run `ul2tune prepare` for this mixture, or set DATA_DIR to "
-            f"where it was prepared. {path.parent} holds {', '.join(there)}."
-        )
-    return _read(mixture_path(data_dir, mixture), MixtureManifest.from_json)
+    holds = f" {path.parent} holds {', '.join(there)}." if there else ""
+    return _read(path, MixtureManifest.from_json, holds)
 
 
-def _read(path: Path, parse):
+def _read(
+    path: Path, parse: Callable[[Mapping[str, Any]], _Manifest], holds: str = ""
+) -> _Manifest:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} does not exist. Run `ul2tune prepare` for this mixture, or set DATA_DIR to "
-            "where it was prepared."
+            f"where it was prepared.{holds}"
         )
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

@@ -59,7 +59,7 @@ class Group:
     """An inner node.
 
     Attributes:
-      name: unique in the tree.
+      name: unique among the children of one group.
       children: leaves and groups.
       policy: how the group's share is divided.
       category: for `Proportional.caps` of the group above.

@@ -40,9 +40,8 @@ def fold_in(key: ArrayLike, *values: ArrayLike) -> np.ndarray:
       uint64 array of the broadcast shape.
     """
     key = as_key(key)
-    with np.errstate(
-        over="ignore"
-    ):  # NumPy warns of wrapping on scalars only; wrapping is the point
+    # NumPy warns of wrapping on scalars only; wrapping is the point.
+    with np.errstate(over="ignore"):
         for value in values:
             key = _mix(_mix(key ^ _FOLD) + as_key(value) * _GAMMA)
     return key

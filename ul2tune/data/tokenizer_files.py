@@ -110,7 +110,8 @@ def special_ids(file: Path, tokenizer: Mapping[str, Any]) -> SpecialIds:
       ValueError: if nothing says what ends a text.
     """
     ids = token_ids(tokenizer)
-    found = {name: next(_candidates(file.parent, name, ids), None) for name in _NAMES}
+    names = ("eos", "pad", "bos", "unk")
+    found = {name: next(_candidates(file.parent, name, ids), None) for name in names}
     eos = found["eos"]
     if eos is None:
         specials = {t["content"] for t in tokenizer["added_tokens"] if t.get("special")}
@@ -123,9 +124,6 @@ def special_ids(file: Path, tokenizer: Mapping[str, Any]) -> SpecialIds:
         (eos,) = usual
     pad = eos if found["pad"] is None else found["pad"]
     return SpecialIds(eos=eos, pad=pad, bos=found["bos"], unk=found["unk"])
-
-
-_NAMES = ("eos", "pad", "bos", "unk")
 
 
 def _candidates(folder: Path, name: str, ids: Mapping[str, int]) -> Iterator[int]:
@@ -198,7 +196,7 @@ def _byte_level_bpe(file: Path, vocab: Mapping[str, Any]) -> dict[str, Any]:
     """GPT-2's layout as a tokenizer.json: bytes, GPT-2's splitting, no space put before a text."""
     merges = file.with_name(MERGES)
     try:
-        lines = merges.read_text(encoding="utf-8").replace("\r", "").split("\n")
+        lines = merges.read_text(encoding="utf-8").split("\n")
     except OSError as error:
         raise ValueError(f"{merges} is needed beside {file}: {error}.") from error
     pairs = [line for line in lines if line and not line.startswith("#version")]

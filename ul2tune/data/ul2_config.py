@@ -280,7 +280,7 @@ class UL2Config:
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """ ", did you mean 'x'" or ", known are 'x', 'y'": the end of an error about a wrong name."""
+    """The end of an error about a wrong name: ", did you mean 'x'? Known: …", or "; known: …"."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if close:
         return f", did you mean {close[0]!r}? Known: {', '.join(known)}"

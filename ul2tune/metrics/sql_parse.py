@@ -112,7 +112,7 @@ def parse(query: str, schema: DatabaseSchema) -> Query:
       SqlError: saying what was expected and where, in words short enough for a report.
     """
     tokens = tokenize(query)
-    return _Parser(tokens, _tables(tokens, schema), schema, 0).query()
+    return _Parser(tokens, _tables(tokens, schema), schema).query()
 
 
 def _tables(tokens: list[str], schema: DatabaseSchema) -> dict[str, str]:
@@ -133,11 +133,9 @@ def _tables(tokens: list[str], schema: DatabaseSchema) -> dict[str, str]:
 class _Parser:
     """A position in the tokens, and one method per rule of the grammar, which moves it."""
 
-    def __init__(
-        self, tokens: list[str], aliases: Mapping[str, str], schema: DatabaseSchema, start: int
-    ):
+    def __init__(self, tokens: list[str], aliases: Mapping[str, str], schema: DatabaseSchema):
         self._tokens, self._aliases, self._schema = tokens, aliases, schema
-        self._at, self._depth = start, 0
+        self._at, self._depth = 0, 0
 
     # --- tokens ---
 
@@ -232,7 +230,7 @@ class _Parser:
             while not self._done and self._tokens[self._at] not in stops:
                 self._at += 1
             inside = self._tokens[start : self._at]
-            value = _Parser(inside, self._aliases, self._schema, 0)._column(scope)
+            value = _Parser(inside, self._aliases, self._schema)._column(scope)
         if bracket:
             self._expect(")")
         return value

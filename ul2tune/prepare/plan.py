@@ -54,10 +54,11 @@ class Plan:
     """One split of one task.
 
     Attributes:
-      task, split: SeqIO names.
+      task: the SeqIO task.
+      split: name of the split.
       pipeline: see :class:`Pipeline`.
       vocabulary: of all features.
-      num_shards: 0 if the task has no such split.
+      num_shards: how many shards there will be; 0 if the task has no such split.
       fingerprint: hash of everything that determines the shards' bytes.
       metrics: dotted names of the task's metric functions.
       max_rejected_fraction: more malformed records than this are an error.

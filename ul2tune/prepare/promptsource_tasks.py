@@ -50,9 +50,11 @@ def register_promptsource(
       ValueError: if a file is malformed, or no data set has both templates and rows.
     """
     path = Path(templates)
-    loaded = [promptsource.load(path)] if path.is_file() else None
+    loaded = (
+        [promptsource.load(path)] if path.is_file() else promptsource.load_folder(path).values()
+    )
     names: list[str] = []
-    for dataset in loaded or promptsource.load_folder(path).values():
+    for dataset in loaded:
         found = promptsource_rows.find_rows(rows, dataset.dataset, dataset.subset)
         if not found:
             continue

@@ -24,6 +24,7 @@ import seqio
 from ul2tune.prepare.plan import Plan, make_plan
 from ul2tune.prepare.progress import Progress
 from ul2tune.prepare.shards import Receipt, write_shard
+from ul2tune.prepare.task_modules import import_modules
 
 # A worker imports TensorFlow, which takes as long as tokenizing some ten megabytes.
 _BYTES_PER_WORKER = 16 * 2**20
@@ -62,8 +63,7 @@ class Work:
 @functools.lru_cache(maxsize=1)
 def _plan(work: Work) -> Plan:
     """Planned once for all shards of a process: hashing the input again for each would cost."""
-    for module in work.modules:
-        importlib.import_module(module)
+    import_modules(work.modules)
     task = seqio.TaskRegistry.get(work.task)
     return make_plan(task, work.split, work.num_shards, work.max_rejected_fraction)
 

@@ -68,7 +68,7 @@ def register_self_instruct(
         (f"{prefix}unnatural_core", "core_data.jsonl", unnatural.parse, _VALIDATION),
         (f"{prefix}unnatural_full", "full_data.jsonl", unnatural.parse, _VALIDATION),
     )
-    found = [row for row in rows if sorted(folder.glob(row[1]))]
+    found = [row for row in rows if any(folder.glob(row[1]))]
     if not found:
         patterns = ", ".join(row[1] for row in rows)
         raise ValueError(f"{folder} has none of the files {patterns}.")
