@@ -1,4 +1,4 @@
-"""Where what can be made again is kept: trained vocabularies, embedded tasks, compiled programs."""
+"""A folder for what can be made again: trained vocabularies, embedded tasks, compiled programs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def folder() -> Path:
     """``$UL2TUNE_CACHE_DIR``, else `ul2tune` in the user's cache folder.
 
     Raises:
-      ValueError: if this user has no home (containers run under numbers that nobody registered).
-        Not the system's temporary folder then: others may put programs there.
+      ValueError: if the user has no home folder, as in a container that runs under an unregistered
+        user id. The system's temporary folder is no substitute: others may put programs there.
     """
     if chosen := os.environ.get(VARIABLE):
         return Path(chosen)
@@ -31,7 +31,7 @@ def folder() -> Path:
 
 @contextlib.contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Turns an error of the file system while something is kept at `path` into a sentence.
+    """Turns an OSError raised while something is written to `path` into one sentence.
 
     Raises:
       ValueError: naming the place and the variable that sets another.

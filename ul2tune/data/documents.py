@@ -28,7 +28,7 @@ FORMATS = ("text", "documents", "jsonl")
 MAX_HASHED_BYTES = 2**30
 MAX_REMEMBERED = 20
 MAX_REJECTED_FRACTION = 0.01
-# A wrong key or format shows early: reading ends where half of so many records are malformed.
+# A wrong key or format shows early: reading ends once half of at least so many are malformed.
 _HOPELESS_RECORDS, _HOPELESS_FRACTION = 10_000, 0.5
 
 
@@ -67,7 +67,8 @@ class Rejections:
         """Counts a rejected record.
 
         Raises:
-          ValueError: if half of the first thousands are malformed: the others need not be read.
+          ValueError: if half of the records so far, at least 10,000, are malformed: the others need
+            not be read.
         """
         self.counts[reason] += 1
         if len(self.examples) < MAX_REMEMBERED:

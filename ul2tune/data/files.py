@@ -45,7 +45,7 @@ def open_binary(file: str) -> Iterator[BinaryIO]:
     """Opens a file for reading, decompressing by its name's ending.
 
     Raises:
-      ValueError: if an archive is damaged, cut off, or none; mostly not before it is read.
+      ValueError: if an archive is damaged, truncated or no archive; mostly only once it is read.
     """
     with open_counted(file) as (stream, _):
         yield stream
@@ -53,10 +53,10 @@ def open_binary(file: str) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def open_counted(file: str) -> Iterator[tuple[BinaryIO, Callable[[], int]]]:
-    """As :func:`open_binary`, with a function that tells how many bytes of the file as stored were
-    read so far."""
+    """As :func:`open_binary`, with a function that returns how many bytes of the stored file have
+    been read so far."""
     if is_compressed(file) and not stamp(file)[0]:
-        raise _damaged(file, "it is empty, and even an archive of nothing is not")
+        raise _damaged(file, "it is empty, which no archive is")
     with _open_raw(file) as raw:
         if file.endswith(_GZIP):
             try:

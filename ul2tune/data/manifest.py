@@ -101,12 +101,16 @@ class TaskManifest:
 
 @dataclass(frozen=True, kw_only=True)
 class MixtureManifest:
-    """The tasks a mixture draws from with their effective rates (normalised to sum 1).
+    """The tasks a mixture draws from.
 
-    `TASK_MODULES` is kept so that a child process can prepare what is missing, and the tree the
-    rates come from (`ul2tune.data.rates.Share.to_json`) so that `inspect` can show it; None in
-    folders that an older version prepared. `stamps` tell by split what it was made from
-    (`ul2tune.data.stamp`).
+    Attributes:
+      name: of the mixture.
+      tasks: those with a rate above 0.
+      rates: their effective rates, normalised to sum 1.
+      modules: `TASK_MODULES`, so that a child process can prepare what is missing.
+      tree: what the rates come from (`ul2tune.data.rates.Share.to_json`), for `inspect`; None in
+        folders that an older version prepared.
+      stamps: by split, what the data was made from (`ul2tune.data.stamp`).
     """
 
     name: str
@@ -119,8 +123,8 @@ class MixtureManifest:
 
     @cached_property
     def all_tasks(self) -> tuple[str, ...]:
-        """The tasks that are never drawn as well, such as those with no training examples where
-        rates follow from these: what is evaluated. Without a tree it is not known of them.
+        """What is evaluated: also the tasks that are never drawn, such as those without training
+        examples where rates are proportional to these. Only the tree names those.
         """
         if self.tree is None:
             return self.tasks
@@ -142,19 +146,19 @@ class MixtureManifest:
 
 
 def _check_name(name: str) -> None:
-    """A manifest may come from elsewhere: nothing in it leads out of its folder."""
+    """A manifest may come from elsewhere: no name in it may lead out of its folder."""
     if not isinstance(name, str) or name in ("", ".", "..") or {"/", "\\", "\0"} & set(name):
         raise ValueError(f"{name!r} is not a bare name")
 
 
 def _check(place: str, value: Any, kind: type) -> None:
-    """A manifest may be edited by hand: what is read from it later has its type."""
+    """A manifest may be edited by hand: what is used later must have its type."""
     if type(value) is not kind:  # not isinstance: `true` is no integer
         raise ValueError(f"{place} is {value!r}, expected {_KINDS[kind]}")
 
 
 def _texts(place: str, values: Any) -> tuple[str, ...]:
-    """A list of texts; a text alone would become its letters."""
+    """A list of texts; a single text would silently become a list of its letters."""
     if not isinstance(values, list | tuple) or not all(isinstance(text, str) for text in values):
         raise ValueError(f"{place} is {values!r}, expected a list of texts")
     return tuple(values)

@@ -6,7 +6,8 @@ TensorFlow: so that a run notices that its task, vocabulary or text is not what 
     sources     the files that tasks and vocabularies read, by size and time, small ones by content
 
 A stamp only says where to look closer: `prepare` decides by fingerprints whether anything is to be
-done. What is not there (a copied data folder on a machine without the text) says nothing.
+done. What cannot be found (the text, on a machine that has only a copy of the data folder) is not
+taken for a change.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def make(modules: Sequence[str], sources: Iterable[str]) -> Stamp:
 
 
 def _make(modules: Sequence[str], known: Mapping[str, Collection[str]]) -> Stamp:
-    """A stamp of sources of which these digests are known."""
+    """The stamp; `known` has the digests that an earlier one states for each source."""
     found = _module_files(modules)
     digests = {source: _source_digests(source, known[source]) for source in sorted(known)}
     return {
@@ -58,7 +59,7 @@ def _make(modules: Sequence[str], known: Mapping[str, Collection[str]]) -> Stamp
 
 
 def differences(stamp: Stamp, modules: Sequence[str]) -> list[str]:
-    """What is not as it was when data was prepared, for people; empty if nothing is known to be.
+    """What has changed since data was prepared, in words; empty if nothing is known to have.
 
     Args:
       stamp: of the prepared data.
@@ -71,8 +72,8 @@ def differences(stamp: Stamp, modules: Sequence[str]) -> list[str]:
     ]
     was, is_now = stamp["variables"], now["variables"]
     for name in sorted(was.keys() | is_now.keys()):
-        # The folder of a collection is given when it is prepared, and need not be later. Where the
-        # vocabulary is none of today's variables, today's modules do not read it.
+        # The folder of a collection is needed while it is prepared, not later. And where today's
+        # variables lack the vocabulary, no module of today reads it.
         optional = name not in is_now and (name == VOCABULARY or was[name].startswith(_FOLDER))
         digests = [set(of.get(name, "").removeprefix(_FOLDER).split()) for of in (was, is_now)]
         if not digests[0] & digests[1] and not optional:
@@ -172,7 +173,7 @@ def _value_digest(value: str) -> str:
         found = files.expand(pattern) if "://" not in value else []
         sizes = [os.path.getsize(file) for file in found]
         read = sum(sizes) <= _READ_BYTES
-        # What alone is meant may have another name.
+        # A single file may have another name elsewhere.
         alone = not is_folder and len(found) == 1
         start = folder if is_folder else os.path.commonpath(map(os.path.dirname, found))
         inside = [

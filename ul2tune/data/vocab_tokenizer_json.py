@@ -235,7 +235,7 @@ class TokenizerJsonVocabulary(Vocabulary):
 
     def _added_tokens(self, content: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The added tokens of a file, special where they are so to this vocabulary."""
-        # Gemma's <unused…> would be found in any text else.
+        # Otherwise Gemma's <unused…> would be found in any text.
         controls = {*self.reserved, *dataclasses.astuple(self.specials)}
         return [
             {**token, "special": token.get("special", False) or token["id"] in controls}

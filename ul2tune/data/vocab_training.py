@@ -46,7 +46,7 @@ class VocabularyConfig:
       modes: mode tokens.
       character_coverage: share of the corpus's characters that become pieces; rarer ones are
         spelled in bytes.
-      max_bytes: how much of a big corpus is read (its first documents).
+      max_bytes: how much of a big corpus is read: its first documents, in UTF-8.
     """
 
     pieces: int = 3837
@@ -96,8 +96,9 @@ def train(corpus: Corpus, config: VocabularyConfig) -> bytes:
       ValueError: if the corpus is empty.
     """
     data = _train(corpus, config)
-    # Of a corpus with hardly any space, such as Chinese, the space would be a rare character, and
-    # its bytes spell U+2581. The second training is only then: all other vocabularies keep theirs.
+    # In a corpus with hardly any spaces, such as Chinese, the space is a rare character, and the
+    # bytes it is spelled in are those of U+2581. Only such corpora are trained on again: the
+    # vocabularies of all others stay as they are.
     if not _has_piece(data, _SPACE):
         data = _train(corpus, config, required_chars=_SPACE)
     return data

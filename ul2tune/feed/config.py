@@ -11,8 +11,8 @@ PACKINGS = ("balanced", "greedy", "none")
 SEPARATORS = ("none", "eos")
 # Fields that no batch depends on: where the data is, and how batches are made ready.
 DELIVERY_FIELDS = frozenset({"data_dir", "num_workers", "prefetch_batches", "verify_checksums"})
-# Fields that what a saved position means does not depend on. Rows of another length are other
-# batches, drawn from the same position.
+# Fields on which the meaning of a saved position does not depend. Rows of another length make
+# other batches, drawn from the same position.
 POSITION_FREE_FIELDS = DELIVERY_FIELDS | {"feature_lengths"}
 _MAX_ROW_TOKENS = 2**31 - 1  # of int32 positions
 
@@ -32,22 +32,22 @@ class FeedConfig:
       seed: of the shuffle, the mixing and the noise.
       layout: "encoder_decoder" (T5), "prefix_lm" (a decoder that sees the inputs in both
         directions) or "causal_lm". The last two concatenate inputs and targets in one row whose
-        length is the sum of the feature lengths, as in SeqIO. Of causal denoisers alone they hold
-        the targets alone, as SeqIO's LM converter does: an EOS of inputs is left out.
+        length is the sum of the feature lengths, as in SeqIO. If all denoisers are causal, rows
+        hold the targets alone, as SeqIO's LM converter makes them: no EOS of inputs.
       packing: "balanced" fills both sides of a row from a window of pending draws; "greedy" packs
         in arrival order as SeqIO does; "none" puts one segment or example into a row as T5X does
         without packing (raw text as long as always fits, segment bounds below do not apply).
-      window: pending draws per row ("balanced" only). What fits worst waits longest, so a run's
-        first segments lack up to so many draws per row of it; after hundreds of batches the rates
-        hold.
+      window: pending draws per row ("balanced" only). Draws that fit badly wait longest, so the
+        first segments of a run lack up to this many of them per row; the mixture's rates hold after
+        some hundreds of batches.
       min_segment_tokens, max_segment_tokens: bounds of the raw text cut for one denoised segment.
         Shorter ones occur only where text ends: at the end of a finite pass, or of a document
         if segments may not cross.
       cross_documents: whether a segment of running text may continue in the next document, as in
         T5. False ends it at the document's end, so that nothing attends across documents; packed
-        segments never attend to each other in either case. What a row has no room for is then the
-        document's last segment, however short: of documents of 250 to 520 tokens one in eight
-        segments has less than 32.
+        segments never attend to each other in either case. What a row has no room for then becomes
+        the document's last segment, however short: with documents of 250 to 520 tokens, one segment
+        in eight has fewer than 32.
       document_separator: what stands between concatenated documents: "none" (T5) or "eos".
       loss_on_inputs: prefix_lm and causal_lm: train on the inputs too.
       shuffle: whether documents come in a seeded order that changes every epoch, or as stored.

@@ -10,8 +10,8 @@ import numpy as np
 from ul2tune.feed.sources import Sources
 
 _MAX_DOCUMENTS = 64
-# So many times the documents of a task are read without meeting a token before a row gives up.
-# Shuffled, a row that reads once as many as there are can miss one with probability 1/e.
+# A row gives up after it has read the number of a task's documents so many times without meeting
+# a token. Once is not enough: shuffled, it misses any one document with probability 1/e.
 _MAX_EMPTY_PASSES = 64
 
 
@@ -44,8 +44,8 @@ class _Cursor:
     def take(self, num_tokens: int) -> tuple[list[np.ndarray], int, int]:
         """The next tokens, in pieces, and where the last one ends: (ordinal, offset).
 
-        They must be available. Empty documents that follow are skipped, but are not part of where:
-        how far a cache looked ahead must not show.
+        They must be available. Empty documents that follow are skipped, but the position stays
+        before them: it must not depend on how far this cache looked ahead.
         """
         assert num_tokens <= self.available, (num_tokens, self.available)
         self.available -= num_tokens

@@ -73,7 +73,7 @@ class Feed(Iterator[dict[str, np.ndarray]]):
 
     @property
     def source_rates(self) -> tuple[float, ...]:
-        """Of all draws, the share that is meant for each of `source_names`."""
+        """The share of all draws that each of `source_names` is meant to get."""
         return tuple(self._sources.source_rates.tolist())
 
     @property
@@ -83,8 +83,8 @@ class Feed(Iterator[dict[str, np.ndarray]]):
 
     @property
     def largest_ids(self) -> dict[str, int]:
-        """By what brings them, the largest ids of batches that need not be the vocabulary's: those
-        of prepared features, where their manifest tells, and of modes."""
+        """The largest token ids that batches can hold, whatever the vocabulary says, by their
+        origin: those of prepared features, where the manifest states them, and those of modes."""
         found: dict[str, int] = {}
         for task in self._sources.tasks:
             for name in (task.text_feature,) if task.noise else ("inputs", "targets"):

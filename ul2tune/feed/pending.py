@@ -139,10 +139,11 @@ class Pending:
             longest_N = np.full(len(rows), config.max_segment_tokens)
         else:
             longest_N = np.array([self._longest[n][d] for n, d in zip(noise_N, denoiser_N)])
-        # Looks for twice the longest, to split text that ends evenly in two. A row with little room
-        # still takes less, down to the shortest, and the rest may be a crumb. Draws that take all
-        # that is left instead make none, but with documents of 250 to 520 tokens the fill of
-        # 1024/512 falls from 93 and 94 % to 84 and 88 %, and not every row has room for them.
+        # Looks ahead for twice the longest segment, so that text about to end is cut evenly in two.
+        # A row with little room still takes less, down to the shortest, and may leave a crumb. If
+        # draws took all that is left instead, there would be none, but with documents of 250 to 520
+        # tokens the fill of 1024/512 would fall from 93 and 94 % to 84 and 88 %, and not every row
+        # has room for them.
         wanted = 2 * self._most
         found_N = self._documents.available(rows, tasks, wanted)
         pieces_N = np.maximum(-(-found_N // longest_N), 1)

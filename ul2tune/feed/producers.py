@@ -79,8 +79,8 @@ class DirectProducer:
 class ThreadProducer:
     """Keeps up to `depth` items ready, made by a thread with a :class:`DirectProducer`.
 
-    Dropping it asks the thread to end and waits for nothing: the collector may drop it inside of
-    that very thread, and there with the queue's lock held.
+    Dropping it asks the thread to end, but does not wait: the garbage collector may drop it inside
+    that very thread, while the queue's lock is held.
     """
 
     def __init__(self, sources: Sources, rows: np.ndarray, state: State | None, depth: int):
@@ -122,13 +122,13 @@ class _FeedThread(threading.Thread):
             self._put(error)
 
     def _put(self, item: Item | BaseException) -> None:
-        """Waits for room, which there never is where nobody is left to make it."""
+        """Waits for room in the queue, or until the thread is to end: perhaps nobody makes room."""
         while not self.stopping:
             with contextlib.suppress(queue.Full):
                 return self.ready.put(item, timeout=_LOOK_SECONDS)
 
     def end(self, seconds: float) -> bool:
-        """Ends the thread; False where it does not end, which has been said."""
+        """Ends the thread. False if it does not end in time, of which a warning is logged."""
         self.stopping = True
         if self is threading.current_thread():
             return False  # the collector closes, in here, a generator that holds the feed
@@ -147,7 +147,7 @@ class _FeedThread(threading.Thread):
 
 @atexit.register
 def _end_threads() -> None:
-    """Ends the feeds' threads before their process is, closed or not.
+    """Ends the feeds' threads before the process ends, whether the feeds were closed or not.
 
     An interpreter that shuts down ends daemon threads inside of whatever C++ they wait in, and
     array_record's reader takes that for an exception nobody catches and aborts the process. That

@@ -25,8 +25,9 @@ from ul2tune.feed.pending import EMPTY, Pending
 from ul2tune.feed.sources import Sources
 from ul2tune.feed.stats import Counts
 
-# What every fingerprint in a checkpoint is made of. Never add to it: a younger field counts only
-# off its default, as in `training.drift`: a new field's default is what was done before it.
+# The fields that every fingerprint in a checkpoint includes. Never add to them: a newer field
+# counts only off its default, which stands for what was done before there was the field (as in
+# `training.drift`).
 _FIRST_FIELDS = frozenset(
     {
         "mixture",

@@ -1,11 +1,11 @@
 """Special tokens in conversations: those that a template writes mean their ids, those that somebody
 typed into a message are characters.
 
-A style makes one text of both. So messages are quoted before it sees them: a mark inside of what
-spells a special token, and beside what could be a part of one, so that no special token is found
-there, whatever the style then writes around it, in lower or upper case too. Marks do not reach the
-ids. A style that takes characters out of messages (`replace`) can still make a special token of one
-there, and so can a tokenizer that normalizes letters before it looks for them (NFKC).
+A style makes one text of both. So messages are quoted before it sees them: marks are put inside
+whatever spells a special token, and beside whatever could be part of one. Then no special token is
+found in a message, whatever the style writes around it, and in whichever case. Marks do not reach
+the ids. Two ways remain to make a special token out of a message: a style that takes characters out
+of it (`replace`), and a tokenizer that normalizes letters before it looks for tokens (NFKC).
 
     quoting = Quoting(vocabulary)             # in which <|im_start|> is a token, id 601
     quoting.quote("a <|im_start|>")           # the same with marks

@@ -134,12 +134,12 @@ def decontaminate(
     ngram: int = NGRAM,
     threshold: float = THRESHOLD,
 ) -> Report:
-    """Compares.
+    """Compares every evaluation example with all training texts.
 
     Args:
       evaluation: examples, prompts and references in one text; kept in memory.
       training: streamed once.
-      ngram: words.
+      ngram: words of an n-gram.
       threshold: an example with more overlap is reported.
 
     Raises:

@@ -35,7 +35,7 @@ _PROMPT_KEYS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Params:
-    """How to decode; a generator that has no such setting must refuse values that are not 0."""
+    """How to decode. A generator that lacks a setting must refuse values of it other than 0."""
 
     max_tokens: int
     temperature: float = 0.0

@@ -41,7 +41,7 @@ class CatalogueTask:
 
     @property
     def source(self) -> str:
-        """Lower-case name of the dataset, which spellings share."""
+        """The dataset's name in lower case, so that spellings agree."""
         return (self.dataset or self.name).lower()
 
 

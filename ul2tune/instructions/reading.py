@@ -58,8 +58,8 @@ def read_json(path: str | Path) -> Any:
 
 
 def read_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines of a file, plain or compressed, as they are; blank lines are skipped, and a
-    byte order mark in front is.
+    """Numbered lines of a file, plain or compressed, as they are, without blank lines and without a
+    byte order mark in front.
 
     Raises:
       ValueError: naming the file, and the line where there is one too long.

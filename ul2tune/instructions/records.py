@@ -139,12 +139,12 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """What is scored for one answer choice, where that is not the choice after the prompt.
+    """What is scored for one answer choice, where each choice has a prompt of its own.
 
     Attributes:
       inputs, targets: the choice's score is the likelihood of `targets` given `inputs`.
       prior: a prompt that says nothing; the score of `targets` given it is subtracted (pointwise
-        mutual information). Empty = nothing is.
+        mutual information). Empty = nothing is subtracted.
     """
 
     inputs: str

@@ -99,7 +99,9 @@ def compile_template(source: str, *, name: str, trim: bool = False) -> CompiledT
       ValueError: if it does not parse, is too long or nested, or uses what no prompt may.
     """
     if len(source) > LONGEST_SOURCE:
-        raise ValueError(f"{name}: refused, because its source exceeds {LONGEST_SOURCE:,} signs.")
+        raise ValueError(
+            f"{name}: refused, because its source exceeds {LONGEST_SOURCE:,} characters."
+        )
     try:
         tree = (_TRIMMED if trim else _ENVIRONMENT).parse(source)
         tree.set_environment(_ENVIRONMENT)

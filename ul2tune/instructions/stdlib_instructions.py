@@ -228,7 +228,7 @@ def _word_at(index: int) -> Callable[[Material], Iterator[Pair]]:
     def pairs(material: Material) -> Iterator[Pair]:
         for sentence in material.sentences:
             word = sentence.text.split()[index].strip(".,:;")
-            # A word with other signs in it would make this a question of where words end.
+            # A word with other characters in it would make this a question of where words end.
             if word.isalpha():
                 yield sentence.text, word
 

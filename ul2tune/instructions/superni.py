@@ -317,7 +317,7 @@ def _parse_choices(value: Any, instances: Sequence[Instance]) -> tuple[str, ...]
     if value is None:
         return None
     choices = _texts(value, "Answer Choices")
-    # Outer white space is none of a choice's score (`metrics.choices.is_correct_choice`).
+    # White space around a choice does not count (`metrics.choices.is_correct_choice`).
     known = {choice.strip() for choice in choices}
     if len(choices) < 2 or len(known) < len(choices):
         raise ValueError(

@@ -67,7 +67,7 @@ def extract_gsm8k(text: str) -> str:
     if not marks:
         return ""
     start = _WRAPPING.match(text, marks[-1].end())
-    assert start is not None, "it matches nothing too"
+    assert start is not None, "it matches the empty text too"
     found = _NUMBER.match(text, start.end())
     if found is None:
         return ""

@@ -51,7 +51,8 @@ SCORES: Mapping[str, Score] = {
     "multiwoz_joint": score_multiwoz_joint,
 }
 
-# Those that read more than references (`ul2tune.metrics.references`), from tasks that bring it.
+# Scores that need more than references: the context of the tasks that they belong to
+# (`ul2tune.metrics.references`).
 NEED_CONTEXT = frozenset({"spider_exact_match", "spider_exact_match_tables", "multiwoz_joint"})
 
 

@@ -71,8 +71,8 @@ class ChatRenderer:
     def identified_by(self) -> Any:
         """What fingerprints take for this renderer (`identity`).
 
-        A style that writes neither special tokens nor anything around a reply gives what it gave
-        before either was told apart: such data is up to date.
+        Special tokens and what is written around a reply change the data. A style that writes
+        neither keeps the fingerprint that it had before they were told apart from text.
         """
         text_only = tk_instruct_renderer(chat.render, style=self.style, max_tokens=self.max_tokens)
         wrote = _write_sample(self.style)
@@ -104,7 +104,7 @@ def _framed(render: Renderer, context: str, record: Record, seed: int) -> Render
     return rendered and dataclasses.replace(rendered, metric_context=context)
 
 
-# To fingerprints it is SeqIO's step: where it gives other tokens, the renderer says so.
+# `wraps`: fingerprints take it for SeqIO's step. Where it gives other tokens, the renderer says so.
 @functools.wraps(seqio.preprocessors.tokenize)
 def tokenize(dataset: tf.data.Dataset, output_features: Mapping[str, Any]) -> tf.data.Dataset:
     """As SeqIO's `tokenize`, for texts with quoted messages."""

@@ -35,7 +35,7 @@ class Access:
         """Called before something is written.
 
         Args:
-          needed: a clause for the message: what is not there as it should be.
+          needed: what is missing or out of date, as a clause for the message.
 
         Raises:
           ValueError: if it cannot be written.
@@ -50,9 +50,9 @@ class Access:
 
 @contextlib.contextmanager
 def hold(data_dir: Path) -> Iterator[Access]:
-    """One `prepare` per folder at a time; the system releases it however the process ends.
+    """Lets one `prepare` at a time into a folder; the system unlocks it however the process ends.
 
-    Those who can only read a folder share it.
+    Processes that can only read a folder share it.
 
     Raises:
       ValueError: if there is no such folder and it cannot be made.
@@ -83,7 +83,7 @@ def hold(data_dir: Path) -> Iterator[Access]:
 
 
 def _open_to_read(path: Path) -> contextlib.AbstractContextManager[IO[Any] | None]:
-    """The lock's file; nothing where it was never made or copied, or is not for everybody."""
+    """The lock's file; None where there is none, or where it is not readable."""
     try:
         return path.open("r")
     except OSError:

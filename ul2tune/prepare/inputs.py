@@ -1,5 +1,5 @@
-"""The files that a task reads: for the stamp of what is prepared (`ul2tune.data.stamp`), and to say
-why nothing is in them."""
+"""The files that a task reads: for the stamp of what is prepared (`ul2tune.data.stamp`), and to
+explain why a task has no examples."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def why_empty(task: seqio.Task, entry: TaskManifest) -> str:
 
     Args:
       task: the task.
-      entry: of any of its splits: each reads all records.
+      entry: the manifest of any of its splits, each of which reads all records.
     """
     source = task.source
     if not isinstance(source, DocumentSource) or not isinstance(source.corpus, FileCorpus):

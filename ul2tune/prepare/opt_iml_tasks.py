@@ -110,7 +110,7 @@ def _again(
     if demos is None:
         make = source.make_renderer
         if isinstance(make, ChatRenderer) and vocabulary is not None:
-            # Fingerprints ask it which texts are tokens.
+            # Fingerprints ask the renderer's vocabulary which texts are tokens.
             make = dataclasses.replace(make, vocabulary=seqio_vocabulary(vocabulary))
         render = functools.partial(_delimited, make)
     else:

@@ -199,7 +199,7 @@ def _vocabulary(task: seqio.Task) -> Vocabulary:
 
 
 def check_one_vocabulary(mixture: str, tasks: Sequence[seqio.Task]) -> None:
-    """Refuses what no model could read, before a big corpus is tokenized for it.
+    """Refuses a mixture that no model could read, before a big corpus is tokenized for it.
 
     Raises:
       ValueError: if two tasks have different vocabularies.

@@ -15,7 +15,7 @@ import seqio
 from ul2tune.data import rates
 from ul2tune.data.rates import Share
 
-# What SeqIO does not keep of a mixture: name -> the policy in words (`prepare.mixtures` adds).
+# What SeqIO does not keep: mixture -> its policy in words. `prepare.mixtures` fills it.
 POLICIES: dict[str, str] = {}
 
 

@@ -4,10 +4,10 @@
     DATA_DIR/<mixture>.mixture.json
     DATA_DIR/vocabularies/<fingerprint>.model
 
-What is there and still true is left alone: a rerun goes on where the last one stopped, and does
-nothing where nothing changed, which a folder that can only be read allows. With
-UL2TUNE_PREPARE=missing it leaves alone what is not true any more, too: data of another task,
-vocabulary or text is then an error.
+What is there and up to date is left alone: a rerun goes on where the last one stopped, and writes
+nothing where nothing changed, so that read-only folders can be checked. With
+UL2TUNE_PREPARE=missing nothing is replaced: data of another task, vocabulary or text is then an
+error.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def _write_mixture(wanted: MixtureManifest, access: Access, has_train: bool) -> 
 
 
 def _means(found: MixtureManifest, wanted: MixtureManifest) -> bool:
-    """Whether what is there says what is wanted: stamps of other places and times may."""
+    """Whether the manifest that is there means the wanted one: its stamps may be from elsewhere."""
     same = dataclasses.replace(found, stamps={}) == dataclasses.replace(wanted, stamps={})
     stamps, modules = found.stamps, wanted.modules
     return same and not any(
@@ -199,8 +199,8 @@ def _up_to_date(plan: Plan, access: Access) -> bool:
     If they are, but training-time facts (noise, metrics) changed, the manifest is rewritten.
 
     Raises:
-      ValueError: if they are, but more records were rejected than may be by now; or if they are
-        not, but may or can not be replaced.
+      ValueError: if they are, but more records were rejected than are allowed now; or if they are
+        not, but must not or cannot be replaced.
     """
     folder = manifest.task_dir(access.data_dir, plan.task.name, plan.split)
     try:
@@ -266,7 +266,7 @@ def _run(
 
 
 def _finish(plan: Plan, receipts: list[Receipt], access: Access) -> None:
-    """Checks what was rejected, writes the manifest last, and clears away what is not of it."""
+    """Checks what was rejected, writes the manifest last, and removes what it does not name."""
     rejections = _merged(receipts)
     rejections.check(plan.max_rejected_fraction, _title(plan))
     if rejections.counts:

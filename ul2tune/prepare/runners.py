@@ -62,7 +62,7 @@ class Work:
 
 @functools.lru_cache(maxsize=1)
 def _plan(work: Work) -> Plan:
-    """Planned once for all shards of a process: hashing the input again for each would cost."""
+    """The plan, made once per process: hashing the input again for every shard would be slow."""
     import_modules(work.modules)
     task = seqio.TaskRegistry.get(work.task)
     return make_plan(task, work.split, work.num_shards, work.max_rejected_fraction)
@@ -153,7 +153,7 @@ def _start_worker(counters: list[Any]) -> None:
 
 
 def _end_with_parent() -> None:
-    """A killed parent has let go of the folder's lock: its workers must not write on."""
+    """A killed parent has lost the folder's lock: its workers must not go on writing."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

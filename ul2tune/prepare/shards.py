@@ -182,8 +182,8 @@ def elements(
 ) -> Iterator[dict[str, Any]]:
     """The elements of one shard after the offline preprocessors, as NumPy values.
 
-    Random preprocessors get seeds that depend on the shard alone. What the source rejects is added
-    to `rejections`, where it counts.
+    Random preprocessors get seeds that depend on the shard alone. What a source of documents
+    rejects is added to `rejections`.
     """
     source, num_shards = plan.task.source, plan.num_shards
     if isinstance(source, DocumentSource) and rejections is not None:

@@ -183,7 +183,7 @@ def category(tables: Tables, task: str) -> str:
 
 
 def t0_tasks(table: Mapping[str, T0Task]) -> dict[str, T0Task]:
-    """The T0 tasks of the mixture: not those that Flan 2021 has, nor T0's copies with negative
+    """The T0 tasks of the mixture: neither those that Flan 2021 has, nor T0's copies with negative
     examples."""
     return {
         name: task

@@ -21,7 +21,7 @@ from ul2tune.instructions.reading import inside
 
 THRESHOLD = 0.85
 MAX_VALUES = 2
-# Of SQLite's machine: a column of Spider's largest tables takes some millions.
+# Steps of SQLite's virtual machine: a column of Spider's largest tables takes some millions.
 _MAX_STEPS, _STEPS = 200_000_000, 100_000
 
 _SEPARATORS = "'\"()`,.?! "
