@@ -65,6 +65,11 @@ def test_descriptions_round_trip(tmp_path):
         (lambda: extend(BYTES, ("a", "a")), "must be different"),
         (lambda: extend(extend(BYTES)), "extend once"),
         (lambda: vocab.load({"kind": "extended", "added": ["a"]}), "Unknown vocabulary kind None"),
+        (
+            lambda: vocab.load({**extend(BYTES).to_json(), "extra_ids": 7}),
+            "the extra_ids of its base",
+        ),
+        (lambda: vocab.load({**extend(BYTES).to_json(), "modes": ["Q"]}), "the modes of its base"),
         (lambda: vocab.load("nowhere.json"), r"nowhere\.json is not readable JSON"),
     ],
 )

@@ -230,8 +230,7 @@ def load(description: Mapping[str, Any] | str | Path, root: str | Path | None = 
     elif kind == "pass_through":
         values["num_ids"] = known["base_size"]
     elif kind == "extended":
-        values["added"] = tuple(values.get("added", ()))
-        values["base"] = load(values.get("base", {}), root)
+        values = _extended(values, load(values.get("base", {}), root))
     kinds = {
         "sentencepiece": SentencePieceVocabulary,
         "bytes": ByteVocabulary,
@@ -255,6 +254,19 @@ def load(description: Mapping[str, Any] | str | Path, root: str | Path | None = 
             f"{fingerprint}."
         )
     return vocabulary
+
+
+def _extended(values: Mapping[str, Any], base: Vocabulary) -> dict[str, Any]:
+    """Arguments of an extended vocabulary, whose sentinels and modes are those of its base."""
+    for name in ("extra_ids", "modes"):
+        given, own = values.get(name), getattr(base, name)
+        if given is not None and given != own:
+            raise ValueError(
+                f"An extended vocabulary has the {name} of its base, {own!r}, not {given!r}: set "
+                f'them in "base".'
+            )
+    rest = {name: value for name, value in values.items() if name not in ("extra_ids", "modes")}
+    return rest | {"base": base, "added": tuple(values.get("added", ()))}
 
 
 def _describe(text: str) -> tuple[dict[str, Any], Path | None]:

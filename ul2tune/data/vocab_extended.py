@@ -35,7 +35,7 @@ _BARRIER = "\ue000"
 
 @dataclass(frozen=True, kw_only=True)
 class ExtendedVocabulary(Vocabulary):
-    """`base` with tokens of its own for the texts `added`; sentinels and modes are the base's.
+    """`base` with tokens of its own for the texts `added`; `extra_ids` and `modes` are the base's.
 
     Text is split at added tokens first, at the longest that matches; what is between them is
     encoded by `base`. Text without any has the base's ids. Added tokens are spelled exactly, and so

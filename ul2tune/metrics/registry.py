@@ -2,7 +2,7 @@
 
 :data:`SCORES` holds the per-example scores. The functions with SeqIO's signature
 `(targets, predictions)` are their means in percent: a SeqIO Task lists them as `metric_fns`, and
-its manifest names them as ``ul2tune.metrics.registry:exact_match``.
+its manifest names them as ``ul2tune.metrics.registry.exact_match``.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ def mean_percent(name: str, targets: Sequence[Any], predictions: Sequence[str]) 
 
 
 def resolve(name: str) -> MetricFn:
-    """Imports the metric function a manifest names as ``package.module:function``.
+    """Imports the metric function that a manifest names: ``package.module.function``, or with a
+    colon before the function.
 
     Raises:
       ValueError: if there is no such function.
