@@ -12,6 +12,7 @@ stream the queries are from); `leaky=True` reproduces that.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from ul2tune.instructions.records import Demo, stable_hash
 
@@ -51,7 +52,7 @@ def choose(
     ids, inputs = {query_id}, {query_input.strip()}
     for index in shuffled(len(pool), seed, "exemplars", query_id) if k else ():
         demo = pool[index]
-        demo = demo if demo.id else _numbered(demo, index)
+        demo = demo if demo.id else replace(demo, id=f"demo-{index}")
         text = demo.input.strip()
         if not leaky and (demo.id in ids or text in inputs):
             continue
@@ -95,13 +96,3 @@ def fitting(lengths: Iterable[int], budget: int) -> int:
 def same_template(templates: Sequence[int], query_template: int) -> tuple[int, ...]:
     """Positions of the exemplars that are rendered by the query's template."""
     return tuple(i for i, template in enumerate(templates) if template == query_template)
-
-
-def _numbered(demo: Demo, index: int) -> Demo:
-    return Demo(
-        input=demo.input,
-        target=demo.target,
-        explanation=demo.explanation,
-        negative=demo.negative,
-        id=f"demo-{index}",
-    )

@@ -14,11 +14,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
+from ul2tune.instructions.records import SplitLevel
 from ul2tune.instructions.superni import split_hash
-
-Level = Literal["train", "supervised", "partial", "held_out"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +70,11 @@ class Split:
       hash: 16 hexadecimal digits, published with every score.
     """
 
-    levels: Mapping[str, Level]
+    levels: Mapping[str, SplitLevel]
     excluded: Mapping[str, str]
     hash: str
 
-    def tasks(self, level: Level) -> tuple[str, ...]:
+    def tasks(self, level: SplitLevel) -> tuple[str, ...]:
         """Names of one level."""
         return tuple(name for name, found in self.levels.items() if found == level)
 
@@ -108,7 +106,7 @@ def split(catalogue: Iterable[CatalogueTask], choices: Choices) -> Split:
         "supervised": {name.lower() for name in choices.supervised},
     }
     _check_choices(tasks, choices, wanted)
-    levels: dict[str, Level] = {}
+    levels: dict[str, SplitLevel] = {}
     excluded: dict[str, str] = {}
     for task in tasks:
         if _is_held_out(task, choices):
@@ -127,7 +125,7 @@ def split(catalogue: Iterable[CatalogueTask], choices: Choices) -> Split:
     return found
 
 
-def leaks(catalogue: Iterable[CatalogueTask], levels: Mapping[str, Level]) -> tuple[str, ...]:
+def leaks(catalogue: Iterable[CatalogueTask], levels: Mapping[str, SplitLevel]) -> tuple[str, ...]:
     """What is wrong with levels from elsewhere, a sentence each; nothing if they hold.
 
     Args:
@@ -200,5 +198,5 @@ def _check_relatives(tasks: list[CatalogueTask], found: Split) -> None:
             )
 
 
-def _hash(levels: Mapping[str, Level], excluded: Mapping[str, str]) -> str:
+def _hash(levels: Mapping[str, SplitLevel], excluded: Mapping[str, str]) -> str:
     return split_hash([f"{n}={level}" for n, level in levels.items()] + sorted(excluded))

@@ -15,10 +15,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal
 
 from ul2tune.data.rates import Equal, Fixed, Group, Leaf, Node, Proportional
-from ul2tune.instructions.records import Query, Record, Rendered, Renderer, stable_hash
+from ul2tune.instructions.records import (
+    Query,
+    Record,
+    RecordCorpus,
+    Rendered,
+    Renderer,
+    stable_hash,
+)
 
 # Section 3: what stands before the answer where the prompt does not end in a colon.
 DELIMITERS = (
@@ -144,17 +151,6 @@ def _instance(instruction: str, text: str) -> str:
     return f"{instruction.rstrip()} {text}" if instruction else text
 
 
-class Corpus(Protocol):
-    """Records by split, as `ul2tune.prepare.record_tasks` takes them."""
-
-    @property
-    def splits(self) -> Sequence[str]: ...
-
-    def read(self, split: str) -> Iterator[Record]: ...
-
-    def fingerprint(self) -> str: ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class MergedPrompts:
     """All prompts of a task as one corpus: N examples in total, each in one prompt of its own draw.
@@ -166,7 +162,7 @@ class MergedPrompts:
       seed: of the draws.
     """
 
-    corpus: Corpus
+    corpus: RecordCorpus
     template_ids: tuple[str, ...]
     limit: int = EXAMPLES_PER_TASK
     seed: int = 0

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -252,9 +252,9 @@ def without_options(
     return {
         group: tuple(
             Template(_removed(template.inputs, _NO_OPTIONS), template.targets)
-            for template in group_
+            for template in members
         )
-        for group, group_ in merged.items()
+        for group, members in merged.items()
     }
 
 
@@ -262,15 +262,10 @@ def few_shot_without_options(patterns: FewShotPatterns) -> dict[str, tuple[FewSh
     """The NOOPT few-shot patterns (`FEWSHOT_PATTERNS_NO_OPTIONS` of FLAN v2)."""
     return {
         group: tuple(
-            FewShotPattern(
-                **{
-                    **{f.name: getattr(pattern, f.name) for f in fields(pattern)},
-                    "inputs": _remove(pattern.inputs, _NO_OPTIONS_FEW_SHOT),
-                }
-            )
-            for pattern in group_
+            replace(pattern, inputs=_remove(pattern.inputs, _NO_OPTIONS_FEW_SHOT))
+            for pattern in members
         )
-        for group, group_ in patterns.items()
+        for group, members in patterns.items()
     }
 
 

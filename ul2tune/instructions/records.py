@@ -14,12 +14,16 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, get_args
 
 from ul2tune.instructions import reading
 
-SPLIT_LEVELS = ("train", "supervised", "partial", "held_out")
-TEMPLATE_STYLES = ("zs_opt", "zs_noopt", "fs_opt", "fs_noopt")
+# What training sees: see `Record.split_level`.
+SplitLevel = Literal["train", "supervised", "partial", "held_out"]
+# Zero-shot or few-shot, with or without answer options in the prompt.
+TemplateStyle = Literal["zs_opt", "zs_noopt", "fs_opt", "fs_noopt"]
+SPLIT_LEVELS: tuple[SplitLevel, ...] = get_args(SplitLevel)
+TEMPLATE_STYLES: tuple[TemplateStyle, ...] = get_args(TemplateStyle)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,13 +81,13 @@ class Record:
     cluster: str = ""
     benchmark: str = ""
     license: str = ""
-    split_level: Literal["train", "supervised", "partial", "held_out"] = "train"
+    split_level: SplitLevel = "train"
     instruction: str = ""
     answer_choices: tuple[str, ...] | None = None
     demos: tuple[Demo, ...] = ()
     explanation: str = ""
     template_id: str = ""
-    template_style: Literal["zs_opt", "zs_noopt", "fs_opt", "fs_noopt"] = "zs_noopt"
+    template_style: TemplateStyle = "zs_noopt"
     inverted: bool = False
     metric_names: tuple[str, ...] = ()
     structure: str = ""
@@ -178,6 +182,19 @@ class Rendered:
 
     def __post_init__(self) -> None:
         assert len(self.queries) in (0, len(self.answer_choices)), "one query per answer choice"
+
+
+class RecordCorpus(Protocol):
+    """Records by split."""
+
+    @property
+    def splits(self) -> Sequence[str]: ...
+
+    def read(self, split: str) -> Iterator[Record]: ...
+
+    def fingerprint(self) -> str:
+        """Changes whenever the records do."""
+        ...
 
 
 # (record, seed) -> text; None = the collection leaves this record out. Configuration is bound

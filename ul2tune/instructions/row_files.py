@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ul2tune.instructions import reading
-from ul2tune.instructions.records import Record, stable_hash
+from ul2tune.instructions.records import Record, SplitLevel, stable_hash
 
 # (row, "file:line" for errors, an id for the row) -> its records
 Parser = Callable[[Mapping[str, Any], str, str], Sequence[Record]]
@@ -60,7 +60,7 @@ class RowFile:
           ValueError: naming file and line of what is malformed.
         """
         held_out = split == "validation"
-        level: Literal["held_out", "train"] = "held_out" if held_out else "train"
+        level: SplitLevel = "held_out" if held_out else "train"
         for group, records in _parsed(self.path, self.parse, self.group_by):
             if (stable_hash("validation", group) < self.validation * 2.0**64) == held_out:
                 yield from (replace(record, split_level=level) for record in records)

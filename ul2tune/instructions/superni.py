@@ -23,11 +23,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ul2tune.instructions import reading
-from ul2tune.instructions.records import Demo, Record, stable_hash
+from ul2tune.instructions.records import Demo, Record, SplitLevel, stable_hash
 
 # Tk-Instruct evaluates the first 100 instances of a task: balanced by label, in the file's order.
 EVAL_INSTANCES = 100
-SplitLevel = Literal["train", "supervised", "partial", "held_out"]
 DEFAULT_METRICS = ("exact_match", "token_f1", "rouge_l")
 # What Tk-Instruct reports for the twelve categories of the English test tasks.
 CATEGORY_METRICS: Mapping[str, str] = {

@@ -22,6 +22,7 @@ import seqio
 from ul2tune.instructions.records import (
     FIELD_NAMES,
     Record,
+    RecordCorpus,
     Renderer,
     evaluation_fields,
     move_space,
@@ -49,19 +50,6 @@ _SIGNATURE = {
     **dict.fromkeys(_TEXTS, tf.TensorSpec([], tf.string)),
     **dict.fromkeys(_LISTS, tf.TensorSpec([None], tf.string)),
 }
-
-
-class RecordCorpus(Protocol):
-    """Records by split."""
-
-    @property
-    def splits(self) -> Sequence[str]: ...
-
-    def read(self, split: str) -> Iterator[Record]: ...
-
-    def fingerprint(self) -> str:
-        """Changes whenever the records do."""
-        ...
 
 
 @runtime_checkable

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ul2tune.data.documents import Document, Rejections
-from ul2tune.instructions.records import Record, Renderer
+from ul2tune.instructions.records import Record, RecordCorpus, Renderer
 from ul2tune.prepare.identity import identity
-from ul2tune.prepare.record_tasks import RecordCorpus
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,17 +12,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal, Protocol
+from typing import Protocol
 
 from ul2tune.instructions import exemplars, options
 from ul2tune.instructions.options import Formats
 from ul2tune.instructions.patterns import Template
-from ul2tune.instructions.records import Demo, Record, stable_hash
+from ul2tune.instructions.records import Demo, Record, TemplateStyle, stable_hash
 
 # Exemplars come from so many of the first training rows: a pool is held in memory.
 MAX_POOL = 20_000
 METRICS = ("exact_match", "token_f1", "rouge_l")
-Style = Literal["zs_opt", "zs_noopt", "fs_opt", "fs_noopt"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +86,7 @@ class Mode:
     """
 
     templates: tuple[Template, ...]
-    style: Style = "zs_opt"
+    style: TemplateStyle = "zs_opt"
     formats: Formats | None = None
     shots: int = 0
     thinned: bool = False
@@ -150,7 +149,7 @@ def fill(
 
 @dataclass(frozen=True, kw_only=True)
 class TemplatedCorpus:
-    """The records of one task in one mode (`prepare.record_tasks.RecordCorpus`).
+    """The records of one task in one mode (`records.RecordCorpus`).
 
     Attributes:
       task, category, benchmark: for the records.

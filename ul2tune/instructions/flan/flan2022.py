@@ -35,10 +35,11 @@ from typing import Any, Literal
 from ul2tune.instructions import patterns
 from ul2tune.instructions.few_shot import MAX_TOKENS_V2, MIX_SEPARATORS, Layout
 from ul2tune.instructions.flan import flan2021
-from ul2tune.instructions.flan.corpus import Mode, Style
+from ul2tune.instructions.flan.corpus import Mode
 from ul2tune.instructions.options import Formats, load_formats
 from ul2tune.instructions.patterns import FewShotPattern, FewShotPatterns, Template, Templates
 from ul2tune.instructions.reading import read_json, read_table
+from ul2tune.instructions.records import TemplateStyle
 
 Family = Literal["zs_opt", "zs_noopt", "fs_opt_mix", "fs_opt_x", "fs_noopt_x"]
 SubMixture = Literal["flan2021", "t0", "niv2", "cot", "cot_ii", "dialog", "dialog_ii"]
@@ -50,7 +51,7 @@ MIX_SHOTS = 5
 _NIV2_SHOTS = 2
 # Of the Natural Instructions those that MMLU was made into.
 _MMLU_TASKS = (*range(664, 668), *range(685, 738))
-_STYLES: Mapping[str, Style] = {
+_STYLES: Mapping[str, TemplateStyle] = {
     "zs_opt": "zs_opt",
     "zs_noopt": "zs_noopt",
     "fs_opt_mix": "fs_opt",

@@ -12,12 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from ul2tune.instructions import reading
 from ul2tune.instructions.promptsource import templates
 from ul2tune.instructions.promptsource.templates import Template
-from ul2tune.instructions.records import Record, Rendered, stable_hash
+from ul2tune.instructions.records import Record, Rendered, SplitLevel, stable_hash
 
 _ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 # ANLI's rounds are splits with names of their own.
@@ -65,9 +64,7 @@ class PromptedRows:
           ValueError: if a row is malformed or the template fails on it, with file and line.
         """
         prompt = self.template.compile()
-        level: Literal["train", "supervised", "held_out"] = "supervised"
-        if split == "train":
-            level = "train"
+        level: SplitLevel = "train" if split == "train" else "supervised"
         if self.held_out:
             level = "held_out"
         path = dict(self.row_files)[split]
@@ -85,9 +82,7 @@ class PromptedRows:
         options = replace(self, row_files=(), template=replace(self.template, where=""))
         return reading.fingerprint((path for _, path in self.row_files), options, self.splits)
 
-    def _record(
-        self, name: str, rendered: Rendered, level: Literal["train", "supervised", "held_out"]
-    ) -> Record:
+    def _record(self, name: str, rendered: Rendered, level: SplitLevel) -> Record:
         choices = rendered.answer_choices or None
         scores = [score for metric in self.template.metrics for score in _SCORES.get(metric, ())]
         ranks = ("rank_accuracy_sum",) if choices else ()

@@ -17,17 +17,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ul2tune.instructions import reading
 from ul2tune.instructions.reading import string, strings
-from ul2tune.instructions.records import Record
+from ul2tune.instructions.records import Record, SplitLevel
 from ul2tune.instructions.skg import dialogue as skg_dialogue
 from ul2tune.instructions.skg.tables import Table
 from ul2tune.metrics.sql_schema import load_schemas
 from ul2tune.metrics.tabfact import LABELS
 
-SplitLevel = Literal["train", "supervised"]
 _BENCHMARK = "unifiedskg"
 Rows = Iterator[tuple[str, Mapping[str, Any]]]
 
