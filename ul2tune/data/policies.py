@@ -117,13 +117,14 @@ def describe(policy: Policy) -> str:
     'proportional, cap=3000'
     """
     name = type(policy).__name__.lower()
-    settings = [
-        f"{f.name}={getattr(policy, f.name):g}"
-        for f in fields(policy)  # type: ignore[arg-type]
-        if isinstance(getattr(policy, f.name), int | float) and getattr(policy, f.name) != f.default
-    ]
-    own_caps = len(getattr(policy, "caps", {}))
-    return ", ".join([name, *settings, *([f"{own_caps} caps of their own"] if own_caps else [])])
+    words = [name]
+    for f in fields(policy):  # type: ignore[arg-type]
+        value = getattr(policy, f.name)
+        if isinstance(value, int | float) and value != f.default:
+            words.append(f"{f.name}={value:g}")
+    if own_caps := len(getattr(policy, "caps", {})):
+        words.append(f"{own_caps} caps of their own")
+    return ", ".join(words)
 
 
 _KINDS = {"proportional": Proportional, "fixed": Fixed, "equal": Equal}

@@ -78,9 +78,9 @@ def table(reports: Mapping[str, RoundTrip]) -> str:
     """A line per task that loses something, the worst first, then the sum over all tasks."""
     lossy = {name: report for name, report in reports.items() if report.num_lossy}
     names = sorted(lossy, key=lambda name: (-lossy[name].lossy_share, name))
-    lines = [f"{'changed':>9}  {'of texts':>9}  {'unknown':>9}  task: what is lost most"] * bool(
-        names
-    )
+    lines = []
+    if names:
+        lines.append(f"{'changed':>9}  {'of texts':>9}  {'unknown':>9}  task: what is lost most")
     for name in names:
         lines.append(_line(lossy[name], f"{name}: {lossy[name].worst()}"))
     total = RoundTrip()
@@ -120,15 +120,16 @@ def audit(vocabulary: Vocabulary, texts: Iterable[str]) -> RoundTrip:
 
 
 def _becomes(vocabulary: Vocabulary, character: str) -> str:
-    """What one character turns into between two letters."""
+    """What one character turns into between two letters; all that comes back if these do not."""
     around = vocabulary.decode(vocabulary.encode(f"a{character}a"))
-    kept = around[:1] == "a" and around[-1:] == "a" and len(around) > 1
-    return around[1:-1].strip(" ") or around[1:-1] if kept else around
+    if len(around) < 2 or around[0] != "a" or around[-1] != "a":
+        return around
+    return around[1:-1].strip(" ") or around[1:-1]
 
 
 def _difference(before: str, after: str) -> tuple[str, str]:
     """The first place where two texts differ, with some context on both sides."""
-    at = next((i for i, (x, y) in enumerate(zip(before, after)) if x != y), None)
-    at = min(len(before), len(after)) if at is None else at
+    shorter = min(len(before), len(after))
+    at = next((i for i in range(shorter) if before[i] != after[i]), shorter)
     window = slice(max(0, at - _CONTEXT_CHARACTERS), at + _CONTEXT_CHARACTERS)
     return before[window], after[window]

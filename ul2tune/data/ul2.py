@@ -16,7 +16,6 @@ Reference: Tay et al. 2022 (arXiv:2205.05131) §3.1 and appendix 9.2.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,7 +80,7 @@ class UL2Noise:
     def __init__(self, config: UL2Config, vocab: VocabInfo):
         self.config, self.vocab = config, vocab
         denoisers = config.denoisers
-        self._prefixes = Ragged.from_rows([_mode_ids(d, config, vocab) for d in denoisers])
+        self._prefixes = Ragged.from_rows([config.mode_ids(d, vocab) for d in denoisers])
         # Per-denoiser columns, so that a batch of mixed denoisers is looked up by number.
         self._rate = np.array([d.rate for d in denoisers], np.float32)
         self._mean_span = np.array([d.mean_span or 1.0 for d in denoisers], np.float32)
@@ -102,7 +101,7 @@ class UL2Noise:
         """The ids that announce each mode of the denoisers that are drawn."""
         denoisers = [self.config.denoisers[number] for number in self.config.drawn]
         return {
-            denoiser.mode: tuple(_mode_ids(denoiser, self.config, self.vocab))
+            denoiser.mode: self.config.mode_ids(denoiser, self.vocab)
             for denoiser in denoisers
             if denoiser.mode is not None
         }
@@ -361,37 +360,3 @@ def longest_fitting(fits: np.ndarray) -> int:
       The number of tokens; -1 if not even an empty segment fits.
     """
     return int(np.logical_and.accumulate(fits).sum()) - 1
-
-
-def _mode_ids(denoiser: Denoiser, config: UL2Config, vocab: VocabInfo) -> Sequence[int]:
-    """The ids that announce a denoiser."""
-    if denoiser.mode is None:
-        return ()
-    known = vocab.mode_ids if config.mode_tokens is None else config.mode_tokens
-    if denoiser.mode not in known:
-        raise ValueError(
-            f"Denoiser {denoiser.name!r} announces mode {denoiser.mode!r}, but "
-            + (
-                f"the vocabulary reserves ids only for {sorted(known)}: give UL2Config mode_tokens "
-                f"with ids or a text for every mode, such as {{{denoiser.mode!r}: "
-                f"'[{denoiser.mode}]'}}"
-                if config.mode_tokens is None
-                else f"mode_tokens are only for {sorted(known)}: add ids or a text for it there"
-            )
-            + ", or use config.without_modes()."
-        )
-    ids = known[denoiser.mode]
-    if isinstance(ids, str):
-        raise ValueError(
-            f"Mode {denoiser.mode!r} is still the text {ids!r}: "
-            "call config.tokenize_modes(vocabulary.encode) first."
-        )
-    sentinels = vocab.sentinels.tolist()
-    reserved = {vocab.eos_id, vocab.pad_id, *sentinels}
-    if not ids or any(i in reserved or i < 0 for i in ids):
-        raise ValueError(
-            f"Mode {denoiser.mode!r} is announced by ids {tuple(ids)}: give at least one, none "
-            f"negative, none of EOS ({vocab.eos_id}) or padding ({vocab.pad_id}), and none of the "
-            f"sentinels {min(sentinels, default='-')} to {max(sentinels, default='-')}."
-        )
-    return ids

@@ -15,6 +15,7 @@ from numbers import Integral, Real
 from typing import Any, Literal
 
 from ul2tune.data.pivots import PIVOTS, Pivot
+from ul2tune.data.vocab_info import VocabInfo
 
 Kind = Literal["span", "prefix", "causal"]
 Placement = Literal["random", "tail", "roll"]
@@ -236,6 +237,45 @@ class UL2Config:
         if name not in names:
             raise ValueError(f"No denoiser is called {name!r}{nearest(name, names)}.")
         return names.index(name)
+
+    def mode_ids(self, denoiser: Denoiser, vocab: VocabInfo) -> tuple[int, ...]:
+        """The ids that announce one of the denoisers; empty if nothing does.
+
+        Raises:
+          ValueError: if its mode has no ids, is still a text, or has reserved ids.
+        """
+        mode = denoiser.mode
+        if mode is None:
+            return ()
+        known = vocab.mode_ids if self.mode_tokens is None else self.mode_tokens
+        if mode not in known:
+            if self.mode_tokens is None:
+                problem = (
+                    f"the vocabulary reserves ids only for {sorted(known)}: give UL2Config "
+                    "mode_tokens with ids or a text for every mode, such as "
+                    f"{{{mode!r}: '[{mode}]'}}"
+                )
+            else:
+                problem = f"mode_tokens are only for {sorted(known)}: add ids or a text for it"
+            raise ValueError(
+                f"Denoiser {denoiser.name!r} announces mode {mode!r}, but {problem}, or use "
+                "config.without_modes()."
+            )
+        ids = known[mode]
+        if isinstance(ids, str):
+            raise ValueError(
+                f"Mode {mode!r} is still the text {ids!r}: "
+                "call config.tokenize_modes(vocabulary.encode) first."
+            )
+        sentinels = vocab.sentinels.tolist()
+        reserved = {vocab.eos_id, vocab.pad_id, *sentinels}
+        if not ids or any(i in reserved or i < 0 for i in ids):
+            raise ValueError(
+                f"Mode {mode!r} is announced by ids {tuple(ids)}: give at least one, none "
+                f"negative, none of EOS ({vocab.eos_id}) or padding ({vocab.pad_id}), and none of "
+                f"the sentinels {min(sentinels, default='-')} to {max(sentinels, default='-')}."
+            )
+        return tuple(ids)
 
     def tokenize_modes(self, encode: Callable[[str], Sequence[int]]) -> UL2Config:
         """Replaces mode texts (``{"R": "[NLU]"}``) by ids, e.g. with ``vocabulary.encode``."""
