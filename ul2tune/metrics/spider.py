@@ -34,7 +34,8 @@ from ul2tune.metrics.sql_compare import (
     connectors,
     same_tables,
 )
-from ul2tune.metrics.sql_parse import Query, parse
+from ul2tune.metrics.sql_parse import parse
+from ul2tune.metrics.sql_query import Query
 from ul2tune.metrics.sql_schema import DatabaseSchema, load_schemas
 from ul2tune.metrics.sql_tokens import SqlError
 

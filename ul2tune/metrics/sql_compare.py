@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from ul2tune.metrics.sql_parse import (
+from ul2tune.metrics.sql_query import (
     OPERATORS,
     Column,
     Condition,

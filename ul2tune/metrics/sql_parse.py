@@ -1,4 +1,4 @@
-"""SQL text and schema -> :class:`Query`, by the grammar of Spider's evaluation.
+"""SQL text and schema -> `sql_query.Query`, by the grammar of Spider's evaluation.
 
 The reference is `process_sql.py` of taoyds/spider. What it accepts and refuses decides scores, so
 its grammar is followed to the token, oddities included: an alias needs ``as``; conditions may stand
@@ -9,9 +9,22 @@ what it understands is ignored.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
+from ul2tune.metrics.sql_query import (
+    AGGREGATES,
+    ARITHMETIC,
+    OPERATORS,
+    Column,
+    Condition,
+    Conditions,
+    Operand,
+    Order,
+    Query,
+    Selected,
+    Table,
+    Value,
+)
 from ul2tune.metrics.sql_schema import STAR, DatabaseSchema, column_id, table_id
 from ul2tune.metrics.sql_tokens import SqlError, tokenize
 
@@ -21,84 +34,9 @@ MAX_DEPTH = 64
 CLAUSES = ("select", "from", "where", "group", "order", "limit", "intersect", "union", "except")
 JOINS = ("join", "on", "as")
 ENDS = (")", ";")
-OPERATORS = (
-    *("not", "between", "=", ">", "<", ">=", "<=", "!="),
-    *("in", "like", "is", "exists"),
-)
-ARITHMETIC = ("none", "-", "+", "*", "/")
-AGGREGATES = ("none", "max", "min", "count", "sum", "avg")
 SET_OPERATIONS = ("intersect", "union", "except")
 
 _T = TypeVar("_T")
-
-
-class Column(NamedTuple):
-    """A column, perhaps aggregated; `aggregate` is an index of `AGGREGATES`."""
-
-    aggregate: int
-    column: str
-    distinct: bool | None
-
-
-class Value(NamedTuple):
-    """A column, or two with an operator between them (an index of `ARITHMETIC`)."""
-
-    operator: int
-    left: Column
-    right: Column | None
-
-
-class Selected(NamedTuple):
-    """One item of a select list."""
-
-    aggregate: int
-    value: Value
-
-
-class Condition(NamedTuple):
-    """A comparison; `operator` is an index of `OPERATORS`, `high` the second value of `between`."""
-
-    negated: bool
-    operator: int
-    value: Value
-    low: Operand
-    high: Operand
-
-
-class Table(NamedTuple):
-    """What a query selects from: the name of a table, or a query."""
-
-    kind: str
-    source: str | Query
-
-
-class Order(NamedTuple):
-    """`direction` is the last one stated."""
-
-    direction: str
-    values: tuple[Value, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Query:
-    """A parsed query. Conditions alternate with ``"and"`` and ``"or"``."""
-
-    distinct: bool | None = False
-    select: tuple[Selected, ...] = ()
-    tables: tuple[Table, ...] = ()
-    joins: Conditions = ()
-    where: Conditions = ()
-    group: tuple[Column, ...] = ()
-    having: Conditions = ()
-    order: Order | None = None
-    limit: int | None = None
-    intersect: Query | None = None
-    union: Query | None = None
-    except_: Query | None = None
-
-
-Operand = str | float | Column | Query | None
-Conditions = tuple[Condition | str, ...]
 
 
 def parse(query: str, schema: DatabaseSchema) -> Query:
