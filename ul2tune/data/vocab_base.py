@@ -64,12 +64,13 @@ class Vocabulary(abc.ABC):
 
     @property
     def bos_id(self) -> int | None:
-        """The id that starts a document: for the model (`start_id`), not in data; T5 has none."""
+        """The id that the model starts a document with (`start_id`); it is not put into data. None
+        in T5."""
         return None
 
     @property
     def unk_id(self) -> int | None:
-        """The id of what the tokenizer does not know; None if there is nothing of the kind."""
+        """The id of what the tokenizer does not know; None if it has none."""
         return 2
 
     @abc.abstractmethod

@@ -43,5 +43,5 @@ class VocabInfo:
 
     @property
     def zero_is_text(self) -> bool:
-        """Whether id 0 may be real: then segment ids, never zeros, say where a batch is padding."""
+        """Whether id 0 may be text: then segment ids, not zeros, tell where a batch is padding."""
         return self.pad_id != 0

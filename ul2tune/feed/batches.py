@@ -81,8 +81,8 @@ def make_batch(sources: Sources, plan: Plan, num_rows: int) -> tuple[dict[str, n
 
 
 def make_segments(sources: Sources, plan: Plan) -> tuple[Ragged, Ragged]:
-    """Inputs and targets of all segments, in order: running text gets its noise, in one call for
-    all tasks that share a configuration."""
+    """Inputs and targets of all segments, in order. Running text gets its noise in one call for all
+    tasks that share a configuration."""
     parts = []
     noise_N = sources.noise_of[plan.task]
     for number in np.unique(noise_N):

@@ -6,8 +6,7 @@ shows every example once, as far as rows have made equally many draws and none o
 that pack shorter examples are ahead of others, and with a window (`FeedConfig.window`) that many
 draws of every row wait for a place; what they leave out meanwhile comes when it is their turn.
 
-Every process computes the draws of all rows, in blocks, and needs no other process for that. It
-keeps those of its own.
+Every process computes the draws of all rows by itself, in blocks, and keeps those of its own rows.
 
 Axis legend: B rows of the global batch, R rows of this process, C counters of a block, N draws,
 T tasks.
@@ -44,9 +43,8 @@ def noise_keys(row_keys: np.ndarray, counters: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Block:
-    """Draws of some rows, and how often each task is drawn (by all rows) before and up to its end.
-
-    A task's ordinals count its draws from 0.
+    """A block's draws of some rows, and how often all rows draw each task before it and up to its
+    end. A task's ordinals count its draws from 0.
     """
 
     before_T: np.ndarray

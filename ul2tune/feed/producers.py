@@ -149,7 +149,7 @@ class _FeedThread(threading.Thread):
 def _end_threads() -> None:
     """Ends the feeds' threads before the process ends, whether the feeds were closed or not.
 
-    An interpreter that shuts down ends daemon threads inside of whatever C++ they wait in, and
+    An interpreter that shuts down ends daemon threads inside whatever C++ they wait in, and
     array_record's reader takes that for an exception nobody catches and aborts the process. That
     is still better than a process that never ends, so the wait has an end.
     """

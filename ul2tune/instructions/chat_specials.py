@@ -23,7 +23,7 @@ from functools import cached_property
 from ul2tune.data.vocab_base import Vocabulary
 from ul2tune.instructions.chat import Message, Style
 
-# Noncharacters: Unicode keeps them for use inside of programs. Messages that hold one have it
+# Noncharacters: Unicode keeps them for use inside programs. Messages that hold one have it
 # twice. `OPENING` is the mark before a message, which may follow another's last.
 MARK, OPENING = "\ufdd0", "\ufdd1"
 # What `unquote` replaces, and by what (TensorFlow's regular expressions read it too).

@@ -80,7 +80,7 @@ class StyledOptions:
 
     Attributes:
       text: what `{options_}` stands for.
-      answer: the answer as the prompt's reader would give it.
+      answer: the answer in the form that the prompt asks for.
       choices: all options in that form.
     """
 

@@ -226,8 +226,8 @@ FIELD_NAMES = (
 def move_space(rendered: Rendered) -> Rendered:
     """Moves the spaces at the end of the prompt to the start of every answer.
 
-    T5's vocabulary drops the one and adds the other by itself. In a vocabulary that keeps spaces as
-    they are, "Output: " + "file" has the piece "file", where prompts have "▁file": with
+    T5's vocabulary drops the former and adds the latter by itself. In a vocabulary that keeps
+    spaces as they are, "Output: " + "file" has the piece "file" where prompts have "▁file"; with
     "Output:" + " file", an answer is spelled with the pieces of the text it copies.
     """
     inputs, targets = _space_moved(rendered.inputs, rendered.targets)

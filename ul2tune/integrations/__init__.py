@@ -1,1 +1,1 @@
-"""Our models inside of other programs. Nothing here is imported by the rest of the package."""
+"""Our models inside other programs. Nothing here is imported by the rest of the package."""

@@ -113,7 +113,7 @@ class EncoderDecoderModel(models.BaseTransformerModel):
         return flax.core.freeze({"params": params, "params_axes": tree.unflatten(axes)})
 
     def to_theirs(self, params: Tree) -> Tree:
-        """Our parameters under T5X's names; usable inside of JAX transformations."""
+        """Our parameters under T5X's names; usable inside JAX transformations."""
         flat, theirs = tree.flatten(params), {}
         for leaf in self._leaves:
             array = flat[leaf.path]

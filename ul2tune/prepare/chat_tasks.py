@@ -3,7 +3,7 @@
 *.jsonl, *.json       conversations (`ul2tune.instructions.chat`), a task per file
 chat_format.json      texts around each role's messages, or
 chat_template.jinja   a model's template, or
-tokenizer_config.json the same inside of its tokenizer's configuration; or none: plain names
+tokenizer_config.json the same inside its tokenizer's configuration; or none: plain names
 """
 
 from __future__ import annotations

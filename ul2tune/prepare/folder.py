@@ -104,4 +104,4 @@ def _lock(file: IO[Any], kind: int, data_dir: Path) -> None:
     except OSError:
         if kind != fcntl.LOCK_SH:
             raise
-        # Some shared file systems have no locks, and who only reads can do without.
+        # Some shared file systems have no locks; a process that only reads can do without.

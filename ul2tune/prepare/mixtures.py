@@ -120,8 +120,8 @@ class _Weights:
 
 @numbers.Number.register
 class Rate:
-    """A rate that is known later: SeqIO wants a number for a sub-mixture and converts it to float
-    whenever it needs it.
+    """A rate that is not known yet: SeqIO wants a number for a sub-mixture, which it converts to
+    float whenever it needs it.
 
     Args:
       weights: of all children.

@@ -96,7 +96,7 @@ class RecordSource(PythonSource):
         keeps_spaces = vocabulary.encode("a") != vocabulary.encode(" a")
         for record in self._records(split, shard, num_shards):
             if split != "train" and record.split_level == "train":
-                # The loader does not say; these very examples are not trained on at any rate.
+                # The loader does not say, but these very examples are in any case not trained on.
                 record = dataclasses.replace(record, split_level="supervised")
             rendered = render(record, self.seed)
             if rendered is None:

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 def _native_stderr_closed() -> Iterator[None]:
     """Drops what native code writes to stderr.
 
-    While it is loaded, TensorFlow logs which accelerators it lacks, before any of its own settings
-    for logging takes effect. Python exceptions are not affected.
+    TensorFlow logs which accelerators it lacks while it is being loaded, before its own settings
+    for logging take effect. Python exceptions are not affected.
     """
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)

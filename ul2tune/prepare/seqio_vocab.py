@@ -78,7 +78,7 @@ class SeqioVocabulary(seqio.Vocabulary):
 
     def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
         def encode(text: bytes | np.ndarray) -> np.ndarray:
-            # Bytes inside of graphs, an array without axes outside. An array made of the bytes
+            # Bytes inside graphs, an array without axes outside. An array made of the bytes
             # would lose NULs at their end.
             one = text if isinstance(text, bytes) else text.item()
             return np.asarray(self._encode(one), np.int32)

@@ -37,7 +37,7 @@ from ul2tune.instructions.sandbox import CompiledTemplate, compile_template
 TEXT_LENGTH = 2048
 _SEPARATOR = "|||"
 _MOST_PARTS = 100_000
-# What stands for the separator inside of the row's own text while a template renders.
+# What stands for the separator inside the row's own text while a template renders.
 _PROTECTED = "3ed2dface8203c4c9dfb1a5dc58e41e0"
 # t-zero's target for an input without one.
 NO_LABEL = "<NO LABEL>"
