@@ -150,12 +150,13 @@ def test_training_on_nothing_is_an_error(tmp_path):
         vocab_training.train(corpus, vocab_training.VocabularyConfig())
 
 
-@pytest.mark.parametrize("kind", ["bytes", "trained", "pass_through"])
+@pytest.mark.parametrize("kind", ["bytes", "trained", "pass_through", "other_eos"])
 def test_descriptions_round_trip(kind, trained):
     vocabulary = {
         "bytes": ByteVocabulary(extra_ids=3, modes=("X",)),
         "trained": trained,
         "pass_through": PassThroughVocabulary(num_ids=50),
+        "other_eos": PassThroughVocabulary(num_ids=50, eos=49),
     }[kind]
     loaded = vocab.load(vocabulary.to_json())
     assert loaded.fingerprint == vocabulary.fingerprint
@@ -177,9 +178,11 @@ def test_fingerprint_sees_what_changes_ids_and_nothing_else(trained, tmp_path):
             SentencePieceVocabulary(file=str(copy), extra_ids=20, modes=("R",)),
             SentencePieceVocabulary(file=str(copy), extra_ids=20, modes=("X", "R", "S")),
             ByteVocabulary(extra_ids=20),
+            PassThroughVocabulary(num_ids=50),
+            PassThroughVocabulary(num_ids=50, eos=49),
         )
     }
-    assert len(prints) == 5
+    assert len(prints) == 7
 
 
 def test_description_knows_sizes_without_the_file(trained, tmp_path):

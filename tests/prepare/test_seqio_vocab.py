@@ -10,6 +10,8 @@ import tensorflow as tf
 from ul2tune.data.vocab import ByteVocabulary
 from ul2tune.prepare.seqio_vocab import SeqioVocabulary, from_seqio
 
+T5_MODEL = "data/tokenizer/sentencepiece_cc_all.32000.100extra-sentencepiece.model"
+
 
 def test_nothing_is_made_before_it_is_used():
     calls = []
@@ -76,7 +78,34 @@ def test_twins_of_seqio_vocabularies(shared):
     text = "this is a test"
     assert ours.encode(text) == theirs.encode(text)
     assert from_seqio(seqio.ByteVocabulary(extra_ids=3)).info.vocab_size == 262
-    assert from_seqio(seqio.PassThroughVocabulary(77)).base_size == 77
+
+
+def test_a_model_that_ends_in_sentinels_keeps_them(shared):
+    """As mT5's: in SeqIO its `extra_ids` are 0, and more of them would name the same pieces."""
+    path = str(shared / T5_MODEL)
+    theirs = seqio.SentencePieceVocabulary(path)
+    ours = from_seqio(theirs)
+    assert ours.info.vocab_size == theirs.vocab_size == 32101
+    assert ours.info.num_sentinels == 100
+    text = "a test"
+    assert ours.encode(text) == theirs.encode(text)
+    (sentinel,) = ours.encode("<extra_id_7>", specials=True)
+    assert sentinel == ours.info.sentinels[7] == theirs.tokenizer.PieceToId("▁<extra_id_7>")
+
+
+@pytest.mark.parametrize(("eos", "expected"), [(None, 1), (1, 1), (76, 76)])
+def test_ids_from_elsewhere_keep_their_end_of_sequence(eos, expected):
+    ours = from_seqio(seqio.PassThroughVocabulary(77, eos_id=eos))
+    assert (ours.base_size, ours.eos_id, ours.info.eos_id) == (77, expected, expected)
+
+
+def test_a_normalizer_of_its_own_has_no_twin(shared):
+    override = type("NormalizerSpec", (), {"remove_extra_whitespaces": False})()
+    theirs = seqio.SentencePieceVocabulary(
+        str(shared / T5_MODEL), normalizer_spec_overrides=override
+    )
+    with pytest.raises(ValueError, match="overrides the model's normalizer"):
+        from_seqio(theirs)
 
 
 def test_a_vocabulary_without_a_twin_is_refused():

@@ -92,7 +92,7 @@ class SentencePieceVocabulary(Vocabulary):
         return super().to_json() | {"file": self.file, "sha256": self.file_sha256}
 
     @cached_property
-    def _processor(self):
+    def _opened(self):
         import sentencepiece  # here, because a feed that only needs sizes should not load it
 
         data = self.read_model()
@@ -108,6 +108,11 @@ class SentencePieceVocabulary(Vocabulary):
             processor.LoadFromSerializedProto(data)
         except RuntimeError as error:
             raise ValueError(f"{self.file} is not a SentencePiece model ({error}).") from error
+        return processor
+
+    @cached_property
+    def _processor(self):
+        processor = self._opened
         found = (processor.pad_id(), processor.eos_id())
         if found != (PAD_ID, EOS_ID):
             raise ValueError(
@@ -173,11 +178,12 @@ class ByteVocabulary(Vocabulary):
 
 @dataclass(frozen=True, kw_only=True)
 class PassThroughVocabulary(Vocabulary):
-    """Ids that come from elsewhere: sizes are known, text is not."""
+    """Ids that come from elsewhere: sizes and the end of sequence are known, text is not."""
 
     num_ids: int
     extra_ids: int = 0
     modes: tuple[str, ...] = ()
+    eos: int = EOS_ID
 
     @property
     def kind(self) -> str:
@@ -187,8 +193,15 @@ class PassThroughVocabulary(Vocabulary):
     def base_size(self) -> int:
         return self.num_ids
 
+    @property
+    def eos_id(self) -> int:
+        return self.eos
+
     def _identity(self) -> dict[str, Any]:
-        return {}
+        return {} if self.eos == EOS_ID else {"eos": self.eos}
+
+    def to_json(self) -> dict[str, Any]:
+        return super().to_json() | self._identity()
 
     def _encode(self, text: str) -> list[int]:
         raise ValueError(f"A pass-through vocabulary has no tokenizer; it cannot encode {text!r}.")
@@ -282,6 +295,11 @@ def _describe(text: str) -> tuple[dict[str, Any], Path | None]:
     if path.name in (tokenizer_files.TOKENIZER, tokenizer_files.VOCAB):
         return {"kind": vocab_tokenizer_json.KIND, "file": path.name}, path.parent
     return tokenizer_files.read_object(path), path.parent
+
+
+def own_sentinels(file: str) -> int:
+    """How many sentinels a SentencePiece model itself ends in, as mT5's does; mostly 0."""
+    return _num_own_sentinels(SentencePieceVocabulary(file=file)._opened)
 
 
 def _num_own_sentinels(processor: Any) -> int:

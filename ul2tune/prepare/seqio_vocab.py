@@ -118,12 +118,20 @@ def from_seqio(vocabulary: seqio.Vocabulary) -> Vocabulary:
     if isinstance(vocabulary, SeqioVocabulary):
         return vocabulary.vocabulary
     if isinstance(vocabulary, seqio.SentencePieceVocabulary):
-        file = vocabulary.sentencepiece_model_file
-        return vocab.SentencePieceVocabulary(file=str(file), extra_ids=vocabulary.extra_ids)
+        file = str(vocabulary.sentencepiece_model_file)
+        if vocabulary._normalizer_spec_overrides is not None:
+            raise ValueError(
+                f"The vocabulary of {file} overrides the model's normalizer, so that text would "
+                "get other ids in training than here. Put the normalizer into the model file."
+            )
+        # SeqIO's own ids are 0 of a model that ends in sentinels, and cannot be anything else.
+        extra_ids = vocabulary.extra_ids or vocab.own_sentinels(file)
+        return vocab.SentencePieceVocabulary(file=file, extra_ids=extra_ids)
     if isinstance(vocabulary, seqio.ByteVocabulary):
         return vocab.ByteVocabulary(extra_ids=vocabulary.extra_ids)
     if isinstance(vocabulary, seqio.PassThroughVocabulary):
-        return vocab.PassThroughVocabulary(num_ids=vocabulary.vocab_size)
+        eos_id = vocab.EOS_ID if vocabulary.eos_id is None else vocabulary.eos_id
+        return vocab.PassThroughVocabulary(num_ids=vocabulary.vocab_size, eos=eos_id)
     raise ValueError(
         f"Features with {type(vocabulary).__name__} cannot be prepared: training reads text and "
         "sizes without TensorFlow. Use SentencePiece, bytes, pass-through or "
