@@ -41,6 +41,8 @@ def identity(value: Any, depth: int = 0) -> Any:
         return [below(item) for item in value]
     if isinstance(value, set | frozenset):
         return sorted(str(below(item)) for item in value)
+    if inspect.isclass(value):  # before its instances' methods: tf.data's have a fingerprint
+        return _code(value, below)
     if hasattr(value, "identified_by"):
         return identity(value.identified_by(), depth)
     if hasattr(value, "fingerprint"):
@@ -52,7 +54,7 @@ def identity(value: Any, depth: int = 0) -> Any:
         return ["partial", below(value.func), below(value.args), below(value.keywords)]
     if inspect.ismethod(value):
         return [value.__func__.__qualname__, below(value.__self__)]
-    if inspect.isroutine(value) or inspect.isclass(value):
+    if inspect.isroutine(value):
         return _code(value, below)
     return _instance(value, below)
 
