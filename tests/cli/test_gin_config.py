@@ -175,6 +175,11 @@ MISTAKES = {
         "default/MODEL_DRI = 'x'",
         r"extra.gin:1: the macro MODEL_DRI is not used by anything .*'MODEL_DIR'",
     ),
+    "macro of T5X that nothing here reads": (
+        ["USE_CACHED_TASKS=False"],
+        "",
+        r"--gin.USE_CACHED_TASKS=False: T5X's USE_CACHED_TASKS has no .*prepared ahead.* it out",
+    ),
     "macro whose reader has a value of its own": (
         ["WIDTH=3"],
         "import toy\ntoy.Model.width = 9",

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from ul2tune.cli.gin_macros import WITHOUT_COUNTERPART
 from ul2tune.cli.gin_source import (
     REQUIRED,
     Binding,
@@ -199,6 +200,11 @@ def check_unused(
                 raise ValueError(
                     f"{binding.location}: {name} is for other commands, this one has no use for "
                     f"it. Leave it out (in a file of yours it would be a note)."
+                )
+            if name in WITHOUT_COUNTERPART:
+                raise ValueError(
+                    f"{binding.location}: T5X's {name} has no counterpart here: "
+                    f"{WITHOUT_COUNTERPART[name]}. Leave it out."
                 )
             candidates = wanted | set(well_known)
             raise ValueError(

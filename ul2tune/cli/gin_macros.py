@@ -16,6 +16,14 @@ from ul2tune.cli.gin_source import REQUIRED, Binding, Program
 
 # T5X's name for a macro -> ours.
 ALIASES = {"MIXTURE_OR_TASK_MODULE": "TASK_MODULES"}
+# T5X's macros that nothing here reads -> why not.
+WITHOUT_COUNTERPART = {
+    "USE_CACHED_TASKS": "data is always prepared ahead (`ul2tune prepare`)",
+    "USE_HARDWARE_RNG": "all random numbers follow from RANDOM_SEED",
+    "EVALUATOR_USE_MEMORY_CACHE": "examples are read from the prepared data",
+    "JSON_WRITE_N_RESULTS": "every prediction is written",
+    "INFER_OUTPUT_DIR": "answers go to one file, INFER_OUTPUT",
+}
 DEFAULT = "default/"
 
 
