@@ -11,6 +11,7 @@ from ul2tune.prepare import plan as plans
 from ul2tune.prepare.identity import identity
 from ul2tune.prepare.plan import make_plan, split_pipeline
 from ul2tune.prepare.preprocessors import UL2Preprocessor
+from ul2tune.prepare.record_tasks import references
 from ul2tune.prepare.runners import choose_num_workers
 from ul2tune.prepare.seqio_vocab import SeqioVocabulary
 from ul2tune.prepare.tasks import register_text_task
@@ -174,8 +175,33 @@ def test_metrics_without_a_name_are_noted(capfd):
 
     task = make_task("t", []).replace(metric_fns=[local, named_metric])
     assert make_plan(task, "train").metrics == (f"{__name__}.named_metric",)
-    assert "has no importable name" in capfd.readouterr().err
+    assert "has no importable name; `evaluate` will not" in capfd.readouterr().err
+
+
+def test_what_seqio_would_compute_otherwise_is_noted(capfd):
+    """A metric of classes would compare texts, and be 0, without a word."""
+    task = make_task("t", []).replace(
+        metric_fns=[named_metric, named_score_metric], postprocess_fn=to_class
+    )
+    assert make_plan(task, "train").metrics == (f"{__name__}.named_metric",)
+    noted = capfd.readouterr().err
+    assert "named_score_metric wants more than targets and predictions; `evaluate` will" in noted
+    assert "references as text, without to_class, which SeqIO applies before." in noted
+    make_plan(task.replace(metric_fns=[]), "train")
+    make_plan(task.replace(metric_fns=[named_metric], postprocess_fn=references), "train")
+    assert capfd.readouterr().err == ""
+    objects = [seqio.metrics.PassthroughLegacyMetric.from_metric_fn(named_metric)]
+    make_plan(task.replace(metric_fns=[], metric_objs=objects), "train")
+    assert "its metric_objs are not metric_fns; `evaluate` will not" in capfd.readouterr().err
 
 
 def named_metric(targets, predictions):
     return {}
+
+
+def named_score_metric(targets, scores):
+    return {}
+
+
+def to_class(text, **_):
+    return len(text)

@@ -218,18 +218,36 @@ def check_one_vocabulary(mixture: str, tasks: Sequence[seqio.Task]) -> None:
 
 
 def _metric_names(task: seqio.Task) -> tuple[str, ...]:
+    """Those that `evaluate` computes; what it passes over is said."""
     names = []
     for function in task.metric_fns:
         name = f"{function.__module__}.{getattr(function, '__qualname__', '')}"
-        if "<" in name or name.endswith("."):
-            print(
-                f"Note: metric {function} of task {task.name} has no importable name; "
-                "`evaluate` will not compute it.",
-                file=sys.stderr,
-            )
+        if function not in task.predict_metric_fns:
+            _note(task, f"metric {name} wants more than targets and predictions")
+        elif "<" in name or name.endswith("."):
+            _note(task, f"metric {function} has no importable name")
         else:
             names.append(name)
+    if len(task.metric_objs) > len(task.metric_fns):
+        _note(task, "its metric_objs are not metric_fns")
+    if names and task.postprocessor is not None and not _is_ours(task.postprocessor):
+        _note(
+            task,
+            f"its metrics get answers and references as text, without "
+            f"{seqio.utils.function_name(task.postprocessor)}, which SeqIO applies before",
+            left_out=False,
+        )
     return tuple(names)
+
+
+def _note(task: seqio.Task, text: str, *, left_out: bool = True) -> None:
+    end = "; `evaluate` will not compute it" if left_out else ""
+    print(f"Note on task {task.name}: {text}{end}.", file=sys.stderr)
+
+
+def _is_ours(function: Callable) -> bool:
+    """Our postprocessors do what `evaluate` does by itself."""
+    return getattr(function, "__module__", "").startswith("ul2tune.")
 
 
 def _append_eos(step: Callable) -> Any:
