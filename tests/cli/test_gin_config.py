@@ -169,6 +169,11 @@ MISTAKES = {
     "unknown attribute": ([], "import toy\ntoy.Modle.width = 1", r"no attribute 'Modle'.*'Model'"),
     "syntax": ([], "\nMODEL_DIR = = 3", r"extra.gin:2: not valid gin"),
     "open bracket": (["MODEL_DIR=["], "", r"--gin.MODEL_DIR=\[: not valid gin"),
+    "text without quotes": (
+        ["MODEL_DIR=(runs,)"],
+        "",
+        r"--gin.MODEL_DIR=\(runs,\): not valid gin: 'runs' is no value; text needs quotes",
+    ),
     "missing include": ([], "include 'bsae.gin'", r"extra.gin:1: gin file 'bsae.gin' is not there"),
     "misspelt default": (
         [],

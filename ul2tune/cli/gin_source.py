@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import tokenize
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,9 @@ from typing import Any
 from gin import config_parser
 
 from ul2tune.cli import extras
+
+# gin names the token below an error of Python's `literal_eval`.
+_NO_VALUE = re.compile(r"Failed to parse token ('.*')")
 
 
 @dataclass(frozen=True)
@@ -186,7 +190,7 @@ class Program:
             line = _error_line(error)
             raise ValueError(
                 f"{where if where.file.startswith('--') else Location(where.file, line)}: "
-                f"not valid gin: {str(error.args[0]).splitlines()[0]}"
+                f"not valid gin: {_reason(error)}"
             ) from error
 
     def _apply(self, statement: Any, at: Location) -> None:
@@ -283,6 +287,14 @@ def _text(path: Path, shown: str) -> str:
         raise ValueError(
             f"{shown}: not a gin file: byte {error.start} is not UTF-8. Save it as UTF-8."
         ) from error
+
+
+def _reason(error: SyntaxError | tokenize.TokenError) -> str:
+    """gin's reason; a name that stands for a text shows there as an object with its address."""
+    message = str(error.args[0])
+    if found := _NO_VALUE.search(message):
+        return f"{found[1]} is no value; text needs quotes, as in 'text' or ('text',)"
+    return message.splitlines()[0]
 
 
 def _error_line(error: Exception) -> int | None:
