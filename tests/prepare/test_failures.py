@@ -110,7 +110,7 @@ def test_a_failure_leaves_what_was_prepared_before(name, tmp_path, damage):
 
 @pytest.mark.parametrize("splits", [("tets",), ("train", "tets")])
 def test_a_split_that_no_task_has(task, name, tmp_path, splits):
-    expected = rf"No task of '{name}' has a split 'tets' .* have: 'train', 'validation'\."
+    expected = rf"No task of '{name}' has a split 'tets' .*--split.* have: 'train', 'validation'\."
     with pytest.raises(ValueError, match=expected):
         reading.run(name, tmp_path / "data", splits=splits)
     reading.run(name, tmp_path / "data", splits=("train",))

@@ -205,3 +205,17 @@ def named_score_metric(targets, scores):
 
 def to_class(text, **_):
     return len(text)
+
+
+def test_a_name_that_is_not_registered_is_answered_with_the_nearest_of_thousands():
+    for number in range(30):
+        task = make_task(f"many_templates_{number:04}", [])
+        seqio.TaskRegistry.add_provider(task.name, task)
+    seqio.MixtureRegistry.add("a_few", ["many_templates_0000"], default_rate=1.0)
+    with pytest.raises(ValueError, match=r"'many_template_0003' is .*mean 'many_templates_0003'"):
+        plans.find_tasks("many_template_0003")
+    with pytest.raises(
+        ValueError, match=r"no_such'.*there are .*'a_few', .* and \d+ more\."
+    ) as told:
+        plans.find_tasks("no_such")
+    assert "'many_templates_0029'" not in str(told.value)

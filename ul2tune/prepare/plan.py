@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import hashlib
 import inspect
@@ -27,6 +28,8 @@ BYTES_PER_SHARD = 32 * 2**20
 MAX_SHARDS = 256
 # Each shard of a file reads it from its start, which takes some hundredths of tokenizing its text.
 SHARDS_PER_FILE = 16
+# So many of the registered names an error lists.
+_MAX_NAMES = 20
 _APPEND_EOS = {
     seqio.preprocessors.append_eos: "before_trim",
     seqio.preprocessors.append_eos_after_trim: "after_trim",
@@ -263,11 +266,16 @@ def find_tasks(mixture: str) -> Sequence[seqio.Task]:
     """The tasks of a mixture, or the task itself.
 
     Raises:
-      ValueError: if nothing is registered under this name, listing what is.
+      ValueError: if nothing is registered under this name: with the nearest, and what there is.
     """
-    names = sorted({*seqio.MixtureRegistry.names(), *seqio.TaskRegistry.names()})
+    # Mixtures first: a collection has tens of them and thousands of tasks.
+    names = [*sorted(seqio.MixtureRegistry.names()), *sorted(seqio.TaskRegistry.names())]
     if mixture not in names:
+        near = difflib.get_close_matches(mixture, names, 1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
         raise ValueError(
-            f"No task or mixture {mixture!r} is registered by TASK_MODULES; there are {names}."
+            f"No task or mixture {mixture!r} is registered by TASK_MODULES{hint}; there are "
+            f"{', '.join(map(repr, names[:_MAX_NAMES])) or 'none'}{more}."
         )
     return seqio.get_subtasks(seqio.get_mixture_or_task(mixture))

@@ -125,7 +125,8 @@ def _check_splits(
     if unusual or (in_vain and not any(_num_examples(t.name, "train", data_dir) for t in tasks)):
         raise ValueError(
             f"No task of {mixture!r} has a split {(unusual or absent)[0]!r} (PREPARE_SPLITS, "
-            f"EVAL_SPLIT). Name one of those they have: {', '.join(map(repr, sorted(there)))}."
+            f"EVAL_SPLIT, --split of inspect). Name one of those they have: "
+            f"{', '.join(map(repr, sorted(there)))}."
         )
 
 
