@@ -22,6 +22,17 @@ def test_the_vocabulary_that_the_variable_names(monkeypatch):
     assert environment.vocabulary() == "bytes"
 
 
+def test_a_collection_whose_folder_is_not_there_names_the_variable(monkeypatch, tmp_path):
+    monkeypatch.delenv("UL2TUNE_MMLU", raising=False)
+    with pytest.raises(ValueError, match=r"set the environment variable UL2TUNE_MMLU to .* dev/"):
+        environment.folder("UL2TUNE_MMLU", "dev/")
+    monkeypatch.setenv("UL2TUNE_MMLU", str(tmp_path / "mlmu"))
+    with pytest.raises(ValueError, match=r"UL2TUNE_MMLU is '.*mlmu', which is no folder .* dev/"):
+        environment.folder("UL2TUNE_MMLU", "dev/")
+    (tmp_path / "mlmu").mkdir()
+    assert environment.folder("UL2TUNE_MMLU", "dev/") == str(tmp_path / "mlmu")
+
+
 def test_the_trained_vocabulary_needs_text(monkeypatch):
     monkeypatch.setenv(VOCABULARY, "trained")
     monkeypatch.delenv(TEXT, raising=False)

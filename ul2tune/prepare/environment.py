@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import os
+from pathlib import Path
 
 from ul2tune.data.documents import FileCorpus
 from ul2tune.data.stamp import DEFAULT_VOCABULARY, TEXT, TRAINED, VOCABULARY
@@ -19,13 +20,18 @@ def folder(variable: str, layout: str) -> str:
       layout: what is in the folder, for the error.
 
     Raises:
-      ValueError: if the variable is not set.
+      ValueError: if the variable is not set, or names no folder.
     """
     found = os.environ.get(variable)
     if not found:
         raise ValueError(
             f"These tasks need your copy of the collection's files: set the environment variable "
             f"{variable} to the folder that has {layout} in it."
+        )
+    if not Path(found).is_dir():
+        raise ValueError(
+            f"{variable} is {found!r}, which is no folder (working directory {Path.cwd()}): set it "
+            f"to the one that has {layout} in it."
         )
     return found
 
