@@ -48,3 +48,26 @@ def test_a_repository_without_safetensors_is_not_downloaded(downloads: dict):
     with pytest.raises(ValueError, match="holds no safetensors in its root folder"):
         hub.folder("google/old")
     assert "name" not in downloads
+
+
+@pytest.mark.parametrize("step", ["list_repo_files", "snapshot_download"])
+def test_a_hub_that_cannot_be_reached_is_a_sentence(downloads: dict, monkeypatch, step: str):
+    class ConnectError(Exception):
+        """That of httpx, which is no OSError."""
+
+    def fail(name: str, **_) -> None:
+        raise ConnectError("Name or service not known")
+
+    downloads["files"] = ["config.json", "model.safetensors"]
+    monkeypatch.setattr(sys.modules["huggingface_hub"], step, fail)
+    with pytest.raises(OSError, match=r"google/flan-t5-base cannot .*Name or service not known"):
+        hub.folder("google/flan-t5-base")
+
+
+def test_what_the_hub_says_itself_stays(downloads: dict, monkeypatch):
+    def fail(name: str, **_) -> None:
+        raise FileNotFoundError("404: Repository Not Found")
+
+    monkeypatch.setattr(sys.modules["huggingface_hub"], "list_repo_files", fail)
+    with pytest.raises(FileNotFoundError, match=r"^404: Repository Not Found$"):
+        hub.folder("google/flan-t5-bsae")

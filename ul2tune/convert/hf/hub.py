@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from ul2tune.convert.hf import folder as hf_folder
@@ -20,6 +22,7 @@ def folder(source: str, revision: str | None = None) -> Path:
     Raises:
       ValueError: if it is neither, or the repository holds no safetensors.
       ImportError: if huggingface_hub is needed and not installed.
+      OSError: if the hub cannot be reached, or has no such repository or revision for us.
     """
     if Path(source).is_dir():
         if revision is not None:
@@ -34,7 +37,8 @@ def folder(source: str, revision: str | None = None) -> Path:
             f"There is no folder {source}, and downloading a repository of that name needs "
             f"huggingface_hub: pip install 'ul2tune[hf]'."
         ) from error
-    names = huggingface_hub.list_repo_files(source, revision=revision)
+    with _reached(source):
+        names = huggingface_hub.list_repo_files(source, revision=revision)
     if not any(name in names for name in (hf_folder.WEIGHTS, hf_folder.INDEX)):
         raise ValueError(
             f"The repository {source} holds no safetensors in its root folder; other formats are "
@@ -43,4 +47,21 @@ def folder(source: str, revision: str | None = None) -> Path:
     wanted = [hf_folder.CONFIG, hf_folder.INDEX, *hf_folder.CARRIED]
     # Files of the root folder only: `*` of a pattern would match a slash.
     wanted += [name for name in names if hf_folder.is_weights_file(name)]
-    return Path(huggingface_hub.snapshot_download(source, revision=revision, allow_patterns=wanted))
+    with _reached(source):
+        found = huggingface_hub.snapshot_download(source, revision=revision, allow_patterns=wanted)
+    return Path(found)
+
+
+@contextlib.contextmanager
+def _reached(source: str) -> Iterator[None]:
+    """Errors of the connection as a sentence. Their class is that of the HTTP client, which
+    huggingface_hub changes; its own are OSErrors and ValueErrors, with sentences."""
+    try:
+        yield
+    except (OSError, ValueError):
+        raise
+    except Exception as error:
+        raise ConnectionError(
+            f"The repository {source} cannot be downloaded from the Hugging Face Hub ({error}). "
+            f"Look at the connection, or give a folder that holds the model."
+        ) from error
