@@ -15,6 +15,7 @@ from tests.feed import prepared
 from ul2tune.data import vocab
 from ul2tune.data.ul2 import UL2Config, preset
 from ul2tune.feed.feed import Feed, FeedConfig
+from ul2tune.feed.sources import Sources
 
 
 @pytest.fixture
@@ -316,6 +317,36 @@ def test_tasks_without_examples_in_a_split_are_left_out(tmp_path):
     prepared.write(tmp_path, "empty", tasks[::2])
     with pytest.raises(ValueError, match="'empty' has no examples in split 'train': prepare other"):
         Feed(config_of(tmp_path, "empty"))
+
+
+def test_looking_for_the_end_changes_nothing(folder):
+    config = config_of(folder, num_epochs=1)
+    with Feed(config) as feed:
+        want = list(feed)
+    with Feed(config) as feed:
+        for batch in want:
+            before = feed.get_state()
+            assert not feed.is_over()
+            assert not feed.is_over()
+            equal(feed.get_state(), before)
+            equal(next(feed), batch)
+        assert feed.is_over()
+        assert list(feed) == []
+        feed.set_state(before)
+        equal(next(feed), want[-1])
+    with Feed(config_of(folder)) as feed:
+        assert not feed.is_over()
+
+
+@pytest.mark.parametrize("prefetch_batches", [0, 1])
+def test_an_error_in_looking_for_the_end_is_that_of_the_next_batch(
+    folder, monkeypatch, prefetch_batches
+):
+    monkeypatch.setattr(Sources, "texts", lambda *_: 1 / 0)
+    with Feed(config_of(folder, num_epochs=1, prefetch_batches=prefetch_batches)) as feed:
+        assert not feed.is_over()
+        with pytest.raises(ZeroDivisionError):
+            next(feed)
 
 
 def test_a_position_of_another_run_is_refused(folder):

@@ -61,6 +61,9 @@ class Rows:
     def get_state(self) -> dict[str, Any]:
         return {}
 
+    def is_over(self) -> bool:
+        return not self._left
+
     def __next__(self) -> dict[str, Any]:
         if not self._left:
             raise StopIteration
@@ -184,6 +187,16 @@ def test_the_last_line_is_the_last_step_s_however_the_run_ends(tmp_path, monkeyp
     run.device.sigterm_at_step = 3
     run.train()
     assert _steps_and_losses(run) == [("3/6", "3.000")]
+
+
+def test_a_stop_at_the_last_batch_leaves_nothing_for_a_start_without_batches(tmp_path, monkeypatch):
+    run = Run(tmp_path, monkeypatch, eval_period_steps=1000)
+    run.device.sigterm_at_step = 3
+    run.train(batches=3)
+    logged, validated = lines(tmp_path / "metrics.jsonl")
+    assert (logged["step"], logged["loss"]) == (3, 2.0)  # the mean over all three
+    assert validated == {"step": 3, "validation/loss": 1.0}
+    assert list(run.saved) == [0, 3]
 
 
 @pytest.mark.parametrize(

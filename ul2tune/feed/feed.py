@@ -64,6 +64,7 @@ class Feed(Iterator[dict[str, np.ndarray]]):
         self._producer: Producer | None = None
         self._closed = False
         self._state: dict[str, np.ndarray] | None = None
+        self._ahead: Item | Exception | None = None  # made, and not handed out yet
         self._counts = Counts.zero(len(self.source_names))
 
     @property
@@ -110,16 +111,34 @@ class Feed(Iterator[dict[str, np.ndarray]]):
         Raises:
           StopIteration: when a finite pass is over for all rows at hand.
         """
-        if self._closed:
-            raise ValueError("This Feed is closed.")
-        if self._producer is None:
-            self._producer = self._start()
-        item: Item = self._producer.get()
+        ahead, self._ahead = self._ahead, None
+        item = self._make() if ahead is None else ahead
+        if isinstance(item, Exception):
+            raise item
         if item.counts.is_padding:
             raise StopIteration
         self._state = item.state
         self._counts = self._counts + item.counts
         return item.batch
+
+    def is_over(self) -> bool:
+        """Whether no batch follows. The position stays, and an error in making what follows is left
+        to the call that wants it."""
+        if self.config.num_epochs is None:
+            return False
+        if self._ahead is None:
+            try:
+                self._ahead = self._make()
+            except Exception as error:
+                self._ahead = error
+        return isinstance(self._ahead, Item) and self._ahead.counts.is_padding
+
+    def _make(self) -> Item:
+        if self._closed:
+            raise ValueError("This Feed is closed.")
+        if self._producer is None:
+            self._producer = self._start()
+        return self._producer.get()
 
     def get_state(self) -> dict[str, np.ndarray]:
         """Position after the last batch handed out: int64 arrays [rows, …], row ids under "row"."""
@@ -190,7 +209,7 @@ class Feed(Iterator[dict[str, np.ndarray]]):
 
     def _stop(self) -> bool:
         """Stops what makes the batches. False: it still reads from the sources."""
-        producer, self._producer = self._producer, None
+        producer, self._producer, self._ahead = self._producer, None, None
         return producer is None or producer.close()
 
 

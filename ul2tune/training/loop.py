@@ -38,7 +38,7 @@ class Parts:
       model: model configuration, for hooks.
       mesh: device mesh.
       batch_size: rows of the global batch.
-      feed: this process's rows (an iterator with `get_state`).
+      feed: this process's rows (an iterator with `get_state` and `is_over`).
       train_step: ``(state, frozen, batch) -> (state, metrics)``, compiled once.
       validate: ``params -> {name: value}``, or None.
       hooks: called after steps.
@@ -124,14 +124,8 @@ def loop(parts: Parts, state: Tree, frozen: Tree, at: Position) -> Tree:
             before = parts.feed.get_state()
             try:
                 local = next(parts.feed)
-            except StopIteration:
-                _settle(parts, at, keep=0)
-                log.warning("The data ended after step %d of %d.", at.step, at.last_step)
-                at.last_step = at.step
-                if parts.line is not None:
-                    parts.line.last_step = at.step
-                if at.step > start:
-                    observe(parts, state, frozen, at, data_ended=True)
+            except StopIteration:  # this start finds nothing left: the one before it said so too
+                _end_here(parts, at)
                 continue
             batch = sharding.to_global(local, parts.mesh, parts.batch_size)
 
@@ -150,6 +144,10 @@ def loop(parts: Parts, state: Tree, frozen: Tree, at: Position) -> Tree:
                     sources=local.get("decoder_source_ids"),
                 )
             )
+            # Known before anything is saved or observed: a run that is stopped after its last step,
+            # but before its last lines, has no other time to write them.
+            if at.step < at.last_step and parts.feed.is_over():
+                _end_here(parts, at)
             # The step just dispatched keeps the device busy while the one before it is looked at.
             _settle(parts, at, keep=1)
             _show(parts, at)
@@ -182,21 +180,21 @@ def _note(parts: Parts, text: str) -> None:
         parts.line.note(text)
 
 
-def observe(
-    parts: Parts, state: Tree, frozen: Tree, at: Position, *, data_ended: bool = False
-) -> None:
-    """What happens after a step: log line, validation loss, hooks; each at its own period and at
-    the end.
+def _end_here(parts: Parts, at: Position) -> None:
+    """Makes the step it is at the last one."""
+    log.warning("The data ended after step %d of %d.", at.step, at.last_step)
+    at.last_step = at.step
+    if parts.line is not None:
+        parts.line.last_step = at.step
 
-    Args:
-      data_ended: the data ended, after hooks had been called for this step: do what is left to do
-        at the end of a run.
-    """
+
+def observe(parts: Parts, state: Tree, frozen: Tree, at: Position) -> None:
+    """What happens after a step: log line, validation loss, hooks; each at its own period and at
+    the end."""
     config, step = parts.config, at.step
 
     def due(period_steps: int) -> bool:
-        on_time = step % period_steps == 0
-        return not on_time if data_ended else on_time or step == at.last_step
+        return step % period_steps == 0 or step == at.last_step
 
     if due(config.log_period_steps):
         _settle(parts, at, keep=0)
