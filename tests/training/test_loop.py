@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import signal
@@ -33,15 +34,28 @@ class Device:
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.secs, self.steps = 100.0, 0
         self.sigterm_at_step: int | None = None
+        self.sigint_at_step: int | None = None
         monkeypatch.setattr(time, "perf_counter", lambda: self.secs)
         monkeypatch.setattr(metrics, "fetch", self._wait)
 
     is_compiled = True
 
+    @staticmethod
+    def _collect_interrupted() -> None:
+        """SIGINT inside of a callback of the garbage collector, where Python ignores exceptions."""
+        callback = lambda *_: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
+        gc.callbacks.append(callback)
+        try:
+            gc.collect()
+        finally:
+            gc.callbacks.remove(callback)
+
     def __call__(self, state: Any, frozen: Any, batch: Any) -> tuple[Any, Any]:
         self.steps += 1
         if self.steps == self.sigterm_at_step:
             os.kill(os.getpid(), signal.SIGTERM)
+        if self.steps == self.sigint_at_step:
+            self._collect_interrupted()
         return state, {"step": self.steps}
 
     def _wait(self, dispatched: Any, source_names: Any) -> dict[str, tuple[float, float]]:
@@ -187,6 +201,17 @@ def test_the_last_line_is_the_last_step_s_however_the_run_ends(tmp_path, monkeyp
     run.device.sigterm_at_step = 3
     run.train()
     assert _steps_and_losses(run) == [("3/6", "3.000")]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_a_callback_swallows_comes_before_the_next_step(tmp_path, monkeypatch):
+    run = Run(tmp_path, monkeypatch)
+    run.device.sigint_at_step = 3
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run.train()
+    assert run.device.steps == 3
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_stop_at_the_last_batch_leaves_nothing_for_a_start_without_batches(tmp_path, monkeypatch):
