@@ -8,11 +8,11 @@ repeated or torn. Of several processes the first reads and writes the output; al
 from __future__ import annotations
 
 import bisect
+import contextlib
 import dataclasses
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,25 +21,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from ul2tune import atomic, compilation_cache, sharding
+from ul2tune import compilation_cache, sharding
 from ul2tune.checkpoints import agreement, initialize, layout
 from ul2tune.checkpoints.vocabulary import check as check_vocabulary
 from ul2tune.data.vocab import Vocabulary
 from ul2tune.decoding.sampling import SamplingConfig
-from ul2tune.evaluation import batching, layouts, preflight, prompts
+from ul2tune.evaluation import batching, infer_output, layouts, prompts
 from ul2tune.evaluation.predictor import Predictor, length_buckets, load_params, padded_prompt
 from ul2tune.evaluation.progress import Progress
 from ul2tune.evaluation.prompts import Prompt
 from ul2tune.evaluation.tokens import stop_token, until
-from ul2tune.instructions import reading
 from ul2tune.models.base import ModelConfig
 
 # A prompt of a rare length waits for others of its own while up to so many batches' worth of
 # prompts are read. Answers to these cannot be written before its own, so that is also what a kill
 # repeats at most. 16 would leave batches clearly emptier (tests/evaluation/test_batching.py).
 WINDOW_BATCHES = 32
-# Folders of streams, which a shell may pass as if they were files.
-_STREAMS = ("/dev", "/dev/fd", "/proc/self/fd")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +127,7 @@ def infer(
     """
     compilation_cache.use(compilation_cache_dir)
     with agreement.together():
-        _check_paths(input_path, Path(output_path))
+        infer_output.check_paths(input_path, Path(output_path))
         stop_token(vocabulary, infer.stop, setting="InferConfig.stop")
     step_dir = initialize.resolve(checkpoint_path)
     with agreement.together():
@@ -149,28 +146,35 @@ def infer(
         asked = _read(input_path, model, vocabulary, infer)
         # Standard input that is empty should not wait for the model either.
         asked = itertools.chain([next(asked)], asked)
-    num_done = _agreed_start(Path(output_path), settings, asked, digest)
-    enabled = jax.process_index() == 0
-    progress = Progress("infer", total, "prompts", enabled=enabled, done=num_done)
-    initialize.warn_of_other_model(step_dir, model)
-    params = load_params(model, device_mesh, step_dir, ema=infer.ema)
-    predictor = Predictor(
+    output, first = Path(output_path), jax.process_index() == 0
+    with contextlib.ExitStack() as held:
+        num_done = _agreed_start(output, settings, asked, digest, held)
+        progress = Progress("infer", total, "prompts", enabled=first, done=num_done)
+        initialize.warn_of_other_model(step_dir, model)
+        params = load_params(model, device_mesh, step_dir, ema=infer.ema)
+        predictor = _predictor(model, params, device_mesh, vocabulary, infer)
+        written = 0
+        for lines in _answers(predictor, vocabulary, asked, infer, progress):
+            if first:
+                infer_output.append(output, lines)
+            written += len(lines)
+        progress.close()
+    return written
+
+
+def _predictor(
+    model: Any, params: Any, mesh: jax.sharding.Mesh, vocabulary: Vocabulary, infer: InferConfig
+) -> Predictor:
+    return Predictor(
         model,
         params,
-        device_mesh,
+        mesh,
         info=vocabulary.info,
         num_ids=vocabulary.size,
         batch_size=infer.batch_size,
         length_buckets=infer.buckets,
         layout=infer.layout,
     )
-    written = 0
-    for lines in _answers(predictor, vocabulary, asked, infer, progress):
-        if jax.process_index() == 0:
-            _append(Path(output_path), lines)
-        written += len(lines)
-    progress.close()
-    return written
 
 
 def _answers(
@@ -222,7 +226,7 @@ def answer(
     )
     return [
         {
-            **_names(question.prompt),
+            **infer_output.names(question.prompt),
             "truncated": question.truncated,
             "prediction": vocabulary.decode(until(ids.tolist(), stop_id)).strip(),
             "finished": not {vocabulary.info.eos_id, stop_id}.isdisjoint(ids.tolist()),
@@ -264,27 +268,6 @@ def _checked(
     return total, digest.hexdigest()
 
 
-def _check_paths(input_path: str, output: Path) -> None:
-    """Refuses an output that is no file of its own: a stream, or the prompts."""
-    is_stream = str(output) == prompts.STDIN or str(output.parent) in _STREAMS
-    if is_stream or (output.exists() and not output.is_file()):
-        raise ValueError(
-            f"INFER_OUTPUT = {str(output)!r} is no file: infer resumes, so it must write to one. "
-            f"Name a file, such as answers.jsonl."
-        )
-    written = {path.resolve() for path in (output, _beside(output))}
-    if input_path != prompts.STDIN and Path(input_path).resolve() in written:
-        raise ValueError(
-            f"INFER_OUTPUT = {str(output)!r} would write over the prompts, INFER_INPUT = "
-            f"{input_path!r}. Choose another INFER_OUTPUT."
-        )
-
-
-def _beside(output: Path) -> Path:
-    """Where the settings that made an output are."""
-    return output.with_name(output.name + ".settings.json")
-
-
 def _settings(
     model: Any, vocabulary: Vocabulary, step_dir: Path, infer: InferConfig
 ) -> dict[str, Any]:
@@ -308,76 +291,27 @@ def _settings(
     return facts | values
 
 
-def _names(prompt: Prompt) -> dict[str, Any]:
-    """What an output line says of its prompt; the id is in it because it keys the draws."""
-    return {"line": prompt.line, "id": prompt.id, "prompt": prompt.text}
-
-
 def _short_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _agreed_start(
-    output: Path, settings: dict[str, Any], asked: Iterator[Prompt], digest: str
+    output: Path,
+    settings: dict[str, Any],
+    asked: Iterator[Prompt],
+    digest: str,
+    held: contextlib.ExitStack,
 ) -> int:
     """The number of answers that are there, as the first process says, and skips their prompts.
 
-    Collective. `digest` is of the prompts, which must be the same everywhere.
+    Collective. `digest` is of the prompts, which must be the same everywhere; `held` closes what
+    keeps others from the output.
     """
-    num_done, expected = agreement.from_first(lambda: (_resume(output, settings, asked), digest))
+    start = lambda: infer_output.start(output, settings, asked, held)  # noqa: E731
+    num_done, expected = agreement.from_first(lambda: (start(), digest))
     with agreement.together():
         if digest != expected:
             raise ValueError("The processes have different prompts: give all the same file.")
     if jax.process_index() != 0:
         next(itertools.islice(asked, num_done, num_done), None)
     return num_done
-
-
-def _resume(output: Path, settings: dict[str, Any], asked: Iterator[Prompt]) -> int:
-    """Checks what is there, cuts off a torn last line, and skips the prompts that are done."""
-    beside = _beside(output)
-    if not output.exists():
-        preflight.check_folder(output.parent, "INFER_OUTPUT")
-        atomic.write_text(beside, json.dumps(settings, indent=1, sort_keys=True) + "\n")
-        output.touch()
-        return 0
-    if not beside.exists():
-        raise ValueError(
-            f"{output} exists and was not written by infer ({beside.name} is not beside it). "
-            f"Choose another INFER_OUTPUT."
-        )
-    found = json.loads(beside.read_text(encoding="utf-8"))
-    names = sorted(settings.keys() - {"checkpoint"})
-    other = [name for name in names if found.get(name) != settings[name]]
-    again = f"Delete {output} to start over, or choose another output."
-    if other:
-        name = other[0]
-        raise ValueError(
-            f"{output} was made with {name} = {found.get(name)!r}, now it is {settings[name]!r}. "
-            + again
-        )
-    data = output.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    done = whole.splitlines()
-    for number, line in enumerate(done, start=1):
-        prompt = next(asked, None)
-        try:
-            row = reading.parse_object(line, output, number)
-        except ValueError as error:
-            raise ValueError(f"{error} {again}") from error
-        if prompt is None or not _names(prompt).items() <= row.items():
-            raise ValueError(
-                f"{output}:{number} answers another prompt than the input has. {again}"
-            )
-    if len(whole) < len(data):
-        with open(output, "r+b") as file:
-            file.truncate(len(whole))
-    return len(done)
-
-
-def _append(output: Path, lines: Sequence[dict[str, Any]]) -> None:
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    with open(output, "ab") as file:
-        file.write(text.encode("utf-8"))
-        file.flush()
-        os.fsync(file.fileno())

@@ -1,0 +1,144 @@
+"""The output of `infer`: one writer, no line lost, repeated or torn, nothing mixed in."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ul2tune import atomic
+from ul2tune.evaluation import preflight, prompts
+from ul2tune.evaluation.prompts import Prompt
+from ul2tune.instructions import reading
+
+# Folders of streams, which a shell may pass as if they were files.
+_STREAMS = ("/dev", "/dev/fd", "/proc/self/fd")
+
+
+def check_paths(input_path: str, output: Path) -> None:
+    """Refuses an output that is no file of its own: a stream, or the prompts."""
+    is_stream = str(output) == prompts.STDIN or str(output.parent) in _STREAMS
+    if is_stream or (output.exists() and not output.is_file()):
+        raise ValueError(
+            f"INFER_OUTPUT = {str(output)!r} is no file: infer resumes, so it must write to one. "
+            f"Name a file, such as answers.jsonl."
+        )
+    written = {path.resolve() for path in (output, _beside(output))}
+    if input_path != prompts.STDIN and Path(input_path).resolve() in written:
+        raise ValueError(
+            f"INFER_OUTPUT = {str(output)!r} would write over the prompts, INFER_INPUT = "
+            f"{input_path!r}. Choose another INFER_OUTPUT."
+        )
+
+
+def _beside(output: Path) -> Path:
+    """Where the settings that made an output are."""
+    return output.with_name(output.name + ".settings.json")
+
+
+def start(
+    output: Path,
+    settings: dict[str, Any],
+    asked: Iterator[Prompt],
+    held: contextlib.ExitStack,
+) -> int:
+    """Makes the output, or finds what it answers already and skips the prompts of that.
+
+    Args:
+      output: the file of answers; its settings are beside it.
+      settings: what an answer depends on, JSON.
+      asked: the prompts.
+      held: closes what keeps other processes from the output.
+
+    Returns:
+      The number of answers that are there.
+
+    Raises:
+      ValueError: if they are those of other prompts or settings, the file is not ours, another
+        process has it, or it cannot be made.
+    """
+    if output.exists():
+        _hold(output, held)
+        return _resume(output, settings, asked)
+    preflight.check_folder(output.parent, "INFER_OUTPUT")
+    atomic.write_text(_beside(output), json.dumps(settings, indent=1, sort_keys=True) + "\n")
+    output.touch()
+    _hold(output, held)
+    return 0
+
+
+def _hold(output: Path, held: contextlib.ExitStack) -> None:
+    """Keeps a second `infer` from a file that this one writes to, until `held` is closed or the
+    process ends; lines of both would be in it, and what one is writing is a torn line to the other.
+
+    Raises:
+      ValueError: if another one has it.
+    """
+    mode = "ab" if os.access(output, os.W_OK) else "rb"  # network file systems lock what is written
+    file = held.enter_context(output.open(mode))
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ValueError(
+            f"Another process is writing to {output}. Wait for it, stop it, or choose another "
+            f"INFER_OUTPUT."
+        ) from error
+    except OSError:
+        pass  # a file system without locks
+
+
+def _resume(output: Path, settings: dict[str, Any], asked: Iterator[Prompt]) -> int:
+    """Checks what is there, cuts off a torn last line, and skips the prompts that are done."""
+    beside = _beside(output)
+    if not beside.exists():
+        raise ValueError(
+            f"{output} exists and was not written by infer ({beside.name} is not beside it). "
+            f"Choose another INFER_OUTPUT."
+        )
+    again = f"Delete {output} to start over, or choose another output."
+    try:
+        found = dict(json.loads(beside.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{beside} is damaged ({error}). {again}") from error
+    facts = sorted(settings.keys() - {"checkpoint"})
+    other = [name for name in facts if found.get(name) != settings[name]]
+    if other:
+        name = other[0]
+        raise ValueError(
+            f"{output} was made with {name} = {found.get(name)!r}, now it is {settings[name]!r}. "
+            + again
+        )
+    data = output.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    done = whole.splitlines()
+    for number, line in enumerate(done, start=1):
+        prompt = next(asked, None)
+        try:
+            row = reading.parse_object(line, output, number)
+        except ValueError as error:
+            raise ValueError(f"{error} {again}") from error
+        if prompt is None or not names(prompt).items() <= row.items():
+            raise ValueError(
+                f"{output}:{number} answers another prompt than the input has. {again}"
+            )
+    if len(whole) < len(data):
+        with open(output, "r+b") as file:
+            file.truncate(len(whole))
+    return len(done)
+
+
+def names(prompt: Prompt) -> dict[str, Any]:
+    """What an output line says of its prompt; the id is in it because it keys the draws."""
+    return {"line": prompt.line, "id": prompt.id, "prompt": prompt.text}
+
+
+def append(output: Path, lines: Sequence[dict[str, Any]]) -> None:
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    with open(output, "ab") as file:
+        file.write(text.encode("utf-8"))
+        file.flush()
+        os.fsync(file.fileno())
