@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,21 @@ def test_a_file_is_replaced_whole_or_stays(tmp_path: Path):
     with pytest.raises(UnicodeEncodeError):
         atomic.write_text(file, "half \ud800")
     assert file.read_text(encoding="utf-8") == "nü\n"
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_file_that_cannot_be_written_leaves_the_old_one_alone(tmp_path, monkeypatch, call):
+    file = tmp_path / "x.json"
+    atomic.write_text(file, "old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(OSError, match="No space left"):
+        atomic.write_text(file, "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+    assert file.read_text() == "old"
 
 
 def test_an_error_leaves_no_folder_behind(tmp_path: Path):

@@ -13,9 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ul2tune.checkpoints import layout
 from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.checkpoints.pieces import StoredArray
-from ul2tune.checkpoints.restore import restore_latest
+from ul2tune.checkpoints.restore import CorruptCheckpointError, restore_latest, restore_step
+from ul2tune.checkpoints.stored import StoredArrays
 
 RESTORE = """
 import logging, sys
@@ -85,6 +87,36 @@ def test_what_may_not_be_read_is_not_damaged(tmp_path, monkeypatch, name):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
     with pytest.raises(PermissionError, match=f"{name} may not be read by this user"):
         np.asarray(StoredArray(tmp_path / "2", "params/w0"))
+
+
+@pytest.mark.parametrize("gone", ["2", "2/meta/metadata", "2/state/manifest.ocdbt"])
+def test_what_is_not_there_is_not_forbidden(tmp_path, gone):
+    """The run that writes there removes its oldest checkpoints, and a link may lead nowhere."""
+    _save(tmp_path)
+    (tmp_path / gone).rename(tmp_path / "elsewhere")
+    if gone != "2":
+        (tmp_path / gone).symlink_to(tmp_path / "nowhere")
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    leaf = jax.ShapeDtypeStruct((64, 64), "float32", sharding=device)
+    with pytest.raises(CorruptCheckpointError, match=r"missing or damaged|unreadable"):
+        restore_step(tmp_path / "2", {"params": {"w0": leaf}})
+
+
+def test_a_folder_that_is_not_named_as_a_step_is_none(tmp_path):
+    for name in ("0", "10", "9", "007", "²", "٣", "5.bad", "7.orbax-checkpoint-tmp"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "11").touch()
+    assert layout.steps(tmp_path) == [0, 9, 10]
+
+
+@pytest.mark.parametrize("note", ["", "[1]", '{"cGFyYW1zLncw": "[]"}', '{"?": "{}"}'])
+def test_a_damaged_note_of_how_arrays_were_laid_out_is_a_warning(tmp_path, caplog, note):
+    _save(tmp_path)
+    file = tmp_path / "2/state/_sharding"
+    assert file.is_file()
+    file.write_text(note)
+    assert StoredArrays(tmp_path / "2").partitions() == {}
+    assert (f"{file} is damaged" in caplog.text) == (note != '{"?": "{}"}')
 
 
 def _deny(monkeypatch, secret: Path) -> None:

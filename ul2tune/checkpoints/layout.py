@@ -55,7 +55,10 @@ def refuse_unreadable(step_dir: str | Path) -> None:
       PermissionError: naming the first of them.
     """
     for path in (Path(step_dir), *sorted(Path(step_dir).rglob("*"))):
-        if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+        # What is not there (removed by the run that wrote it, a link to nowhere) has no rights.
+        if os.path.exists(path) and not os.access(
+            path, os.R_OK | (os.X_OK if path.is_dir() else 0)
+        ):
             raise PermissionError(
                 f"{path} may not be read by this user (Permission denied). The checkpoint may be "
                 f"sound: have its owner run `chmod -R a+rX {shlex.quote(str(step_dir))}`, then run "
@@ -91,11 +94,13 @@ def describe(flat: Mapping[str, Any]) -> dict[str, list[Any]]:
 
 
 def steps(directory: str | Path) -> list[int]:
-    """Steps of the complete-looking checkpoints under `directory`, ascending."""
+    """Steps of the complete-looking checkpoints under `directory`, ascending. Folders whose name is
+    not as a step's ("0005", "²") are something else."""
     directory = Path(directory)
     if not directory.is_dir():
         return []
-    return sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit() and p.is_dir())
+    folders = [path for path in directory.iterdir() if path.is_dir()]
+    return sorted(int(p.name) for p in folders if re.fullmatch("0|[1-9][0-9]*", p.name))
 
 
 def seal(meta: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import numpy as np
 from ul2tune import tree
 from ul2tune.checkpoints import layout
 from ul2tune.checkpoints.restore import CorruptCheckpointError, restore_step
+
+log = logging.getLogger(__name__)
 
 
 class StoredArrays:
@@ -64,17 +67,25 @@ class StoredArrays:
     def partitions(self) -> dict[str, str]:
         """How the run that saved it laid arrays over its mesh: path -> "fsdp,-,tensor".
 
-        Orbax notes it for itself, and nothing here depends on it when a checkpoint is read. {} for
-        a checkpoint that was written piece by piece.
+        Orbax notes it for itself, and nothing here depends on it when a checkpoint is read, so a
+        damaged note is a warning. {} for a checkpoint that was written piece by piece.
         """
         file = self.step_dir / layout.STATE / "_sharding"
         if not file.is_file():
             return {}
-        found = {}
-        for name, note in json.loads(file.read_text("utf-8")).items():
-            axes = json.loads(note).get("partition_spec")
-            if axes:
-                path = base64.b64decode(name).decode().replace(".", tree.SEPARATOR)
-                named = ("+".join(axis) if isinstance(axis, list) else axis for axis in axes)
-                found[path] = ",".join(axis or "-" for axis in named).removesuffix(",-")
-        return found
+        try:
+            return _partitions(json.loads(file.read_text("utf-8")))
+        except (ValueError, TypeError, AttributeError) as error:
+            log.warning("%s is damaged (%s): how arrays were laid out is not known.", file, error)
+            return {}
+
+
+def _partitions(notes: dict[str, str]) -> dict[str, str]:
+    found = {}
+    for name, note in notes.items():
+        axes = json.loads(note).get("partition_spec")
+        if axes:
+            path = base64.b64decode(name).decode().replace(".", tree.SEPARATOR)
+            named = ("+".join(axis) if isinstance(axis, list) else axis for axis in axes)
+            found[path] = ",".join(axis or "-" for axis in named).removesuffix(",-")
+    return found
