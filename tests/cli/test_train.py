@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +13,8 @@ import pytest
 from tests.cli import test_resume as resume
 from tests.evaluation import prepared as evaluated
 from tests.training import tiny
+from ul2tune import atomic
+from ul2tune.checkpoints.manager import CheckpointWriteError
 from ul2tune.cli import distributed, prepared
 from ul2tune.cli.train import saved
 from ul2tune.training import lock
@@ -95,6 +99,40 @@ def test_a_start_beside_a_run_leaves_its_configuration(tmp_path):
     ):
         raise AssertionError("was let in")
     assert path.read_text() == "first"
+
+
+def test_a_start_that_loses_to_another_leaves_that_one_s_configuration(tmp_path):
+    """Both were let in for a moment, and both are of one command: a job that was sent twice."""
+    path = tmp_path / "config.gin"
+
+    def lose():
+        with saved("the same", path):
+            atomic.write_text(path, "the same")
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        lose()
+    assert path.read_text() == "the same"
+
+
+def test_what_ended_a_start_is_told_also_where_nothing_can_be_put_back(
+    tmp_path, monkeypatch, caplog
+):
+    path = tmp_path / "config.gin"
+    path.write_text("first")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def fail_on_a_full_disk():
+        with saved("second", path):
+            monkeypatch.setattr(os, "fsync", full)
+            raise CheckpointWriteError("Could not save step 0")
+
+    with pytest.raises(CheckpointWriteError, match="Could not save step 0"):
+        fail_on_a_full_disk()
+    assert "config.gin could not be put back (No space left on device)" in caplog.text
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".lock", "config.gin"]
 
 
 @pytest.mark.parametrize(

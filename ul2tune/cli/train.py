@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from ul2tune.training.run import train
 
 ROOTS = (prepare_missing, train)
 CONFIG_FILE = "config.gin"
+log = logging.getLogger(__name__)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -52,15 +54,38 @@ def saved(text: str, path: Path) -> Iterator[None]:
         before = path.read_text(encoding="utf-8") if path.exists() else None
         known = _written(checkpoints)
         atomic.write_text(path, text)
+        ours = _identity(path)
     try:
         with _terminated_by_exception():
             yield
     finally:
-        if not _written(checkpoints) - known:
-            if before is not None:
-                atomic.write_text(path, before)
-            elif not known:
-                path.unlink()
+        # Another start may have come between our lock and the trainer's: the file is its.
+        if not _written(checkpoints) - known and _identity(path) == ours:
+            _put_back(path, before, keep=bool(known))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another one of the same name and content."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def _put_back(path: Path, before: str | None, *, keep: bool) -> None:
+    """Undoes the writing of `path`; what there was not before goes, unless to `keep` it."""
+    try:
+        if before is not None:
+            atomic.write_text(path, before)
+        elif not keep:
+            path.unlink()
+    except OSError as error:  # what ended the start is the news
+        log.warning(
+            "%s could not be put back (%s): it is that of a start which saved no checkpoint.",
+            path,
+            error.strerror,
+        )
 
 
 def _written(checkpoints: Path) -> set[tuple[int, int, int]]:
