@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -41,6 +43,34 @@ register_text_task(
     validation_fraction=0.3,
 )
 """
+
+
+CHILD = """
+import os, subprocess, sys, time
+from ul2tune.cli import prepared
+
+popen = subprocess.Popen
+
+def start(command, **_):
+    child = popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    print(child.pid, flush=True)
+    return child
+
+subprocess.Popen = start
+prepared.prepare_missing(mixture="notes", modules=(), data_dir=sys.argv[1])
+"""
+
+
+def test_a_terminated_run_takes_its_child_along(tmp_path):
+    command = [sys.executable, "-c", CHILD, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        first, second = run.stdout.readline(), run.stdout.readline()
+        assert first.startswith("Preparing notes")
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(30) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(second), 0)
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ def test_a_worker_that_is_killed_is_reported_and_nothing_is_left_behind(folder):
         next(feed)
         pids = [child._process.pid for child in feed._producer._children]
         os.kill(pids[1], signal.SIGKILL)
-        with pytest.raises(RuntimeError, match=r"worker for rows 3–5 died with exit code -9"):
+        with pytest.raises(ChildProcessError, match=r"worker for rows 3–5 died with exit code -9"):
             list(zip(range(20), feed))
     for pid in pids:
         with pytest.raises(ProcessLookupError):

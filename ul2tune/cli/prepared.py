@@ -14,6 +14,7 @@ from typing import Any
 import jax
 
 from ul2tune.checkpoints import agreement
+from ul2tune.cli import termination
 from ul2tune.data import manifest, stamp
 from ul2tune.data.documents import MAX_REJECTED_FRACTION
 from ul2tune.data.manifest import MISSING, PREPARE
@@ -102,13 +103,14 @@ def _prepare(values: Mapping[str, Any]) -> int:
         except subprocess.TimeoutExpired:
             return None
 
-    try:
-        while (status := _from_first(ask)) is None:
-            pass
-    finally:
-        if child is not None:
-            child.kill()
-            child.wait()
+    with termination.by_exception():  # or the child would go on without us
+        try:
+            while (status := _from_first(ask)) is None:
+                pass
+        finally:
+            if child is not None:
+                child.kill()
+                child.wait()
     return status
 
 

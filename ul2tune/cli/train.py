@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ul2tune import atomic
 from ul2tune.checkpoints import agreement, layout
-from ul2tune.cli import allocator, distributed, launch
+from ul2tune.cli import allocator, distributed, launch, termination
 from ul2tune.cli.prepared import prepare_missing
 from ul2tune.training import lock
 from ul2tune.training.run import train
@@ -56,7 +54,7 @@ def saved(text: str, path: Path) -> Iterator[None]:
         atomic.write_text(path, text)
         ours = _identity(path)
     try:
-        with _terminated_by_exception():
+        with termination.by_exception():
             yield
     finally:
         # Another start may have come between our lock and the trainer's: the file is its.
@@ -95,17 +93,3 @@ def _written(checkpoints: Path) -> set[tuple[int, int, int]]:
         status = (checkpoints / str(step)).stat()
         found.add((step, status.st_ino, status.st_mtime_ns))
     return found
-
-
-@contextmanager
-def _terminated_by_exception() -> Iterator[None]:
-    """Here SIGTERM ends the process as an exit does. The loop's own handler saves instead, and of
-    several processes JAX's, which must stay."""
-    if distributed.is_joined():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

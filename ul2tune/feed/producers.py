@@ -224,7 +224,7 @@ class _Child:
             result = self._pipe.recv()
         except (EOFError, ConnectionError) as error:
             code = self._process.wait(timeout=_STOP_SECONDS)
-            raise RuntimeError(
+            raise ChildProcessError(
                 f"The feed worker for rows {self._name()} died with exit code {code}; its own "
                 "messages are above. If it was killed, it may have run out of memory: lower "
                 "num_workers or prefetch_batches."
