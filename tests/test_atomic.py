@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +44,31 @@ def test_an_error_leaves_no_folder_behind(tmp_path: Path):
         (folder / "half").write_text("…")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
+
+
+KILLED = """
+import os, sys
+from ul2tune import atomic
+with atomic.new_folder(sys.argv[1]) as folder:
+    (folder / "weights").write_text("…")
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("name", ["new", "n[e]w*"])
+def test_what_a_kill_left_is_removed_and_what_is_being_written_is_not(tmp_path: Path, name: str):
+    command = [sys.executable, "-c", KILLED, str(tmp_path / name)]
+    assert subprocess.run(command).returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    with atomic.new_folder(tmp_path / f"{name}er"):  # is another one's
+        assert left.exists()
+    with atomic.new_folder(tmp_path / name) as folder:
+        assert not left.exists()
+        with pytest.raises(RuntimeError), atomic.new_folder(tmp_path / name) as second:  # noqa: PT012
+            assert second != folder
+            raise RuntimeError
+        assert folder.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name, f"{name}er"]
 
 
 def test_a_folder_may_be_named_by_way_of_others(tmp_path: Path):

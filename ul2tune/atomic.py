@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 
@@ -33,6 +35,8 @@ def write_text(path: str | Path, text: str) -> None:
 def new_folder(target: str | Path) -> Iterator[Path]:
     """A folder that appears when the block ends, and not at all after an error.
 
+    What a killed process left behind on its way to `target` is removed.
+
     Yields:
       A temporary folder beside `target` to write into.
 
@@ -44,11 +48,33 @@ def new_folder(target: str | Path) -> Iterator[Path]:
         raise ValueError(f"{target} already exists; choose a new or empty folder.")
     target = target.resolve()  # TensorStore takes no ".."
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.tmp-", dir=target.parent))
+    prefix = f".{target.name}.tmp-"
+    for left in target.parent.glob(f"{glob.escape(prefix)}*"):
+        with suppress(OSError), _locked(left):  # whoever still writes to it has the lock
+            shutil.rmtree(left, ignore_errors=True)
+    temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+    with ExitStack() as stack:
+        with suppress(OSError):  # a file system without locks: nobody else gets one either
+            stack.enter_context(_locked(temporary))
+        try:
+            temporary.chmod(0o755)
+            yield temporary
+            temporary.rename(target)  # replaces an empty folder, fails on any other
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds a folder until the block or the process ends.
+
+    Raises:
+      OSError: if another process has it, or it cannot be locked.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        temporary.chmod(0o755)
-        yield temporary
-        temporary.rename(target)  # replaces an empty folder, fails on any other
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)

@@ -6,7 +6,7 @@ import argparse
 
 import jax
 
-from ul2tune.cli import convert_hf, convert_t5x
+from ul2tune.cli import convert_hf, convert_t5x, termination
 
 FORMATS = {
     ("import", "hf"): convert_hf.import_model,
@@ -27,6 +27,7 @@ ONLY = {
 }
 
 
+@termination.by_exception()  # what was written so far goes
 def run(options: argparse.Namespace) -> None:
     for flag, format in ONLY.items():
         if getattr(options, flag, None) is not None and options.format != format:

@@ -15,10 +15,11 @@ import numpy as np
 
 from ul2tune.checkpoints import description, initialize, layout, trained_layout, vocabulary
 from ul2tune.checkpoints.merge import Merge, Term, combination
-from ul2tune.cli import convert_hf, convert_t5x, imported
+from ul2tune.cli import convert_hf, convert_t5x, imported, termination
 from ul2tune.cli.imported import ByteProgress
 
 
+@termination.by_exception()  # what was written so far goes
 def run(options: argparse.Namespace) -> None:
     """Writes MODEL_DIR with the merged parameters, model.gin and what an import had left.
 
