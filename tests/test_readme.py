@@ -81,6 +81,12 @@ def goes_on_with_a_checkpoint_in_its_own_vocabulary(words: list[str]) -> bool:
     return reads and any(re.search(r"\bdata/\w+_own\.gin", text) for text in texts)
 
 
+def with_shipped_models(words: list[str]) -> list[str]:
+    """The arguments of a command. A run's own model.gin is not there yet: a shipped one is."""
+    shipped = "decoder_tiny" if any("qwen" in word for word in words) else "t5_1_1_tiny"
+    return [re.sub(r"=\S*/model\.gin$", f"=models/{shipped}.gin", word) for word in words]
+
+
 def test_commands_are_found_in_fences_and_indented_blocks():
     text = (
         "```sh\nA=1 B='x y' run one \\\n  --two='a b' # three\nother\n```\n\n"
@@ -136,13 +142,25 @@ def test_make_targets_exist(command):
 
 @pytest.mark.parametrize("command", commands("ul2tune"))
 def test_commands_parse_and_their_gin_files_resolve(command):
-    arguments = shlex.split(command)[1:]
-    # A run's own file is not there yet: a shipped one stands for it.
-    shipped = "decoder_tiny" if "qwen" in command else "t5_1_1_tiny"
-    arguments = [re.sub(r"=\S*/model\.gin$", f"=models/{shipped}.gin", x) for x in arguments]
+    arguments = with_shipped_models(shlex.split(command)[1:])
     parsed = options.parse(arguments)
     if parsed.command in options.GIN_COMMANDS and any("gin" in word for word in arguments):
         golden_configs.resolve(arguments)
+
+
+def test_documented_commands_prepare_a_mixture_in_one_vocabulary_per_folder():
+    """Who follows all pages in one folder is not refused: data is prepared in one vocabulary."""
+    used: dict[tuple[str, str], dict[str | None, str]] = {}
+    for document in DOCUMENTS:
+        for environment, words in lines(document.read_text()):
+            if words[:2] not in (["ul2tune", "train"], ["ul2tune", "prepare"]):
+                continue
+            macros = golden_configs.resolve(with_shipped_models(words[1:])).macros
+            place = (macros.get("DATA_DIR", "prepared"), macros["MIXTURE_OR_TASK_NAME"])
+            vocabulary = environment.get("UL2TUNE_VOCABULARY")
+            used.setdefault(place, {})[vocabulary] = f"{document.name}: {shlex.join(words)}"
+    assert ("prepared", "ul2r_own") in used
+    assert [found for found in used.values() if len(found) > 1] == []
 
 
 def test_documented_groups_decide_parameters_of_the_model():
