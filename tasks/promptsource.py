@@ -18,6 +18,7 @@ For other choices (the paper's cap) write a module that calls
 from __future__ import annotations
 
 import os
+import sys
 
 from ul2tune.prepare import environment
 from ul2tune.prepare.promptsource_tasks import register_promptsource, register_t0
@@ -34,4 +35,9 @@ datasets_csv = os.environ.get("UL2TUNE_T0")
 if datasets_csv:
     register_t0(templates, rows, datasets_csv, vocabulary=environment.vocabulary())
 else:
+    print(
+        "Note: UL2TUNE_T0 does not name T0's datasets.csv, so there are none of T0's mixtures "
+        "(t0_train, …), only 'promptsource'.",
+        file=sys.stderr,
+    )
     register_promptsource(templates, rows, vocabulary=environment.vocabulary())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,3 +104,19 @@ def test_wrong_folders_say_so(tmp_path: Path):
         register_promptsource(TEMPLATES, tmp_path)
     with pytest.raises(ValueError, match=r"no templates\.yaml in it or below"):
         register_promptsource(tmp_path, tmp_path)
+
+
+@pytest.mark.usefixtures("clean_registry")
+def test_the_shipped_module_says_what_it_leaves_out_without_t0s_table(
+    rows: Path, monkeypatch, capsys
+):
+    monkeypatch.setenv("UL2TUNE_PROMPTSOURCE", str(TEMPLATES))
+    monkeypatch.setenv("UL2TUNE_PROMPTSOURCE_ROWS", str(rows))
+    monkeypatch.setenv("UL2TUNE_VOCABULARY", "bytes")
+    monkeypatch.delenv("UL2TUNE_T0", raising=False)
+    monkeypatch.delitem(sys.modules, "tasks.promptsource", raising=False)
+    importlib.import_module("tasks.promptsource")
+    assert "UL2TUNE_T0" in capsys.readouterr().err
+    assert "promptsource" in seqio.MixtureRegistry.names()
+    assert "t0_train" not in seqio.MixtureRegistry.names()
+    sys.modules.pop("tasks.promptsource")

@@ -87,7 +87,7 @@ def test_a_configuration_file_and_carving(tmp_path, name, capsys):
     )
     notes = capsys.readouterr().err
     assert "for t; left out" in notes
-    assert f"no mixture {name!r}" in notes
+    assert f"no mixture {name!r}; `carve` makes some (UL2TUNE_UNIFIEDSKG_CARVE=" in notes
     register_unifiedskg(folder, name=f"{name}c", config=run, vocabulary=VOCABULARY, carve=0.5)
     task: Any = seqio.TaskRegistry.get(f"{name}c_d")
     counts = [len(list(task.source.read(split))) for split in ("train", "validation")]

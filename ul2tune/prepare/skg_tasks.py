@@ -129,7 +129,10 @@ def _register_mixtures(name: str, found: Mapping[str, SkgFiles], temperature: fl
         policy = Proportional(temperature=temperature)
         register_mixture(Group(name=name, policy=policy, children=leaves))
     else:
-        _note(f"no training files, so there is no mixture {name!r}; `carve` makes some.")
+        _note(
+            f"no training files, so there is no mixture {name!r}; `carve` makes some "
+            "(UL2TUNE_UNIFIEDSKG_CARVE=0.8)."
+        )
     if evaluated:
         seqio.MixtureRegistry.add(f"{name}_eval", evaluated, default_rate=1.0)
 
