@@ -96,7 +96,7 @@ class RowStreams:
         plan = self._plan()
         self._batch += 1
         if self._draws is not None:
-            self._draws.forget(self._counter.min())
+            self._draws.forget(int(self._counter.min()))
         return make_batch(self.sources, plan, len(self.rows))
 
     def state(self) -> dict[str, np.ndarray]:
