@@ -120,6 +120,18 @@ def test_other_settings_or_prompts_are_not_mixed_in(ask, tmp_path):
     assert len(output.read_bytes().splitlines()) == 3
 
 
+def test_how_a_model_is_computed_is_no_other_setting(model_dir, tmp_path):
+    source, output = tmp_path / "prompts.jsonl", tmp_path / "out.jsonl"
+    source.write_text(LINES[0])
+    where = (model_dir, MeshConfig(), str(source), str(output), CONFIG)
+    assert infer(tiny.MODEL, prepared.VOCABULARY, *where) == 1
+    same = dataclasses.replace(tiny.MODEL, remat="dots", scan_layers=False, dropout_rate=0.1)
+    assert infer(same, prepared.VOCABULARY, *where) == 0
+    other = dataclasses.replace(tiny.MODEL, activation="relu")
+    with pytest.raises(ValueError, match=r"was made with model.activation = 'gelu_gated', now it"):
+        infer(other, prepared.VOCABULARY, *where)
+
+
 @pytest.mark.parametrize("content", ["", "notes of the user's\n"])
 def test_a_file_that_infer_did_not_write_is_left_alone(ask, tmp_path, content):
     output = tmp_path / "out.jsonl"

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from ul2tune import compilation_cache, sharding
-from ul2tune.checkpoints import agreement, initialize, layout
+from ul2tune.checkpoints import agreement, description, initialize, layout
 from ul2tune.checkpoints.vocabulary import check as check_vocabulary
 from ul2tune.data.vocab import Vocabulary
 from ul2tune.decoding.sampling import SamplingConfig
@@ -31,12 +31,15 @@ from ul2tune.evaluation.predictor import Predictor, length_buckets, load_params,
 from ul2tune.evaluation.progress import Progress
 from ul2tune.evaluation.prompts import Prompt
 from ul2tune.evaluation.tokens import stop_token, until
+from ul2tune.models import base
 from ul2tune.models.base import ModelConfig
 
 # A prompt of a rare length waits for others of its own while up to so many batches' worth of
 # prompts are read. Answers to these cannot be written before its own, so that is also what a kill
 # repeats at most. 16 would leave batches clearly emptier (tests/evaluation/test_batching.py).
 WINDOW_BATCHES = 32
+# Fields of a model's configuration that change no answer but for rounding, as the batch size.
+_WITHOUT_EFFECT = base.FREE_FIELDS - {"dtype"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,7 +274,8 @@ def _checked(
 def _settings(
     model: Any, vocabulary: Vocabulary, step_dir: Path, infer: InferConfig
 ) -> dict[str, Any]:
-    """What an answer depends on, beside its prompt; the batch size is not among it.
+    """What an answer depends on, beside its prompt, as JSON; the batch size is not among it, nor is
+    how the model is computed.
 
     `checkpoint` is for people: a run trained again at the same place and step has other
     `parameters`, a copy elsewhere the same.
@@ -285,10 +289,11 @@ def _settings(
     facts = {
         "checkpoint": str(step_dir),
         "parameters": _short_hash(json.dumps(parameters, sort_keys=True)),
-        "model": _short_hash(repr(model)),
         "vocabulary": vocabulary.fingerprint,
     }
-    return facts | values
+    described = description.describe(model)
+    fields = {f"model.{name}": described[name] for name in described.keys() - _WITHOUT_EFFECT}
+    return facts | fields | values
 
 
 def _short_hash(text: str) -> str:
