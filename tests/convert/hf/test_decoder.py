@@ -148,6 +148,16 @@ def test_gemma_without_a_local_layer_keeps_a_window_or_says_nothing_of_it(kind):
         ("opt", {"activation_function": "gelu"}, "activation_function = 'gelu'"),
         ("opt", {"num_attention_heads": 3}, "num_attention_heads = 3"),
         ("llama", {"num_key_value_heads": 3}, "num_kv_heads = 3 does not divide"),
+        # Values of other types, as a stranger's file may have them.
+        ("llama", {"rope_scaling": {"rope_type": []}}, r"rope_scaling = \{'rope_type': \[\]\}"),
+        (
+            "qwen2",
+            {"max_window_layers": "2", "use_sliding_window": True},
+            "max_window_layers = '2'",
+        ),
+        ("gemma3_text", {"layer_types": [[]] * 4}, "anything but 4 of"),
+        ("gemma3_text", {"rope_parameters": {"full_attention": "x"}}, "anything but an object"),
+        ("gemma3_text", {"rope_parameters": {"sliding_attention": 1}}, "anything but an object"),
     ],
 )
 def test_what_cannot_be_represented_is_refused(kind, changes, message):

@@ -87,6 +87,7 @@ def test_a_head_that_differs_is_a_head(tmp_path):
         (ONE, ("decoder",), {"bos_token_id": None}, "bos_token_id = None"),
         (ONE, ("decoder",), {"hidden_activation": "mish"}, "hidden_activation = 'mish'"),
         (ONE, ("encoder",), {"num_hidden_layers": 10**6}, "num_hidden_layers = 1000000"),
+        (ONE, ("decoder",), {"head_dim": [8]}, r"head_dim = \[8\]"),
         (TWO, ("encoder",), {"eoi_token_index": None}, "eoi_token_index = None"),
         (TWO, ("encoder",), {"text_config": []}, r"text_config = \[\]"),
         (TWO, ("decoder",), {"hidden_size": 24}, "merged_attention needs"),

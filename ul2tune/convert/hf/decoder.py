@@ -188,7 +188,9 @@ def rotary_model(fields: Fields, kind: str) -> dict[str, Any]:
     hf, gemma = fields.values, kind in GEMMA
     width, heads = fields.positive("hidden_size"), fields.positive("num_attention_heads")
     fields.expect("use_bidirectional_attention", False)
-    head_dim = hf.get("head_dim") or {"qwen3": 128, "gemma2": 256, "gemma3_text": 256}.get(kind)
+    head_dim = {"qwen3": 128, "gemma2": 256, "gemma3_text": 256}.get(kind)
+    if hf.get("head_dim"):
+        head_dim = fields.positive("head_dim")
     if head_dim is None and width % heads:
         raise fields.error("num_attention_heads", f"what does not divide hidden_size {width} is")
     kv_heads = hf.get("num_key_value_heads")

@@ -37,8 +37,7 @@ def ropes(fields: Fields, *, nested: bool) -> tuple[Rope, Rope | None]:
     hf = fields.values
     new, old = hf.get("rope_parameters"), hf.get("rope_scaling")
     for name in ("rope_parameters", "rope_scaling"):
-        if hf.get(name) is not None and not isinstance(hf[name], Mapping):
-            raise fields.error(name, "anything but an object is")
+        _check_object(fields, name, hf.get(name))
     if new is not None and nested != (GLOBAL in new or LOCAL in new):
         raise fields.error("rope_parameters", "a rotation in this form is")
     theta = fields.number("rope_theta", _GEMMA3_THETA[0] if nested else _THETA)
@@ -46,15 +45,22 @@ def ropes(fields: Fields, *, nested: bool) -> tuple[Rope, Rope | None]:
         # As Transformers: rope_scaling, where it is there, stands for all of it.
         return _rope(fields, old or new or {}, theta), None
     new = new or {}
+    for kind in (GLOBAL, LOCAL):
+        _check_object(fields, "rope_parameters", new.get(kind))
     local_theta = fields.number("rope_local_base_freq", _GEMMA3_THETA[1])
     scaled = _rope(fields, {**(new.get(GLOBAL) or {}), **(old or {})}, theta)
     return scaled, _rope(fields, new.get(LOCAL) or {}, local_theta)
 
 
+def _check_object(fields: Fields, name: str, value: Any) -> None:
+    if value is not None and not isinstance(value, Mapping):
+        raise fields.error(name, "anything but an object is")
+
+
 def _rope(fields: Fields, values: Mapping[str, Any], theta: float) -> Rope:
     name = "rope_parameters" if fields.values.get("rope_parameters") else "rope_scaling"
     kind = values.get("rope_type", values.get("type", "default"))
-    if kind not in _TYPES:
+    if not isinstance(kind, str) or kind not in _TYPES:
         raise fields.error(name, f"rope_type {kind!r} (but {', '.join(_TYPES)}) is")
     for holder in (values, fields.values):
         if holder.get("partial_rotary_factor", 1.0) not in (None, 1.0):
@@ -85,9 +91,10 @@ def local_layers(fields: Fields, kind: str) -> tuple[bool, ...]:
     hf, count = fields.values, fields.positive("num_hidden_layers")
     types = hf.get("layer_types")
     if types is not None:
-        known = {GLOBAL, LOCAL} if kind != "llama" else {GLOBAL}
-        if not isinstance(types, list | tuple) or len(types) != count or set(types) - known:
-            raise fields.error("layer_types", f"anything but {count} of {sorted(known)} is")
+        known = (GLOBAL, LOCAL) if kind != "llama" else (GLOBAL,)
+        is_list = isinstance(types, list | tuple) and len(types) == count
+        if not is_list or any(name not in known for name in types):
+            raise fields.error("layer_types", f"anything but {count} of {list(known)} is")
         return tuple(name == LOCAL for name in types)
     if kind == "gemma2":
         return tuple(n % 2 == 0 for n in range(count))
@@ -97,6 +104,8 @@ def local_layers(fields: Fields, kind: str) -> tuple[bool, ...]:
         return tuple((n + 1) % period != 0 for n in range(count))
     if kind in ("qwen2", "qwen3") and fields.boolean("use_sliding_window", False):
         first = fields.values.get("max_window_layers", 28)
+        if type(first) is not int:
+            raise fields.error("max_window_layers", "anything but an integer is")
         has_window = hf.get("sliding_window", 4096) is not None
         return tuple(has_window and n >= first for n in range(count))
     return (False,) * count
