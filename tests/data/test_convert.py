@@ -107,6 +107,12 @@ def test_prefix_lm_marks_the_inputs_and_one_position_more():
     np.testing.assert_array_equal(batch["decoder_loss_weights"][0], [0, 0, 0, 0, 1, 1, 1, 0, 0])
 
 
+def test_prefix_lm_without_targets_marks_its_inputs_alone():
+    batch = convert.prefix_lm(segments([[5], [6, 7]], [[8], []], [0, 0]), 5)
+    assert batch["decoder_causal_attention"].tolist() == [[1, 1, 1, 1, 0]]
+    assert batch["decoder_segment_ids"].tolist() == [[1, 1, 2, 2, 0]]
+
+
 def test_causal_lm_trains_on_targets_or_on_everything():
     given = segments(INPUTS, TARGETS, [0, 0])
     on_targets, on_all = (
@@ -156,6 +162,9 @@ def test_truncation_keeps_the_final_eos(tokens, length, want):
     given = np.array(tokens, np.int32)
     np.testing.assert_array_equal(convert.truncate(given, length, eos_id=1), want)
     np.testing.assert_array_equal(given, tokens)
+    other = np.where(given == 1, 77, given)
+    cut = convert.truncate(other, length, eos_id=77)
+    np.testing.assert_array_equal(cut, np.where(np.array(want) == 1, 77, want))
 
 
 def test_too_long_segments_name_row_and_lengths():

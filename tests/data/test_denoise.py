@@ -108,3 +108,11 @@ def test_restore_refuses_sides_that_do_not_belong_together():
     few = VocabInfo(vocab_size=1000, num_sentinels=1)
     with pytest.raises(ValueError, match="another vocabulary"):
         restore(np.array([5, 999, 998]), np.array([999, 6, 998, 8]), none, True, few)
+
+
+def test_another_end_of_sequence_ends_both_sides():
+    vocab = VocabInfo(vocab_size=1000, num_sentinels=100, eos_id=7, pad_id=3)
+    mask = Ragged.from_rows([[0, 1, 0], [1]], dtype=bool)
+    inputs, targets = corrupt(Ragged.from_rows([[5, 1, 6], [1]]), from_mask(mask), frame(2), vocab)
+    assert [row.tolist() for row in inputs] == [[5, 999, 6, 7], [999, 7]]
+    assert [row.tolist() for row in targets] == [[999, 1, 7], [999, 1, 7]]

@@ -4,6 +4,7 @@ Two more are tested where they are closed: sentinels of rolled masks and their n
 (`test_denoise.py`), id 0 lost in concatenation (`test_chunks.py`).
 """
 
+import collections
 import dataclasses
 
 import numpy as np
@@ -44,6 +45,20 @@ def test_one_long_span_is_not_stuck_to_the_tail():
         assert np.unique(starts[placement]).size > kept * 0.9
     quarters = np.histogram(starts["random"], bins=4, range=(0, kept + 1))[0]
     np.testing.assert_allclose(quarters, 500, atol=5 * (2000 * 3 / 16) ** 0.5)
+
+
+def test_a_roll_takes_every_offset_equally_often():
+    """Of 6 tokens, 3 of them one span at the end: six rotations, as T5's offsets 0 … 5."""
+    config = one(kind="span", rate=0.5, mean_span=64.0, placement="roll")
+    tokens = Ragged(np.tile(np.arange(10, 16, dtype=np.int32), 6000), np.full(6000, 6))
+    _, targets = UL2Noise(config, VOCAB).apply(tokens, 0, rng.fold_in(0, np.arange(6000)))
+    hidden = collections.Counter(
+        tuple((row[(row >= 10) & (row < 16)] - 10).tolist()) for row in targets
+    )
+    rotations = {tuple(sorted((first + i) % 6 for i in range(3))) for first in range(6)}
+    assert hidden.keys() <= rotations
+    for rotation in rotations:
+        assert abs(hidden[rotation] - 1000) < 5 * (6000 * 5 / 36) ** 0.5
 
 
 def test_wrapped_span_of_a_rolled_mask_is_in_the_lengths():

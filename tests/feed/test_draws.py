@@ -129,3 +129,11 @@ def test_some_rows_go_on_from_any_block(folder, packing):
                 for later in range(at, min(at + 10, number)):
                     for name, values in next(feed).items():
                         np.testing.assert_array_equal(values, batches[later][name][rows])
+
+
+def test_no_two_draws_share_a_key():
+    """Neither those of two rows or counters, nor a draw's task and its noise: the same text gets
+    other noise elsewhere, and which task a draw is says nothing of its denoiser."""
+    rows = draws.row_keys(3, np.arange(64))[:, None]
+    keys = [of(rows, np.arange(500)) for of in (draws.task_keys, draws.noise_keys)]
+    assert np.unique(keys).size == 2 * 64 * 500

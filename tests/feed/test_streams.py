@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.feed import prepared
-from ul2tune.data import rng
+from ul2tune.data import vocab
 from ul2tune.data.ul2 import UL2Noise, preset
 from ul2tune.feed.feed import Feed, FeedConfig, eval_batches
 
@@ -272,15 +272,32 @@ def test_too_long_examples_are_cut_and_counted(folder):
         np.testing.assert_array_equal(segment.inputs, want["inputs"][:20])
 
 
-def test_eos_is_appended_where_the_task_asks_for_it(tmp_path):
+@pytest.mark.parametrize("eos", [1, 77])
+def test_eos_is_appended_where_the_task_asks_for_it(tmp_path, eos):
     examples = [{"inputs": [5, 6, 7], "targets": [8, 9, 10, 11]}]
-    tasks = [prepared.Task(name="bare", examples=examples, num_shards=1, add_eos=True)]
-    prepared.write(tmp_path, "bare", tasks)
+    vocabulary = vocab.PassThroughVocabulary(num_ids=100, eos=eos)
+    task = prepared.Task(
+        name="bare", examples=examples, num_shards=1, add_eos=True, vocabulary=vocabulary
+    )
+    prepared.write(tmp_path, "bare", [task])
     lengths = {"inputs": 8, "targets": 3}
     config = config_of(tmp_path, "bare", feature_lengths=lengths, batch_size=1, num_epochs=1)
     (segment,) = all_segments(config)
-    np.testing.assert_array_equal(segment.inputs, [5, 6, 7, 1])
-    np.testing.assert_array_equal(segment.targets, [8, 9, 1])
+    np.testing.assert_array_equal(segment.inputs, [5, 6, 7, eos])
+    np.testing.assert_array_equal(segment.targets, [8, 9, eos])
+
+
+def test_text_is_separated_and_ended_by_the_vocabularys_own_end_of_sequence(tmp_path):
+    vocabulary = vocab.PassThroughVocabulary(num_ids=100, eos=77)
+    examples = [{"targets": [5, 6, 7]}, {"targets": [8]}]
+    task = prepared.Task(
+        name="text", examples=examples, noise=preset("causal_lm"), vocabulary=vocabulary
+    )
+    prepared.write(tmp_path, "text", [task])
+    fields = {"batch_size": 1, "num_epochs": 1, "shuffle": False, "document_separator": "eos"}
+    (segment,) = all_segments(config_of(tmp_path, "text", **fields))
+    np.testing.assert_array_equal(segment.inputs, [77])
+    np.testing.assert_array_equal(segment.targets, [5, 6, 7, 77, 8, 77, 77])
 
 
 def test_evaluation_shows_all_once_in_order_on_every_host(folder):
@@ -365,9 +382,3 @@ def test_every_field_of_the_configuration_is_alive(folder):
             for one, two in zip(before, got)
         )
         assert not same, f"{name} changes nothing"
-
-
-def test_noise_keys_are_all_different(folder):
-    """Two rows or two draws never share a key: the same text gets other noise elsewhere."""
-    keys = rng.fold_in(rng.fold_in(3, 1, np.arange(64))[:, None], np.arange(500), 1)
-    assert np.unique(keys).size == keys.size
