@@ -101,3 +101,22 @@ def test_fingerprint_in_pieces_is_that_of_the_whole(monkeypatch, dtype):
         pieces.update(x[begin:end])
     assert pieces.count == x.size
     assert pieces.value == int(fingerprint(jnp.asarray(x)))
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "number"),
+    [("Failed to write 7 bytes [os_error_code='28']", OSError, 28), ("what?", ValueError, None)],
+)
+def test_a_full_disk_is_the_system_s_error(tmp_path, monkeypatch, said, kind, number):
+    array = StepWriter(tmp_path / "5").array("params/norm", (7,))
+
+    class Full:
+        def __getitem__(self, _):
+            raise ValueError(said)
+
+    monkeypatch.setattr(array, "_store", Full())
+    with pytest.raises(kind) as caught:
+        array.append(ARRAYS["params/norm"])
+    assert getattr(caught.value, "errno", None) == number
+    if number is not None:
+        assert caught.value.filename == str(tmp_path / "5/state/params.norm")

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,7 @@ class ArrayWriter:
     """One array, written front to back along its leading axis or axes."""
 
     def __init__(self, folder: Path, shape: Sequence[int], dtype: np.dtype):
-        self.shape, self.dtype = tuple(shape), dtype
+        self._folder, self.shape, self.dtype = folder, tuple(shape), dtype
         self.chunks = _chunks(self.shape, dtype.itemsize)
         self._store = ts.open(
             {
@@ -80,12 +82,24 @@ class ArrayWriter:
     def _put(self, where: tuple[slice, ...], value: np.ndarray) -> None:
         value = np.ascontiguousarray(value, self.dtype).reshape(value.shape)
         self._fingerprint.update(value)
-        self._store[where].write(value).result()
+        try:
+            self._store[where].write(value).result()
+        except ValueError as error:
+            raise _of_system(error, self._folder) from error
 
     def description(self) -> list[Any]:
         """Shape, dtype and fingerprint, as in the metadata of a checkpoint."""
         assert self._fingerprint.count == math.prod(self.shape), "not all of it was written"
         return [list(self.shape), str(self.dtype), self._fingerprint.value]
+
+
+def _of_system(error: ValueError, folder: Path) -> Exception:
+    """The operating system's error (a full disk), if it is the reason for one of TensorStore's."""
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    if found is None:
+        return error
+    number = int(found[1])
+    return OSError(number, os.strerror(number), str(folder))
 
 
 def _chunks(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
