@@ -1,18 +1,22 @@
 """What determines a prepared shard's bytes, as plain JSON: the input of task fingerprints.
 
-A preprocessor is identified by its name, its *source code*, and what it is bound to (arguments,
-closure, attributes), so that editing it makes `prepare` run again. A function it calls is not
-followed: change the caller, or delete the prepared folder. An object with a method `identified_by`
-says what it is to be taken for.
+A preprocessor is identified by its name, its *source code* without comments and docstrings, and
+what it is bound to (arguments, closure, attributes), so that editing it makes `prepare` run again.
+A function it calls is not followed: change the caller, or delete the prepared folder. An object
+with a method `identified_by` says what it is to be taken for.
 """
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import functools
 import hashlib
 import inspect
+import io
 import os
+import textwrap
+import tokenize
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +26,7 @@ import seqio
 from ul2tune.prepare.seqio_vocab import from_seqio
 
 _MAX_DEPTH = 8
+_DOCUMENTED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def identity(value: Any, depth: int = 0) -> Any:
@@ -76,11 +81,40 @@ def source_identity(source: seqio.DataSource, split: str) -> Any:
     return [type(source).__name__, identity(attributes), stamps or source.list_shards(split)]
 
 
+def without_prose(source: str) -> str:
+    """Source code without comments, and without docstrings that have lines of their own.
+
+    As text: what `ast` and `tokenize` make of the same code depends on the version of Python.
+
+    >>> without_prose('def one():\\n    "Says so."\\n    # Really.\\n    return 1  # of 1')
+    'def one():\\n    return 1'
+    """
+    source = textwrap.dedent(source)
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:  # a lambda amid a line
+        return source
+    written = source.split("\n")
+    lines: list[str | None] = list(written)
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = written[row - 1][:column].rstrip() or None
+    for node in ast.walk(tree):
+        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node) is not None:
+            text = node.body[0]
+            if text.lineno > node.lineno:
+                count = (text.end_lineno or text.lineno) - text.lineno + 1
+                lines[text.lineno - 1 : text.lineno - 1 + count] = [None] * count
+    return "\n".join(line for line in lines if line is not None)
+
+
 def _code(value: Any, below: Any) -> Any:
     function = inspect.unwrap(value)
     name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', function)}"
     try:
-        source = hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:16]
+        code = without_prose(inspect.getsource(function))
+        source = hashlib.sha256(code.encode()).hexdigest()[:16]
     except (OSError, TypeError):
         source = ""  # built in, or typed into an interpreter
     closure = {}
