@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ul2tune.evaluation import infer_output
+from ul2tune.evaluation import infer_output, preflight
 from ul2tune.evaluation.prompts import Prompt
 
 PROMPTS = [Prompt(line=i, id=str(i), text=f"say {i}") for i in (1, 2, 3)]
@@ -50,3 +50,23 @@ def test_an_output_has_one_writer(tmp_path, mode):
         assert output.read_bytes() == torn
     output.chmod(0o644)
     assert start(output) == 1
+
+
+def test_of_two_that_begin_at_once_the_writers_settings_are_beside_its_answers(
+    tmp_path, monkeypatch
+):
+    """Those of the one that is refused would let it go on later in what the other wrote."""
+    output, check = tmp_path / "out.jsonl", preflight.check_folder
+    with contextlib.ExitStack() as held:
+
+        def begin_another(*where):
+            check(*where)
+            monkeypatch.undo()
+            other = {**SETTINGS, "sampling": {"temperature": 1.0}}
+            assert infer_output.start(output, other, iter(PROMPTS), held) == 0
+
+        monkeypatch.setattr(preflight, "check_folder", begin_another)
+        with pytest.raises(ValueError, match="Another process is writing to"):
+            start(output)
+    with pytest.raises(ValueError, match=r"was made with sampling = \{'temperature': 1\.0\}"):
+        start(output)

@@ -61,14 +61,27 @@ def start(
       ValueError: if they are those of other prompts or settings, the file is not ours, another
         process has it, or it cannot be made.
     """
-    if output.exists():
+    if not output.exists():
+        preflight.check_folder(output.parent, "INFER_OUTPUT")
+    with _one_at_a_time(output.parent):
+        is_new = not output.exists()  # by now another process may have made it
+        if is_new:
+            text = json.dumps(settings, indent=1, sort_keys=True) + "\n"
+            atomic.write_text(_beside(output), text)
+            output.touch()
         _hold(output, held)
-        return _resume(output, settings, asked)
-    preflight.check_folder(output.parent, "INFER_OUTPUT")
-    atomic.write_text(_beside(output), json.dumps(settings, indent=1, sort_keys=True) + "\n")
-    output.touch()
-    _hold(output, held)
-    return 0
+    return 0 if is_new else _resume(output, settings, asked)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Lets one process at a time begin: the settings beside an output are those of its writer."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # no right to list the folder, or no locks there
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
 
 
 def _hold(output: Path, held: contextlib.ExitStack) -> None:
