@@ -59,7 +59,15 @@ def test_everything_else_does(old, new):
     assert without_prose(changed) != PLAIN
 
 
-@pytest.mark.parametrize("source", ["def f(): '''Of one line.'''", "key=lambda text: text),  # a"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def f(): '''Of one line.'''",
+        "def f(\n    first, *, times=2): 'Of the last line.'",
+        "def f():\n    '''Before\n    code.'''; return 1",
+        "key=lambda text: text),  # a",
+    ],
+)
 def test_what_has_no_lines_of_its_own_stays(source):
     assert without_prose(source) == source
 

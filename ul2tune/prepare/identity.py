@@ -102,10 +102,11 @@ def without_prose(source: str) -> str:
             lines[row - 1] = written[row - 1][:column].rstrip() or None
     for node in ast.walk(tree):
         if isinstance(node, _DOCUMENTED) and ast.get_docstring(node) is not None:
-            text = node.body[0]
-            if text.lineno > node.lineno:
-                count = (text.end_lineno or text.lineno) - text.lineno + 1
-                lines[text.lineno - 1 : text.lineno - 1 + count] = [None] * count
+            text, *rest = node.body
+            first, last = text.lineno - 1, text.end_lineno or text.lineno
+            before = written[first].encode()[: text.col_offset]
+            if not before.strip() and all(other.lineno > last for other in rest):
+                lines[first:last] = [None] * (last - first)
     return "\n".join(line for line in lines if line is not None)
 
 
