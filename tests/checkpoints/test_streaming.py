@@ -118,5 +118,6 @@ def test_a_full_disk_is_the_system_s_error(tmp_path, monkeypatch, said, kind, nu
     with pytest.raises(kind) as caught:
         array.append(ARRAYS["params/norm"])
     assert getattr(caught.value, "errno", None) == number
+    assert caught.value.__cause__ is not caught.value  # who looks for the first cause finds an end
     if number is not None:
         assert caught.value.filename == str(tmp_path / "5/state/params.norm")

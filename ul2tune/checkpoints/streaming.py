@@ -85,7 +85,9 @@ class ArrayWriter:
         try:
             self._store[where].write(value).result()
         except ValueError as error:
-            raise _of_system(error, self._folder) from error
+            if (number := _system_error(error)) is None:
+                raise
+            raise OSError(number, os.strerror(number), str(self._folder)) from error
 
     def description(self) -> list[Any]:
         """Shape, dtype and fingerprint, as in the metadata of a checkpoint."""
@@ -93,13 +95,10 @@ class ArrayWriter:
         return [list(self.shape), str(self.dtype), self._fingerprint.value]
 
 
-def _of_system(error: ValueError, folder: Path) -> Exception:
-    """The operating system's error (a full disk), if it is the reason for one of TensorStore's."""
+def _system_error(error: ValueError) -> int | None:
+    """The number of the operating system's error (a full disk) behind one of TensorStore's."""
     found = re.search(r"os_error_code='(\d+)'", str(error))
-    if found is None:
-        return error
-    number = int(found[1])
-    return OSError(number, os.strerror(number), str(folder))
+    return None if found is None else int(found[1])
 
 
 def _chunks(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
