@@ -8,7 +8,6 @@ import hashlib
 import inspect
 import json
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -63,7 +62,8 @@ class Plan:
       vocabulary: of all features.
       num_shards: how many shards there will be; 0 if the task has no such split.
       fingerprint: hash of everything that determines the shards' bytes.
-      metrics: dotted names of the task's metric functions.
+      metrics: dotted names of the metric functions that `evaluate` computes.
+      notes: what of the task's scoring it leaves out or does otherwise than SeqIO, a sentence each.
       max_rejected_fraction: more malformed records than this are an error.
     """
 
@@ -74,6 +74,7 @@ class Plan:
     num_shards: int
     fingerprint: str
     metrics: tuple[str, ...]
+    notes: tuple[str, ...]
     max_rejected_fraction: float
 
     @property
@@ -119,6 +120,7 @@ def make_plan(
         "text": pipeline.online is None,
     }
     text = json.dumps(facts, sort_keys=True, default=str)
+    metrics, notes = _metric_names(task)
     return Plan(
         task=task,
         split=split,
@@ -126,7 +128,8 @@ def make_plan(
         vocabulary=vocabulary,
         num_shards=num_shards,
         fingerprint=hashlib.sha256(text.encode()).hexdigest()[:16],
-        metrics=_metric_names(task),
+        metrics=metrics,
+        notes=notes,
         max_rejected_fraction=max_rejected_fraction,
     )
 
@@ -220,32 +223,26 @@ def check_one_vocabulary(mixture: str, tasks: Sequence[seqio.Task]) -> None:
             )
 
 
-def _metric_names(task: seqio.Task) -> tuple[str, ...]:
-    """Those that `evaluate` computes; what it passes over is said."""
-    names = []
+def _metric_names(task: seqio.Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The metrics that `evaluate` computes, and notes on what it does not do."""
+    names, left_out = [], []
     for function in task.metric_fns:
         name = f"{function.__module__}.{getattr(function, '__qualname__', '')}"
         if function not in task.predict_metric_fns:
-            _note(task, f"metric {name} wants more than targets and predictions")
+            left_out.append(f"metric {name} wants more than targets and predictions")
         elif "<" in name or name.endswith("."):
-            _note(task, f"metric {function} has no importable name")
+            left_out.append(f"metric {function} has no importable name")
         else:
             names.append(name)
     if len(task.metric_objs) > len(task.metric_fns):
-        _note(task, "its metric_objs are not metric_fns")
+        left_out.append("its metric_objs are not metric_fns")
+    notes = [f"{what}; `evaluate` will not compute it." for what in left_out]
     if names and task.postprocessor is not None and not _is_ours(task.postprocessor):
-        _note(
-            task,
+        notes.append(
             f"its metrics get answers and references as text, without "
-            f"{seqio.utils.function_name(task.postprocessor)}, which SeqIO applies before",
-            left_out=False,
+            f"{seqio.utils.function_name(task.postprocessor)}, which SeqIO applies before."
         )
-    return tuple(names)
-
-
-def _note(task: seqio.Task, text: str, *, left_out: bool = True) -> None:
-    end = "; `evaluate` will not compute it" if left_out else ""
-    print(f"Note on task {task.name}: {text}{end}.", file=sys.stderr)
+    return tuple(names), tuple(notes)
 
 
 def _is_ours(function: Callable) -> bool:

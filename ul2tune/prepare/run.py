@@ -12,6 +12,7 @@ error.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -73,6 +74,8 @@ def prepare(
         for task in tasks:
             for split in splits:
                 plan = make_plan(task, split, num_shards, max_rejected_fraction)
+                if split == splits[0]:
+                    _note(plan)
                 if not up_to_date(plan, access):
                     access.check(f"{title(plan)} is missing there or out of date")
                     receipts = _run(plan, tuple(modules), data_dir, num_workers, runner)
@@ -112,6 +115,11 @@ def _check_arguments(
         )
     if runner != "processes" and runner.split(" ")[0] != _BEAM:
         raise ValueError(f'runner must be "processes" or "beam --flags", got {runner!r}.')
+
+
+def _note(plan: Plan) -> None:
+    for note in plan.notes:
+        print(f"Note on task {plan.task.name}: {note}", file=sys.stderr, flush=True)
 
 
 def _check_splits(
