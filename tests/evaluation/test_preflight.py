@@ -173,6 +173,15 @@ def test_prompts_too_long_for_a_model_with_their_answers(tmp_path, max_length, a
         evaluate(tmp_path, tmp_path / "out", config, model, checkpoint=tmp_path / "run")
 
 
+def test_answer_choices_that_fit_are_not_spelled(tmp_path, monkeypatch):
+    """It would take longer than all other checks: a suite has hundreds of thousands."""
+    prepared.write(tmp_path)
+    config = dataclasses.replace(EVAL, rank_choices=True)
+    hook = EvaluationHook(3, ("instructions",), str(tmp_path), config)
+    monkeypatch.setattr(ByteVocabulary, "decode", None)
+    hook.check_model(tiny.MODEL)
+
+
 def test_a_vocabulary_larger_than_the_models_stops_a_run_before_its_first_step(tmp_path):
     prepared.write(tmp_path)
     hook = EvaluationHook(3, ("instructions",), str(tmp_path), EVAL)

@@ -119,8 +119,9 @@ def check_model(eval_set: EvalSet, model: Any, config: EvalConfig) -> None:
             layouts.check_row(model, source, config.sampling.max_decode_length, what)
     for inputs_S, targets_L in Ranker(eval_set.examples, every=config.rank_choices).pairs:
         source, target = padded_prompt(len(inputs_S), buckets), padded_target(len(targets_L))
-        choice = vocabulary.decode(targets_L)
-        layouts.check_row(model, source, target, f"A prompt with the answer choice {choice!r}")
+        if layouts.why_too_long(model, source, target):  # a suite has too many choices to spell all
+            choice = vocabulary.decode(targets_L)
+            layouts.check_row(model, source, target, f"A prompt with the answer choice {choice!r}")
 
 
 def _check_scores(task: str, example: EvalExample, names: Sequence[str]) -> None:
