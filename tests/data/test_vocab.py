@@ -239,3 +239,11 @@ def test_published_models(shared):
         vocab.SentencePieceVocabulary(file=str(shared / T5_MODEL), extra_ids=5).encode("x")
     plain = vocab.load(shared / PLAIN_MODEL)
     assert (plain.base_size, plain.info.vocab_size) == (26, 126)
+
+
+def test_a_models_own_sentinels_are_counted_when_it_is_opened_not_for_every_id(shared, monkeypatch):
+    vocabulary, counted = vocab.load(shared / T5_MODEL), []
+    count = vocab._num_own_sentinels
+    monkeypatch.setattr(vocab, "_num_own_sentinels", lambda x: counted.append(x) or count(x))
+    assert vocabulary.decode(vocabulary.encode("a line of text")) == "a line of text"
+    assert len(counted) <= 2

@@ -58,7 +58,7 @@ class SentencePieceVocabulary(Vocabulary):
     def kind(self) -> str:
         return "sentencepiece"
 
-    @property
+    @cached_property  # asked for every id that is decoded
     def base_size(self) -> int:
         if self.known_base_size is not None:
             return self.known_base_size
