@@ -64,4 +64,6 @@ class Hook(Protocol):
 
 # Returns initial parameters in the shardings of the given tree of `jax.ShapeDtypeStruct`.
 # The run donates these arrays: they must be fresh, and no array may stand in two places.
+# It may have a method `check_source`: `ul2tune train` calls it in one process, before it prepares
+# data for a run that begins. It raises ValueError or OSError where there is nothing to read.
 InitFn = Callable[[Tree], Tree]

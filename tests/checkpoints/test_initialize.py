@@ -52,6 +52,24 @@ def test_a_run_that_goes_on_meanwhile_means_one_step(tmp_path, make):
     assert init.first_step == 1
 
 
+def test_whether_there_is_a_checkpoint_is_asked_without_devices(tmp_path, monkeypatch):
+    here = str(tmp_path)
+    makers = [
+        initialize.from_checkpoint,
+        lambda path: extend.from_smaller_vocabulary(path, real_rows=4),
+        lambda path: adapt.FromDecoderOnly(model=t5gemma_examples.first(), encoder_path=path),
+        lambda path: adapt.FromDecoderOnly(
+            model=t5gemma_examples.first(), encoder_path=here, decoder_path=path
+        ),
+    ]
+    (tmp_path / "3" / "meta").mkdir(parents=True)
+    monkeypatch.setattr(jax, "process_count", None)
+    for make in makers:
+        make(here).check_source()
+        with pytest.raises(ValueError, match=r"No checkpoint at .*nowhere'"):
+            make(f"{here}/nowhere").check_source()
+
+
 def test_the_start_of_a_run_is_told_in_words(tmp_path):
     path = str(tmp_path)
     manager = CheckpointManager(tmp_path / "checkpoints", keep_last=1)

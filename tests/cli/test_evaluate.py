@@ -12,6 +12,7 @@ from tests.decoding import tiny
 from tests.evaluation import prepared
 from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.cli import main as cli
+from ul2tune.cli import prepared as prepared_cli
 
 FIELDS = ("vocab_size", "d_model", "d_kv", "d_ff", "num_heads", "num_encoder_layers", "dtype")
 
@@ -64,6 +65,28 @@ def test_evaluate_prints_its_numbers(flags, tmp_path, capfd):
     assert table["num_truncated"] > 0
     assert f"metrics.json to {output}." in out
     assert "score: 14/14 answers" in err
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("CHECKPOINT_PATH='nowhere'", "No checkpoint at"),
+        ("EVAL_OUTPUT_DIR='file/out'", "EVAL_OUTPUT_DIR: file/out cannot be written to"),
+        ("EVAL_METRICS=('rogue',)", "Unknown metric 'rogue'"),
+    ],
+)
+def test_evaluate_looks_before_it_prepares(flags, tmp_path, monkeypatch, capsys, setting, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+
+    def prepare(values):
+        raise AssertionError("prepares")
+
+    monkeypatch.setattr(prepared_cli, "_prepare", prepare)
+    own = ["--gin_file=runs/evaluate.gin", "--gin.TASK_MODULES=()", "--gin.DATA_DIR='not_yet'"]
+    own += ["--gin.EVAL_OUTPUT_DIR='out'", f"--gin.{setting}"]
+    assert cli.main(["evaluate", *flags, *own]) == 1
+    assert message in capsys.readouterr().err
 
 
 def test_infer_ends_prompts_as_the_data_does(flags, tmp_path):

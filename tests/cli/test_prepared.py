@@ -224,14 +224,20 @@ def in_two(command: str, *data_dirs, **macros) -> list[str]:
     return processes.finish_all(started, expect=1)
 
 
-EVALUATE = {"TASK_MODULES": (), "CHECKPOINT_PATH": "x", "EVAL_OUTPUT_DIR": "x"}
+def evaluate_in(folder) -> dict[str, object]:
+    """Macros of an evaluation whose checkpoint is there, as far as folders go."""
+    (folder / "7" / "meta").mkdir(parents=True)
+    places = {"CHECKPOINT_PATH": f"{folder}/7", "EVAL_OUTPUT_DIR": f"{folder}/out"}
+    return {"TASK_MODULES": (), **places}
+
+
 INFER = {"CHECKPOINT_PATH": "x", "INFER_INPUT": "x", "INFER_OUTPUT": "y"}
 
 
 @pytest.mark.slow
 def test_what_process_0_cannot_prepare_ends_all_with_one_sentence(tmp_path):
     tiny.write_data(tmp_path)
-    macros = EVALUATE | {"MIXTURE_OR_TASK_NAME": "mix", "EVAL_SPLIT": "tset"}
+    macros = evaluate_in(tmp_path) | {"MIXTURE_OR_TASK_NAME": "mix", "EVAL_SPLIT": "tset"}
     first, second = in_two("evaluate", tmp_path, tmp_path, **macros)
     sentence = (
         f"DATA_DIR = '{tmp_path}' lacks mix (tset). Preparing it failed with exit status 1, see"
@@ -245,7 +251,7 @@ def test_what_process_0_cannot_prepare_ends_all_with_one_sentence(tmp_path):
 @pytest.mark.slow
 def test_data_that_one_process_does_not_see_ends_all(tmp_path):
     tiny.write_data(tmp_path / "data")
-    macros = EVALUATE | {"MIXTURE_OR_TASK_NAME": "mix"}
+    macros = evaluate_in(tmp_path) | {"MIXTURE_OR_TASK_NAME": "mix"}
     for text in in_two("evaluate", tmp_path / "data", tmp_path / "other", **macros):
         assert f"Process 1 does not find mix (validation) in {tmp_path}/other, which" in text
 
@@ -253,13 +259,13 @@ def test_data_that_one_process_does_not_see_ends_all(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "gone", "macros"),
-    [("evaluate", "data-*", EVALUATE), ("infer", "manifest.json", INFER)],
+    [("evaluate", "data-*", evaluate_in), ("infer", "manifest.json", lambda _: INFER)],
 )
 def test_what_process_0_alone_cannot_read_ends_all(tmp_path, command, gone, macros):
     first, second = (evaluation_data.write(tmp_path / name) for name in ("first", "second"))
     for path in first.rglob(gone):
         path.unlink()
-    macros = macros | {"MIXTURE_OR_TASK_NAME": "instructions"}
+    macros = macros(tmp_path) | {"MIXTURE_OR_TASK_NAME": "instructions"}
     said, repeated = in_two(command, first, second, **macros)
     sentence = said.splitlines()[-1]
     assert sentence.startswith(f"ul2tune {command}: ")

@@ -156,6 +156,48 @@ def test_hooks_read_what_the_run_prepared_and_the_rest_is_checked_before(
     assert (tmp_path / "data").exists() == prepares
 
 
+@pytest.fixture
+def never_prepares(tmp_path, monkeypatch):
+    """A working folder in which nothing is prepared, and preparing would fail the test."""
+    monkeypatch.chdir(tmp_path)
+
+    def prepare(values):
+        raise AssertionError("prepares")
+
+    monkeypatch.setattr(prepared, "_prepare", prepare)
+
+
+@pytest.mark.usefixtures("never_prepares")
+def test_a_missing_initial_checkpoint_is_told_before_data_is_prepared(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    continued = [*resume.FILES, "runs/continue.gin"]
+    for path in ("empty", "nowhere"):
+        macros = resume.MACROS | {"INITIAL_CHECKPOINT_PATH": path, "TRAIN_STEPS": 1}
+        assert resume.train(continued, **macros) == 1
+        assert f"No checkpoint at '{tmp_path / path}'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("never_prepares")
+def test_a_model_dir_that_cannot_be_used_is_told_before_data_is_prepared(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    macros = resume.MACROS | {"MODEL_DIR": "file/run", "TRAIN_STEPS": 1}
+    assert resume.train(resume.FILES, **macros) == 1
+    assert "MODEL_DIR = 'file/run' cannot be written to" in capsys.readouterr().err
+    with lock.exclusive("run"):
+        assert resume.train(resume.FILES, **resume.MACROS, TRAIN_STEPS=1) == 1
+    assert "Another process is training in run" in capsys.readouterr().err
+
+
+def test_a_run_that_goes_on_does_not_look_for_its_initial_checkpoint(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(prepared, "_prepare", lambda values: 3)
+    (tmp_path / "run/checkpoints/7").mkdir(parents=True)
+    macros = resume.MACROS | {"INITIAL_CHECKPOINT_PATH": "nowhere", "TRAIN_STEPS": 1}
+    assert resume.train([*resume.FILES, "runs/continue.gin"], **macros) == 1
+    assert "Preparing it failed with exit status 3" in capsys.readouterr().err
+
+
 def test_a_terminated_start_leaves_the_configuration_of_the_earlier(tmp_path):
     (tmp_path / "config.gin").write_text("first")
     code = (

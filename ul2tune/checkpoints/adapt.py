@@ -113,6 +113,11 @@ class FromDecoderOnly:
         encoder, decoder = map(initialize.resolve, self._paths)
         return encoder, decoder
 
+    def check_source(self) -> None:
+        """As `types.InitFn` says."""
+        for path in self._paths:
+            initialize.find(path)
+
     def __str__(self) -> str:
         """For the table at the start of a run."""
         encoder, decoder = map(initialize.in_words, self._paths, self.step_dirs)

@@ -40,6 +40,10 @@ class OneCheckpoint:
         """The step's folder, found once: the run that writes there may go on."""
         return resolve(self.path)
 
+    def check_source(self) -> None:
+        """As `types.InitFn` says."""
+        find(self.path)
+
     @property
     def first_step(self) -> int:
         """The step the new run starts counting from."""
@@ -200,10 +204,12 @@ def resolve(path: str | Path) -> Path:
     Raises:
       ValueError: if there is none.
     """
-    return Path(agreement.from_first(lambda: str(_resolve(Path(path).absolute()))))
+    return Path(agreement.from_first(lambda: str(find(path))))
 
 
-def _resolve(path: Path) -> Path:
+def find(path: str | Path) -> Path:
+    """As :func:`resolve`, as this process sees it."""
+    path = Path(path).absolute()
     if (path / layout.META).is_dir():
         return path
     for root in (path / layout.SUBDIRECTORY, path):

@@ -8,10 +8,10 @@ import json
 import jax
 
 from ul2tune import atomic
-from ul2tune.checkpoints import agreement
+from ul2tune.checkpoints import agreement, initialize
 from ul2tune.cli import distributed, launch
 from ul2tune.cli.prepared import prepare_missing
-from ul2tune.evaluation import averages, report
+from ul2tune.evaluation import averages, preflight, report
 from ul2tune.evaluation.run import evaluate
 
 ROOTS = (prepare_missing, evaluate)
@@ -24,9 +24,13 @@ def run(options: argparse.Namespace) -> None:
     if options.tasks is not None:
         raise ValueError("--tasks is about outputs to average: name their folders.")
     config = launch.load(options, roots=ROOTS)
-    config.call(prepare_missing, process_index=distributed.initialize(options))
+    index = distributed.initialize(options)
     with agreement.together():
         arguments = config.arguments(evaluate)
+        if index == 0:  # before data is prepared, which takes hours
+            initialize.find(arguments["checkpoint_path"])
+            preflight.check_folder(arguments["output_dir"], "EVAL_OUTPUT_DIR")
+    config.call(prepare_missing, process_index=index)
     table = evaluate(**arguments)
     if jax.process_index() == 0:
         print("\n".join(report.lines(table)))

@@ -12,7 +12,7 @@ from ul2tune import atomic
 from ul2tune.checkpoints import agreement, layout
 from ul2tune.cli import allocator, distributed, launch, termination
 from ul2tune.cli.prepared import prepare_missing
-from ul2tune.training import lock
+from ul2tune.training import lock, preflight
 from ul2tune.training.run import train
 
 ROOTS = (prepare_missing, train)
@@ -23,10 +23,14 @@ log = logging.getLogger(__name__)
 def run(options: argparse.Namespace) -> None:
     allocator.keep_freed_memory()
     config = launch.load(options, roots=ROOTS)
-    # Hooks read what is prepared. Errors of the rest should not wait for that.
-    model_dir = Path(config.arguments(train, without=("hooks",))["run"].model_dir)
+    # Hooks read what is prepared. Errors of the rest should not wait for that, which takes hours.
+    known = config.arguments(train, without=("hooks",))
+    model_dir = Path(known["run"].model_dir)
     index = distributed.initialize(options)
     begins = not layout.steps(model_dir / layout.SUBDIRECTORY)
+    with agreement.together():
+        if index == 0:
+            preflight.check_places(model_dir, known.get("init") if begins else None)
     config.call(prepare_missing, process_index=index, begins=begins)
     arguments = config.arguments(train)
     with ExitStack() as stack:

@@ -48,6 +48,12 @@ def test_every_shard_of_a_mesh_gets_its_numbers(monkeypatch, small: int):
         np.testing.assert_array_equal(np.asarray(found), expected.astype(np.float32))
 
 
+def test_an_initial_folder_is_looked_at_before_a_run(tmp_path):
+    hf.Checkpoint(path=str(models.FLAN_T5)).check_source()
+    with pytest.raises(ValueError, match="nowhere"):
+        hf.Checkpoint(path=str(tmp_path / "nowhere")).check_source()
+
+
 def test_another_model_than_the_one_asked_for_is_refused():
     other = T5Config(
         vocab_size=8, d_model=8, d_kv=4, d_ff=8, num_heads=2, num_encoder_layers=1,

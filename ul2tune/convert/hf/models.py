@@ -293,5 +293,9 @@ class Checkpoint:
         """For the table at the start of a run."""
         return f"{self.path}, its text part" if self.text_only else self.path
 
+    def check_source(self) -> None:
+        """As `types.InitFn` says."""
+        open_model(self.path, text_only=self.text_only)
+
     def __call__(self, abstract: Tree) -> Tree:
         return load_params(open_model(self.path, text_only=self.text_only), abstract)
