@@ -53,7 +53,14 @@ popen = subprocess.Popen
 
 def start(command, **_):
     child = popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    print(child.pid, flush=True)
+    wait = child.wait
+
+    def waited_for(timeout=None):
+        print(child.pid, flush=True)
+        child.wait = wait
+        return wait(timeout)
+
+    child.wait = waited_for
     return child
 
 subprocess.Popen = start
