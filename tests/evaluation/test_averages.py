@@ -33,6 +33,9 @@ def result(task: str, score: float, **fields) -> PromptResult:
     return PromptResult(**{**values, **fields})
 
 
+GOOD = result("t", 1.0).to_json()
+
+
 def write(folder, results, **facts):
     folder.mkdir()
     facts = {"checkpoint": "runs/mine", "step": 7, "vocabulary": "v", **facts}
@@ -132,6 +135,45 @@ def test_refusals(tmp_path, facts, tasks, message):
     (tmp_path / "tasks.json").write_text(tasks)
     with pytest.raises(ValueError, match=message):
         averages.combine([one, two], tmp_path / "tasks.json")
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        (
+            {"results": [{"prompt": "a"}]},
+            "metrics.json: result 1 must be an object with benchmark,",
+        ),
+        ({"results": [{**GOOD, "color": "red"}]}, "result 1 must be an object with benchmark,"),
+        ({"results": [GOOD, "t"]}, "result 2 must be an object with benchmark, .* got 't'"),
+        ({"results": [{**GOOD, "shots": None}]}, "result 1: shots = None is not what"),
+        ({"results": [{**GOOD, "num_examples": True}]}, "result 1: num_examples = True is not"),
+        ({"results": [{**GOOD, "task": ["t"]}]}, r"result 1: task = \['t'\] is not what"),
+        ({"results": [{**GOOD, "scores": {"em": "1"}}]}, "result 1: scores = {'em': '1'} is not"),
+        ({"results": [{**GOOD, "scores": [1]}]}, r"result 1: scores = \[1\] is not what"),
+        ({"results": {"a": GOOD}}, "has no 'results'"),
+        ({"results": "abc"}, "has no 'results'"),
+        ([GOOD], "has no 'results'"),
+    ],
+)
+def test_results_that_evaluate_did_not_write(tmp_path, written, message):
+    (tmp_path / "metrics.json").write_text(json.dumps(written))
+    with pytest.raises(ValueError, match=message):
+        averages.combine([tmp_path])
+
+
+def test_files_that_are_no_json(tmp_path):
+    path = tmp_path / "metrics.json"
+    for data in (b"\xff", b"{", b"[" * 100_000):
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match=r"metrics\.json.*not valid"):
+            averages.combine([tmp_path])
+
+
+def test_what_was_written_is_read_again():
+    one = result("t", 1.0, subtask="s")
+    assert PromptResult.from_json(one.to_json(), "here") == one
+    assert set(averages._KINDS) == one.to_json().keys()
 
 
 def test_the_same_output_twice_and_no_results(tmp_path):

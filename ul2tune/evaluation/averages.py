@@ -12,14 +12,14 @@ Every score is averaged under its own name; `headline` is whichever score its co
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from ul2tune.evaluation import groups
 from ul2tune.evaluation.answer import Answer
+from ul2tune.instructions import reading
 from ul2tune.metrics import aggregate, classification
 from ul2tune.metrics.aggregate import Result
 
@@ -27,6 +27,27 @@ HEADLINE = "headline"
 # What a file for `combine` may say of a task, and what must be equal in the outputs it combines.
 _TASK_KEYS = frozenset({"task", "category", "split_level"})
 _SAME = ("checkpoint", "step", "vocabulary")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_scores(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(type(v) in (int, float) for v in value.values())
+
+
+# What the values of a result are in JSON.
+_KINDS = {
+    **dict.fromkeys(("prompt", "task", "category", "benchmark", "split_level"), _is_text),
+    **dict.fromkeys(("seed", "subtask"), _is_text),
+    **dict.fromkeys(("shots", "num_examples"), _is_count),
+    "scores": _is_scores,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +78,24 @@ class PromptResult:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, row: Any, where: str) -> PromptResult:
+        """What :meth:`to_json` gave.
+
+        Raises:
+          ValueError: that starts with `where`, if it is anything else.
+        """
+        known = {field.name: field for field in fields(cls)}
+        needed = {name for name, field in known.items() if field.default is MISSING}
+        if not isinstance(row, Mapping) or not needed <= row.keys() <= known.keys():
+            raise ValueError(
+                f"{where} must be an object with {', '.join(sorted(needed))}, got {row!r:.80}."
+            )
+        for name, value in row.items():
+            if not _KINDS[name](value):
+                raise ValueError(f"{where}: {name} = {value!r:.60} is not what `evaluate` writes.")
+        return cls(**row)
 
 
 def results(
@@ -172,7 +211,7 @@ def combine(outputs: Sequence[str | Path], tasks_file: str | Path | None = None)
                     f"{path} has {name} = {table.get(name)!r}, {first} has {one.get(name)!r}: "
                     f"average evaluations of one checkpoint."
                 )
-    found = [PromptResult(**row) for table in tables.values() for row in table["results"]]
+    found = [row for table in tables.values() for row in table["results"]]
     notes = []
     if tasks_file is not None:
         changes = _read_tasks(tasks_file)
@@ -239,20 +278,19 @@ def _changed(result: PromptResult, changes: Mapping[str, str]) -> PromptResult:
 def _read(output: str | Path) -> dict[str, Any]:
     path = Path(output)
     path = path / "metrics.json" if path.is_dir() else path
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not valid JSON ({error}).") from error
-    if not isinstance(table, dict) or not table.get("results"):
+    table = reading.read_json(path)
+    rows = table.get("results") if isinstance(table, dict) else None
+    if not isinstance(rows, list) or not rows:
         raise ValueError(f"{path} has no 'results': it is not from this version's `evaluate`.")
-    return table
+    found = [
+        PromptResult.from_json(row, f"{path}: result {number}")
+        for number, row in enumerate(rows, start=1)
+    ]
+    return {**table, "results": found}
 
 
 def _read_tasks(path: str | Path) -> dict[str, dict[str, str]]:
-    try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not valid JSON ({error}).") from error
+    data = reading.read_json(path)
     if not isinstance(data, dict):
         raise ValueError(f"{path}: expected an object of tasks, got {type(data).__name__}.")
     for task, changes in data.items():
