@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -286,6 +287,30 @@ def test_full_disk_keeps_the_old_checkpoint(small_disk, caplog):
     # After space is freed (the run opens the folder again), saving works.
     save(3, 4000)
     assert layout.steps(small_disk) == [3]
+
+
+@pytest.mark.parametrize(
+    "notice",
+    [
+        lambda manager: manager.save(16, _random_state(16, 4), {}),
+        CheckpointManager.check,
+        CheckpointManager.wait,
+    ],
+)
+def test_the_save_that_failed_is_named_not_the_one_that_found_out(tmp_path, monkeypatch, notice):
+    manager = CheckpointManager(tmp_path, keep_last=1)
+    manager.save(12, _random_state(12, 4), {})
+    manager.wait()
+
+    def fail(*_):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp.CheckpointManager, "wait_until_finished", fail)
+        patch.setattr(ocp.CheckpointManager, "check_for_errors", fail)
+        with pytest.raises(CheckpointWriteError, match=r"Could not save step 12 in .*No space"):
+            notice(manager)
+    manager.close()
 
 
 def _random_state(step: int, size: int) -> dict[str, Any]:

@@ -54,6 +54,7 @@ class CheckpointManager:
         if keep_period_steps is not None:
             keep.append(policies.EveryNSteps(keep_period_steps))
         self._directory = Path(directory).absolute()
+        self._saving: int | None = None  # the newest that was begun
         quiet.repeated_errors()
         with self._write_errors("open"):
             self._manager = ocp.CheckpointManager(
@@ -91,18 +92,20 @@ class CheckpointManager:
                 layout.META: ocp.args.JsonSave(sealed),
             }
         )
+        self.wait()  # Orbax does so too, but what fails here is the earlier save
+        self._saving = step
         with self._write_errors(f"save step {step}"):
             saved = self._manager.save(step, args=args, force=True)
         assert saved, f"Orbax skipped step {step}"
 
     def check(self) -> None:
         """Raises the error of a finished background save, if there is one; never blocks."""
-        with self._write_errors("save"):
+        with self._write_errors(f"save step {self._saving}"):
             self._manager.check_for_errors()
 
     def wait(self) -> None:
         """Blocks until everything is on disk; raises as :meth:`save`."""
-        with self._write_errors("finish a save"):
+        with self._write_errors(f"save step {self._saving}"):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
