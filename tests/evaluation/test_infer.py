@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import interrupting
 from tests.decoding import tiny
 from tests.evaluation import prepared
 from tests.models import decoder_examples
@@ -26,6 +27,7 @@ from ul2tune.data.vocab import ByteVocabulary
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.evaluation.infer import InferConfig, infer
 from ul2tune.evaluation.predictor import Predictor
+from ul2tune.evaluation.progress import Progress
 from ul2tune.sharding import MeshConfig
 
 CONFIG = InferConfig(
@@ -75,6 +77,18 @@ def test_one_line_per_prompt_in_order_and_resumable_at_any_byte(ask, capsys):
         output.write_bytes(whole[:cut])
         ask(LINES, InferConfig(**{**vars(CONFIG), "batch_size": batch_size}))
         assert output.read_bytes() == whole
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_a_callback_swallows_comes_before_the_next_batch(
+    ask, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "advance", lambda self, count: interrupting.collect())
+        with pytest.raises(KeyboardInterrupt):
+            ask(LINES)
+    assert len((tmp_path / "out.jsonl").read_bytes().splitlines()) == 8
+    assert ask(LINES)[0] == 13
 
 
 def test_prompts_of_several_lengths_fill_their_batches(ask, tmp_path, monkeypatch):

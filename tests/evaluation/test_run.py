@@ -12,12 +12,13 @@ import jax
 import numpy as np
 import pytest
 
+from tests import interrupting
 from tests.decoding import tiny
 from tests.evaluation import prepared
 from ul2tune import sharding
 from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.decoding.sampling import SamplingConfig
-from ul2tune.evaluation import groups, report, run
+from ul2tune.evaluation import groups, progress, report, run
 from ul2tune.evaluation.answer import RANK_FIRST, RANK_MEAN, RANK_SUM, Answer, judge
 from ul2tune.evaluation.examples import EvalExample, EvalSet
 from ul2tune.evaluation.hook import EvaluationHook
@@ -151,6 +152,28 @@ def test_the_root_function_and_the_hook_agree(data_dir, model_dir, tmp_path):
     }
     folder = tmp_path / "run" / "evaluation" / "instructions" / "step_20"
     assert predictions(folder) == predictions(tmp_path / "out")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("after", [1, 15, 36])
+def test_an_interrupt_that_a_callback_swallows_comes_before_the_next_batch(
+    data_dir, model_dir, tmp_path, monkeypatch, after
+):
+    """While 14 answers are generated, then 21 choices ranked, then 14 answers scored."""
+    total = 0
+
+    def advance(self, count):
+        nonlocal total
+        assert total < after
+        total += count
+        if total >= after:
+            interrupting.collect()
+
+    monkeypatch.setattr(progress.Progress, "advance", advance)
+    arguments = ("instructions", data_dir, model_dir, MeshConfig(), str(tmp_path / "out"), EVAL)
+    with pytest.raises(KeyboardInterrupt):
+        run.evaluate(tiny.MODEL, *arguments)
+    assert not list((tmp_path / "out").iterdir())
 
 
 def answer(task, category, scores):

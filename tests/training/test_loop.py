@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import os
 import signal
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests import interrupting
 from tests.training.processes import lines
 from ul2tune import sharding
 from ul2tune.sharding import MeshConfig
@@ -40,22 +40,12 @@ class Device:
 
     is_compiled = True
 
-    @staticmethod
-    def _collect_interrupted() -> None:
-        """SIGINT inside of a callback of the garbage collector, where Python ignores exceptions."""
-        callback = lambda *_: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
-        gc.callbacks.append(callback)
-        try:
-            gc.collect()
-        finally:
-            gc.callbacks.remove(callback)
-
     def __call__(self, state: Any, frozen: Any, batch: Any) -> tuple[Any, Any]:
         self.steps += 1
         if self.steps == self.sigterm_at_step:
             os.kill(os.getpid(), signal.SIGTERM)
         if self.steps == self.sigint_at_step:
-            self._collect_interrupted()
+            interrupting.collect()
         return state, {"step": self.steps}
 
     def _wait(self, dispatched: Any, source_names: Any) -> dict[str, tuple[float, float]]:

@@ -19,6 +19,7 @@ from typing import Any
 from ul2tune import atomic
 from ul2tune.cli import gin_config
 from ul2tune.cli import options as options_lib
+from ul2tune.signal_handlers import handled
 
 SUPERVISED, HELD_OUT = "stdlib_instructions_supervised_eval", "stdlib_instructions_heldout_eval"
 FINISHED, PREPARED = "finished.json", "prepared"
@@ -181,11 +182,8 @@ def run_child(command: Sequence[str]) -> int:
             stopped.append(True)
             child.terminate()
 
-        before = signal.signal(signal.SIGTERM, stop)
-        try:
+        with handled(signal.SIGTERM, stop):
             status = child.wait()
-        finally:
-            signal.signal(signal.SIGTERM, before)
     if stopped:
         raise InterruptedError("stopped by SIGTERM; running the demo again goes on from here.")
     return status

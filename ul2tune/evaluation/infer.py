@@ -33,6 +33,7 @@ from ul2tune.evaluation.prompts import Prompt
 from ul2tune.evaluation.tokens import stop_token, until
 from ul2tune.models import base
 from ul2tune.models.base import ModelConfig
+from ul2tune.signal_handlers import interrupts
 
 # A prompt of a rare length waits for others of its own while up to so many batches' worth of
 # prompts are read. Answers to these cannot be written before its own, so that is also what a kill
@@ -154,6 +155,7 @@ def infer(
         num_done = _agreed_start(output, settings, asked, digest, held)
         progress = Progress("infer", total, "prompts", enabled=first, done=num_done)
         initialize.warn_of_other_model(step_dir, model)
+        held.enter_context(interrupts())
         params = load_params(model, device_mesh, step_dir, ema=infer.ema)
         predictor = _predictor(model, params, device_mesh, vocabulary, infer)
         written = 0

@@ -35,6 +35,7 @@ from ul2tune.decoding.score import Scores, score
 from ul2tune.evaluation import layouts
 from ul2tune.instructions.records import stable_hash
 from ul2tune.models import base
+from ul2tune.signal_handlers import raise_ignored_interrupt
 from ul2tune.types import Tree
 
 # See NUMERICS above.
@@ -150,6 +151,7 @@ class Predictor:
         halves = _halves([stable_hash(name) for name in names])
         lengths = [padded_prompt(len(ids), self._buckets) for ids in inputs]
         for length, chosen in _batches(lengths, lambda _: self.batch_size):
+            raise_ignored_interrupt()
             batch = {
                 **layouts.prompts(
                     self.layout, [inputs[i] for i in chosen], self.batch_size, length
@@ -186,6 +188,7 @@ class Predictor:
         parts = _parts(list(zip(sizes, prompts)), self._most_per_prompt())
         shapes = [(sizes[part[0]], _power_of_two(len(part))) for part in parts]
         for (lengths, k), chosen in _batches(shapes, lambda shape: self._num_prompts(shape[-1])):
+            raise_ignored_interrupt()
             # None: a row without target.
             rows = [i for n in chosen for i in [*parts[n], *[None] * (k - len(parts[n]))]]
             batch = layouts.pairs(

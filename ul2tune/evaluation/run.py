@@ -20,6 +20,7 @@ from ul2tune.evaluation.progress import Progress
 from ul2tune.evaluation.ranking import Ranker
 from ul2tune.metrics import registry
 from ul2tune.models.base import ModelConfig
+from ul2tune.signal_handlers import interrupts, raise_ignored_interrupt
 from ul2tune.types import Tree
 
 
@@ -139,10 +140,11 @@ def evaluate(
         eval = dataclasses.replace(eval, layout=trained)
         preflight.check_model(eval_set, model, eval)
     initialize.warn_of_other_model(step_dir, model)
-    params = load_params(model, device_mesh, step_dir, ema=eval.ema)
-    predictor = make_predictor(model, params, device_mesh, eval_set, eval)
     facts = {"mixture": mixture, "checkpoint": str(checkpoint_path), "step": int(step_dir.name)}
-    return evaluate_set(predictor, eval_set, eval, output_dir, facts)
+    with interrupts():
+        params = load_params(model, device_mesh, step_dir, ema=eval.ema)
+        predictor = make_predictor(model, params, device_mesh, eval_set, eval)
+        return evaluate_set(predictor, eval_set, eval, output_dir, facts)
 
 
 def load_set(mixture: str, data_dir: str, eval: EvalConfig) -> EvalSet:
@@ -225,6 +227,7 @@ def answer_all(predictor: Predictor, eval_set: EvalSet, eval: EvalConfig) -> lis
     answers = []
     progress = Progress("score", len(asked), "answers", enabled=jax.process_index() == 0)
     for example, ranking in zip(asked, rankings, strict=True):
+        raise_ignored_interrupt()
         ids = written.get(example.name)
         said = [] if ids is None else ids.tolist()
         text = example.said(eval_set.vocabulary, said)

@@ -1,0 +1,80 @@
+"""Handlers are put back; an interrupt that was ignored is raised again where one asks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from tests import interrupting
+from ul2tune import signal_handlers
+from ul2tune.cli import termination
+from ul2tune.signal_handlers import handled, interrupts, raise_ignored_interrupt
+from ul2tune.training.signals import StopSignal
+
+ignored = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+def test_a_handler_is_put_back_also_after_an_error():
+    before, came = signal.getsignal(signal.SIGTERM), []
+
+    def fail():
+        with handled(signal.SIGTERM, lambda number, _: came.append(number)):
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        fail()
+    assert came == [signal.SIGTERM]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("block", [StopSignal, termination.by_exception])
+def test_a_handler_that_python_did_not_set_stays(monkeypatch, block):
+    """A program that embeds Python has one; it could not be put back."""
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        patch.setattr(signal_handlers.signal, "getsignal", lambda _: None)
+        patch.setattr(signal_handlers.signal, "signal", None)
+        with block():
+            pass
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_other_threads_handle_nothing():
+    found = []
+
+    def run():
+        with handled(signal.SIGTERM, lambda *_: None), interrupts():
+            found.append(signal.getsignal(signal.SIGTERM))
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert found == [before]
+
+
+@ignored
+def test_an_ignored_interrupt_is_raised_where_one_asks():
+    with interrupts():
+        raise_ignored_interrupt()
+        with interrupts():  # an evaluation inside of a run
+            interrupting.collect()
+        with pytest.raises(KeyboardInterrupt):
+            raise_ignored_interrupt()
+    raise_ignored_interrupt()  # of a block that is over
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_who_ignores_interrupts_goes_on():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interrupts():
+            os.kill(os.getpid(), signal.SIGINT)
+            raise_ignored_interrupt()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
