@@ -137,6 +137,30 @@ def test_an_example_without_references_is_named(tmp_path):
         load(tmp_path, split="test")
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("answer_choices", "yes"),
+        ("answer_choices", [1, 2]),
+        ("metric_names", "rouge_l"),
+        ("demo_ids", "ab"),
+        ("targets_text", [3.5]),
+        ("targets_text", 3.5),
+    ],
+)
+def test_lists_of_a_task_of_another_make_must_be_lists_of_texts(tmp_path, field, value):
+    """A text would be read as a list of its letters."""
+    (record,) = prepared.records("first", 1)
+    rows = [(record, Rendered(inputs="p", targets="x"))]
+    prepared.write_rows(tmp_path, "first", "validation", rows, fields={field: value})
+    mixture = prepared.MixtureManifest(name="instructions", tasks=("first",), rates=(1.0,))
+    manifest.write(mixture, manifest.mixture_path(tmp_path, "instructions"))
+    with pytest.raises(
+        ValueError, match=f"Example '0' of task 'first': '{field}' must be a list of strings, got"
+    ):
+        load(tmp_path)
+
+
 def test_tasks_that_are_never_drawn_are_evaluated_if_they_have_prompts(tmp_path):
     folder = prepared.write(tmp_path)
     prepared.write_rows(folder, "empty", "validation", [])

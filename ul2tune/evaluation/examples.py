@@ -21,13 +21,15 @@ from ul2tune.data.ul2_config import UL2Config
 from ul2tune.data.vocab import Vocabulary
 from ul2tune.evaluation.tokens import Tokenizer, spelled_frame, until, words
 from ul2tune.feed.store import Readers, Store
+from ul2tune.instructions.reading import strings
 from ul2tune.instructions.records import Query
 from ul2tune.instructions.superni import split_hash
 from ul2tune.metrics.references import References
 from ul2tune.metrics.reply_frame import ReplyFrame
 
-# Fields of prepared examples that are copied as they are.
+# Fields of prepared examples that are copied as they are; a SeqIO task's own may be of any type.
 _TEXTS = ("category", "cluster", "template_id", "benchmark", "split_level")
+_LISTS = ("answer_choices", "metric_names", "demo_ids")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,7 +270,9 @@ def _example(
     ids = row.arrays["inputs"].tolist()
     body = ids[:-1] if ids[-1:] == [vocabulary.info.eos_id] else ids
     inputs_S, truncated = tokenizer.prompt(body)
-    choices = tuple(fields.get("answer_choices") or ())
+    where = f"Example {fields.get('id', index)!r} of task {entry.task!r}"
+    lists = {name: strings(fields.get(name) or (), where, name) for name in _LISTS}
+    choices = lists["answer_choices"]
     queries = tuple(Query(**query) for query in json.loads(fields.get("queries") or "[]"))
     query_ids, queries_cut = tokenizer.prompts([query.inputs for query in queries])
     prior_ids, _ = tokenizer.prompts([query.prior for query in queries if query.prior])
@@ -276,8 +280,8 @@ def _example(
     references = fields.get("targets_text") or vocabulary.decode(row.arrays["targets"])
     if not references and fields.get("targets_text") == []:
         raise ValueError(
-            f"Example {fields.get('id', index)!r} of task {entry.task!r} has no references: its "
-            f"targets_text and its target are empty. Leave it out of the task."
+            f"{where} has no references: its targets_text and its target are empty. Leave it out "
+            f"of the task."
         )
     texts = {name: fields.get(name, "") for name in _TEXTS}
     frame, stop_id = spelled_frame(fields.get("metric_context", ""), vocabulary)
@@ -287,11 +291,13 @@ def _example(
         task=entry.task,
         id=str(fields.get("id", index)),
         record_task=fields.get("task", ""),
-        metric_names=tuple(fields.get("metric_names") or ()),
+        metric_names=lists["metric_names"],
         inputs_S=inputs_S,
         inputs_text=words(inputs_S.tolist(), vocabulary) if truncated else whole,
         references=References(
-            (references,) if isinstance(references, str) else references,
+            (references,)
+            if isinstance(references, str)
+            else strings(references, where, "targets_text"),
             fields.get("metric_context", ""),
         ),
         answer_choices=choices,
@@ -299,7 +305,7 @@ def _example(
         queries=queries,
         query_ids=query_ids,
         prior_ids=prior_ids,
-        demo_ids=tuple(fields.get("demo_ids") or ()),
+        demo_ids=lists["demo_ids"],
         baselines=_baselines(fields) or None,
         truncated=bool(fields.get("truncated")) or (queries_cut if queries else truncated),
         reply_frame=frame,
