@@ -248,6 +248,9 @@ def test_parameters_alone(tmp_path):
         initialize.load_params(tmp_path / "nowhere", abstract)
     with pytest.raises(ValueError, match=r"No checkpoint at '.*/7': .* There are steps 1, 2\.$"):
         initialize.load_params(root / "7", abstract)
+    shutil.copytree(root / "2", tmp_path / "one" / "2")
+    with pytest.raises(ValueError, match=r"There is step 2\.$"):
+        initialize.load_params(tmp_path / "one" / "7", abstract)
     part = {"layer": abstract["layer"]}
     with pytest.raises(ValueError, match=r"2 holds 'params/scale', which this model does not have"):
         initialize.load_params(tmp_path, part)

@@ -120,8 +120,13 @@ def test_the_names_are_different_schedules():
         ({"name": "wsd", "total_steps": 9}, "needs ScheduleConfig.decay_steps: .* set DECAY_STEPS"),
         (
             {"name": "wsd", "total_steps": 9, "decay_steps": 5, "warmup_steps": 5},
-            r"total_steps = 9 is shorter than .* \(10 steps\)",
+            r"= 9 is shorter than warmup_steps = 5 and decay_steps = 5: .* WARMUP_STEPS or DECAY",
         ),
+        (
+            {"name": "linear", "total_steps": 9, "warmup_steps": 10},
+            r"total_steps = 9 is shorter than warmup_steps = 10: .* set a smaller WARMUP_STEPS\.",
+        ),
+        ({"name": "cosine", "total_steps": 0}, "total_steps must be at least 1"),
         ({"learning_rate": -1.0}, "learning rates must be numbers that are not negative"),
         ({"learning_rate": math.nan}, "learning rates must be numbers"),
         ({"name": "linear", "total_steps": 9, "final_learning_rate": math.inf}, "must be numbers"),

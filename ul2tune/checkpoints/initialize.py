@@ -225,5 +225,7 @@ def _steps_beside(path: Path) -> str:
     """What there is where a step's folder was asked for."""
     if not path.name.isdigit() or not (steps := layout.steps(path.parent)):
         return ""
+    if len(steps) == 1:
+        return f" There is step {steps[0]}."
     shown = [str(step) for step in steps[-_SHOWN:]]
     return f" There are steps {'… ' if len(steps) > _SHOWN else ''}{', '.join(shown)}."

@@ -101,11 +101,16 @@ class ScheduleConfig:
         if self.decay_steps is not None and self.decay_steps < 1:
             raise ValueError(f"{self}: decay_steps must be at least 1.")
         if self.total_steps is not None:
-            used = self.warmup_steps + (self.decay_steps or 0)
-            if self.total_steps < max(used, 1):
+            if self.total_steps < 1:
+                raise ValueError(f"{self}: total_steps must be at least 1.")
+            parts = {"warmup_steps": self.warmup_steps, "decay_steps": self.decay_steps or 0}
+            told = {name: steps for name, steps in parts.items() if steps}
+            if self.total_steps < sum(parts.values()):
                 raise ValueError(
-                    f"ScheduleConfig.total_steps = {self.total_steps} is shorter than warm-up and "
-                    f"decay together ({used} steps); shorten them or train longer."
+                    f"ScheduleConfig.total_steps = {self.total_steps} is shorter than "
+                    f"{' and '.join(f'{name} = {steps}' for name, steps in told.items())}: train "
+                    f"longer or, with the files of gin/optim, set a smaller "
+                    f"{' or '.join(name.upper() for name in told)}."
                 )
 
     def __call__(self, step: jax.typing.ArrayLike) -> jax.Array:
