@@ -49,6 +49,21 @@ def test_one_short_document_among_empty_ones_is_found(tmp_path):
 def test_rows_that_read_only_empty_documents_name_the_task(tmp_path):
     """In stored order the second of two rows reads the second of two documents again and again."""
     write(tmp_path, [5, 6, 7], [])
-    message = r"'t' has no text: the last \d+ documents that a row read of its 2 in use are empty"
+    message = r"A row reads only empty documents of task 't': .* one in 2 of its 2 each, always"
     with Feed(config_of(tmp_path, shuffle=False)) as feed, pytest.raises(ValueError, match=message):
+        next(feed)
+    with Feed(config_of(tmp_path)) as feed:
+        next(feed)  # the remedies are
+    with Feed(config_of(tmp_path, shuffle=False, batch_size=3)) as feed:
+        next(feed)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_task_without_any_text_is_named(tmp_path, shuffle):
+    write(tmp_path, [], [], [])
+    message = r"'t' has no text: the last \d+ documents that a row read of its 3 in use are empty"
+    with (
+        Feed(config_of(tmp_path, shuffle=shuffle)) as feed,
+        pytest.raises(ValueError, match=message),
+    ):
         next(feed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from functools import cached_property
 
@@ -153,6 +154,15 @@ class Documents:
         """Refuses a task that would be read for ever without meeting a token."""
         source = self._sources.tasks[task]
         if cursor.num_empty >= _MAX_EMPTY_PASSES * source.size:
+            apart = math.gcd(self._stride, source.size)
+            if apart > 1 and not self._sources.config.shuffle:
+                raise ValueError(
+                    f"A row reads only empty documents of task {source.name!r}: in stored order "
+                    f"(FeedConfig.shuffle = False) BATCH_SIZE = {self._stride} rows read one in "
+                    f"{apart} of its {source.size} each, always the same ones. Shuffle, use a "
+                    f"batch size that has no divisor in common with {source.size}, or prepare the "
+                    f"task without empty documents."
+                )
             raise ValueError(
                 f"Task {source.name!r} has no text: the last {cursor.num_empty} documents that a "
                 f"row read of its {source.size} in use are empty. Prepare other sources, or take "
