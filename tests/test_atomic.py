@@ -39,6 +39,28 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_alone(tmp_path, monkey
     assert file.read_text() == "old"
 
 
+def test_a_file_that_is_written_piece_by_piece(tmp_path: Path):
+    file = tmp_path / "x.bin"
+    with atomic.new_file(file) as temporary:
+        assert temporary.name == f".x.bin.{os.getpid()}.tmp"
+        temporary.write_bytes(b"old")
+        assert not file.exists()
+    with pytest.raises(RuntimeError), atomic.new_file(file) as temporary:  # noqa: PT012
+        temporary.write_bytes(b"half")
+        raise RuntimeError
+    with pytest.raises(FileNotFoundError), atomic.new_file(file):
+        pass  # nothing was written
+    assert [path.name for path in tmp_path.iterdir()] == ["x.bin"]
+    assert file.read_bytes() == b"old"
+
+
+def test_what_a_kill_leaves_of_a_hidden_file_is_named_like_it(tmp_path: Path):
+    """`prepare` looks for `.data-*`: receipts, and what is left of them."""
+    with atomic.new_file(tmp_path / ".data-0.json") as temporary:
+        assert temporary.match(".data-*.tmp")
+        temporary.touch()
+
+
 def test_an_error_leaves_no_folder_behind(tmp_path: Path):
     with pytest.raises(RuntimeError), atomic.new_folder(tmp_path / "new") as folder:  # noqa: PT012
         (folder / "half").write_text("…")

@@ -13,19 +13,38 @@ from pathlib import Path
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes a file in UTF-8: a reader sees the old one or the whole new one, also after a crash.
+    """Writes a file in UTF-8, as :func:`write_bytes` does."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Writes a file: a reader sees the old one or the whole new one, also after a crash.
 
     Raises:
       OSError: if it cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with new_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def new_file(target: str | Path) -> Iterator[Path]:
+    """A file that takes its name when the block ends, with all its bytes on disk; after an error
+    there is none, or the old one.
+
+    Yields:
+      A path beside `target` to write to. It is this process's own, and hidden: `.<name>.….tmp`.
+
+    Raises:
+      OSError: if the file cannot be brought to disk or renamed.
+    """
+    target = Path(target)
+    temporary = target.with_name(f".{target.name.removeprefix('.')}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())  # a rename must never be seen before the bytes it names
+        os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

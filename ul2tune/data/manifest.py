@@ -12,13 +12,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
+from ul2tune import atomic
 from ul2tune.data.rates import Share, share_leaves
 
 FORMAT_VERSION = 1
@@ -210,10 +210,8 @@ def mixture_path(data_dir: str | Path, mixture: str) -> Path:
 def write(manifest: TaskManifest | MixtureManifest, path: Path) -> None:
     """Writes atomically: a reader sees the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     text = json.dumps(dataclasses.asdict(manifest), indent=1, sort_keys=True, ensure_ascii=False)
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    atomic.write_text(path, text + "\n")
 
 
 def read_task(data_dir: str | Path, task: str, split: str) -> TaskManifest:

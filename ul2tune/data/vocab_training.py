@@ -13,7 +13,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from typing import Any
 
 import sentencepiece
 
+from ul2tune import atomic
 from ul2tune.data import cache
 from ul2tune.data.documents import Corpus, Rejections
 from ul2tune.data.vocab import SentencePieceVocabulary
@@ -77,11 +77,9 @@ def trained_vocabulary(
         with cache.writing(path):  # before the work
             path.parent.mkdir(parents=True, exist_ok=True)
         data = train(corpus, config)
-        # Two processes may do this at once: both write the same bytes, and a rename is atomic.
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        # Two processes may do this at once: both write the same bytes.
         with cache.writing(path):
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
+            atomic.write_bytes(path, data)
         seconds = time.monotonic() - started
         print(f"Trained the vocabulary in {seconds:.1f} s: {path}", file=sys.stderr, flush=True)
     return SentencePieceVocabulary(

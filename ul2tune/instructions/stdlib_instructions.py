@@ -19,7 +19,6 @@ import functools
 import hashlib
 import itertools
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ul2tune import atomic
 from ul2tune.data import cache, stdlib_corpus
 from ul2tune.instructions.records import Record, stable_hash
 from ul2tune.instructions.superni import TaskFile
@@ -370,6 +370,4 @@ def _parameter_names(signature: str) -> tuple[str, ...]:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    atomic.write_text(path, text)

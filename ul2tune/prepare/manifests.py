@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ul2tune import atomic
 from ul2tune.data import manifest, stamp
 from ul2tune.data.documents import Rejections
 from ul2tune.data.manifest import MISSING, PREPARE, MixtureManifest, TaskManifest
@@ -178,9 +179,7 @@ def _keep_vocabulary(vocabulary: Vocabulary, access: Access) -> dict[str, Any]:
         if not target.is_file():
             access.check(f"{path} is missing there")
             target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-            temporary.write_bytes(vocabulary.read_model())
-            os.replace(temporary, target)
+            atomic.write_bytes(target, vocabulary.read_model())
         description["file"] = path.as_posix()
     return description
 

@@ -16,7 +16,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any
 import seqio
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from ul2tune import atomic
 from ul2tune.data import codec
 from ul2tune.data.documents import Rejections
 from ul2tune.data.manifest import Shard, task_dir
@@ -101,14 +101,9 @@ def write_shard(plan: Plan, shard: int, data_dir: str | Path, on_progress: OnPro
         return done
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     rejections = Rejections(max_fraction=plan.max_rejected_fraction)
-    try:
+    with atomic.new_file(path) as temporary:
         tally = _write_examples(plan, shard, temporary, on_progress, rejections)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    os.replace(temporary, path)
     receipt = Receipt(
         fingerprint=plan.fingerprint,
         shard=Shard(
@@ -124,7 +119,7 @@ def write_shard(plan: Plan, shard: int, data_dir: str | Path, on_progress: OnPro
         rejected=dict(rejections.counts),
         rejected_examples=tuple(rejections.examples),
     )
-    _write_receipt(receipt, receipt_path(path))
+    atomic.write_text(receipt_path(path), json.dumps(dataclasses.asdict(receipt)))
     return receipt
 
 
@@ -162,8 +157,6 @@ def _write_examples(
                 on_progress(num_documents, num_tokens, read - read_before)
                 num_documents, num_tokens, read_before = 0, 0, read
     on_progress(num_documents, num_tokens, rejections.num_bytes - read_before)
-    with path.open("rb") as file:
-        os.fsync(file.fileno())  # a rename must never be seen before the bytes it names
     return tally
 
 
@@ -236,12 +229,6 @@ def _remove_leftovers(path: Path) -> None:
     """Temporary files of killed runs. The caller holds the folder's lock."""
     for leftover in path.parent.glob(f".{path.name}.*.tmp"):
         leftover.unlink(missing_ok=True)
-
-
-def _write_receipt(receipt: Receipt, path: Path) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(dataclasses.asdict(receipt)), encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def _sha256(path: Path) -> str:
