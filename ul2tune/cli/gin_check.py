@@ -21,10 +21,9 @@ from ul2tune.cli.gin_source import (
     Program,
     Reference,
     Symbol,
-    close_to,
     leaves,
-    nearest,
 )
+from ul2tune.nearest import closest, did_you_mean
 
 Scope = tuple[str, ...]
 # Stands for a required value of another command, which need not be set now.
@@ -111,7 +110,7 @@ class Reachable:
         if macro.name not in self.definitions:
             raise ValueError(
                 f"{wanted_by.location}: %{macro.name} is used by {wanted_by.name} but never defined"
-                f"{nearest(macro.name, self.definitions)}."
+                f"{did_you_mean(macro.name, self.definitions)}."
             )
         if macro.name in self.macros:
             return
@@ -124,7 +123,7 @@ class Reachable:
         bindings = [*self.bindings.values(), *self.definitions.values()]
         wanted = {leaf.name for b in bindings for leaf in leaves(b.value) if type(leaf) is Macro}
         unused = [other for other in self.definitions if other not in wanted]
-        close = close_to(name, unused)
+        close = closest(name, unused)
         return f" (did {self.definitions[close].location} mean it?)" if close else ""
 
 
@@ -162,7 +161,7 @@ def check_bindings(program: Program) -> None:
         if binding.parameter not in parameters:
             raise ValueError(
                 f"{binding.location}: {binding.symbol.name} has no parameter {binding.parameter!r}"
-                f"{nearest(binding.parameter, parameters)}."
+                f"{did_you_mean(binding.parameter, parameters)}."
             )
 
 
@@ -209,13 +208,13 @@ def check_unused(
             candidates = wanted | set(well_known)
             raise ValueError(
                 f"{binding.location}: the macro {name} is not used by anything"
-                f"{nearest(name, candidates)}."
+                f"{did_you_mean(name, candidates)}."
             )
     for key, binding in used.bindings.items():
         if key not in used.used:
             assert binding.symbol is not None
             reached = [s.name for s in program.symbols.values() if id(s.value) in used.symbols]
-            hint = nearest(binding.symbol.name, reached)
+            hint = did_you_mean(binding.symbol.name, reached)
             raise ValueError(
                 f"{binding.location}: the binding {binding.name} has no effect: nothing that "
                 f"this command calls uses {binding.symbol.name}{hint}."

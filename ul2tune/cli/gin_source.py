@@ -13,15 +13,15 @@ import os
 import re
 import tokenize
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from gin import config_parser
 
 from ul2tune.cli import extras
+from ul2tune.nearest import did_you_mean
 
 # gin names the token below an error of Python's `literal_eval`.
 _NO_VALUE = re.compile(r"Failed to parse token ('.*')")
@@ -179,7 +179,7 @@ class Program:
         )
         raise FileNotFoundError(
             f"{f'{wanted_by}: ' if wanted_by else ''}gin file {name!r} is not there"
-            f"{nearest(name, known)}; looked in {', '.join(map(str, self.search_paths))}."
+            f"{did_you_mean(name, known)}; looked in {', '.join(map(str, self.search_paths))}."
         )
 
     def _read_text(self, text: str, where: Location) -> None:
@@ -246,7 +246,7 @@ class Program:
             )
             raise ValueError(
                 f"{at}: {selector!r} is used, but this file does not import {first!r}"
-                f"{hint or nearest(first, scope)}. Add an import line to {at.file}."
+                f"{hint or did_you_mean(first, scope)}. Add an import line to {at.file}."
             )
         return self._attribute(scope[first], rest, selector, at)
 
@@ -260,15 +260,16 @@ class Program:
             return ends[0]
         known = sorted(symbol.name for symbol in self.symbols.values())
         problem = "is ambiguous" if ends else "names nothing that the gin files use"
-        raise ValueError(f"{at}: {selector!r} {problem}{nearest(selector, known)}.")
+        raise ValueError(f"{at}: {selector!r} {problem}{did_you_mean(selector, known)}.")
 
     def _attribute(self, root: Any, names: list[str], selector: str, at: Location) -> Symbol:
         value, module, path = root, root, []
         for name in names:
             if not hasattr(value, name):
                 owner = getattr(value, "__name__", value)
+                public = [item for item in dir(value) if not item.startswith("_")]
                 raise ValueError(
-                    f"{at}: {owner} has no attribute {name!r}{nearest(name, dir(value))}."
+                    f"{at}: {owner} has no attribute {name!r}{did_you_mean(name, public)}."
                 )
             value = getattr(value, name)
             if isinstance(value, types.ModuleType):
@@ -344,16 +345,3 @@ def macros_in(path: Path) -> frozenset[str]:
             names |= {leaf.name for leaf in leaves(statement.value) if isinstance(leaf, Macro)}
             names |= set() if statement.arg_name else {statement.selector}
     return frozenset(names - {REQUIRED.name})
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`" (did you mean 'x'?)"`, or nothing where nothing is near."""
-    close = close_to(name, known)
-    return f" (did you mean {close!r}?)" if close else ""
-
-
-def close_to(name: str, known: Iterable[str]) -> str | None:
-    """The most similar of the known names, if one is similar."""
-    lowered = {item.lower(): item for item in known if not item.startswith("_") and item != name}
-    close = get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
-    return lowered[close[0]] if close else None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Collection, Sequence
-from difflib import get_close_matches
+
+from ul2tune.nearest import did_you_mean
 
 DESCRIPTION = "From UL2 pretraining to instruction tuning: one program, launched by gin files."
 EPILOG = "Every command takes --help. Start with `ul2tune demo` or `ul2tune init DIR`."
@@ -61,7 +62,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
         flags[name] = [flag for action in sub._actions for flag in action.option_strings]
     if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
-        raise UsageError(f"There is no command {argv[0]!r}{_nearest(argv[0], COMMANDS)}.")
+        hint = did_you_mean(argv[0], COMMANDS, cutoff=0.5)
+        raise UsageError(f"There is no command {argv[0]!r}{hint}.")
     # argparse would take an unknown flag with a space in it for a positional argument.
     bindings = [argument for argument in argv if argument.startswith("--gin.")]
     options, unknown = parser.parse_known_args([a for a in argv if a not in bindings])
@@ -72,7 +74,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         unknown += bindings
     for argument in unknown:
         flag = argument.partition("=")[0]
-        hint = _nearest(flag, [*flags[options.command], "--gin.NAME=VALUE"])
+        known = [*flags[options.command], "--gin.NAME=VALUE"]
+        hint = did_you_mean(flag, known, cutoff=0.5)
         if flag.lstrip("-").isupper():
             hint = f" (did you mean '--gin.{flag.lstrip('-')}=…'?)"
         raise UsageError(f"`ul2tune {options.command}` has no argument {argument!r}{hint}.")
@@ -328,8 +331,3 @@ def _at_least(minimum: int) -> Callable[[str], int]:
 
     count.__name__ = "int"  # argparse names it in its errors
     return count
-
-
-def _nearest(name: str, known: Sequence[str] | dict) -> str:
-    close = get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -7,7 +7,6 @@ caller. Configurations survive JSON (manifests carry them from `prepare` to `fee
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any, Literal
 
 from ul2tune.data.pivots import PIVOTS, Pivot
 from ul2tune.data.vocab_info import VocabInfo
+from ul2tune.nearest import closest
 
 Kind = Literal["span", "prefix", "causal"]
 Placement = Literal["random", "tail", "roll"]
@@ -321,9 +321,9 @@ class UL2Config:
 
 def nearest(name: str, known: Sequence[str]) -> str:
     """The end of an error about a wrong name: ", did you mean 'x'? Known: …", or "; known: …"."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    close = closest(name, known, cutoff=0.5)
     if close:
-        return f", did you mean {close[0]!r}? Known: {', '.join(known)}"
+        return f", did you mean {close!r}? Known: {', '.join(known)}"
     return f"; known: {', '.join(known)}"
 
 

@@ -7,10 +7,11 @@ and every pattern must decide at least one parameter.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from typing import TypeVar
+
+from ul2tune.nearest import closest
 
 T = TypeVar("T")
 Table = Sequence[tuple[str, T]]
@@ -39,10 +40,10 @@ def assign(table: Table[T], paths: Sequence[str], field: str) -> dict[str, tuple
                 assigned[path] = (pattern, value)
                 break
         else:
-            near = difflib.get_close_matches(path, [pattern for pattern, _ in table], 1, cutoff=0.0)
+            near = closest(path, [pattern for pattern, _ in table], cutoff=0.0)
             raise ValueError(
                 f"{field} does not cover parameter {path!r} (nearest pattern: "
-                f"{near[0] if near else 'none, the table is empty'!r}); "
+                f"{'none, the table is empty' if near is None else near!r}); "
                 f"add a pattern for it, or a last entry for '.*'."
             )
     deciding = {pattern for pattern, _ in assigned.values()}
@@ -74,10 +75,10 @@ def _reject_idle(pattern: str, compiled: re.Pattern, paths: Sequence[str], field
     """Raises for a pattern that decides no parameter."""
     matches = [path for path in paths if compiled.fullmatch(path)]
     if not matches:
-        near = difflib.get_close_matches(pattern, paths, 1, cutoff=0.0)
+        near = closest(pattern, paths, cutoff=0.0)
         raise ValueError(
             f"{field}: pattern {pattern!r} matches no parameter; the nearest is "
-            f"{near[0] if near else 'none'!r}. Patterns match whole paths: use '.*' for the rest."
+            f"{near or 'none'!r}. Patterns match whole paths: use '.*' for the rest."
         )
     if not (last and pattern == ".*"):
         raise ValueError(

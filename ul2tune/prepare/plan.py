@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import hashlib
 import inspect
@@ -17,6 +16,7 @@ import seqio
 from ul2tune.data import files
 from ul2tune.data.documents import MAX_REJECTED_FRACTION, FileCorpus
 from ul2tune.data.vocab import Vocabulary
+from ul2tune.nearest import did_you_mean
 from ul2tune.prepare.identity import identity, source_identity
 from ul2tune.prepare.seqio_vocab import from_seqio
 from ul2tune.prepare.sources import DocumentSource
@@ -268,11 +268,10 @@ def find_tasks(mixture: str) -> Sequence[seqio.Task]:
     # Mixtures first: a collection has tens of them and thousands of tasks.
     names = [*sorted(seqio.MixtureRegistry.names()), *sorted(seqio.TaskRegistry.names())]
     if mixture not in names:
-        near = difflib.get_close_matches(mixture, names, 1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
         more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
         raise ValueError(
-            f"No task or mixture {mixture!r} is registered by TASK_MODULES{hint}; there are "
+            f"No task or mixture {mixture!r} is registered by TASK_MODULES"
+            f"{did_you_mean(mixture, names)}; there are "
             f"{', '.join(map(repr, names[:_MAX_NAMES])) or 'none'}{more}."
         )
     return seqio.get_subtasks(seqio.get_mixture_or_task(mixture))
