@@ -10,7 +10,7 @@ from ul2tune.cli import main
 from ul2tune.evaluation import averages
 from ul2tune.evaluation.answer import Answer
 from ul2tune.evaluation.averages import PromptResult
-from ul2tune.evaluation.examples import EvalExample
+from ul2tune.evaluation.eval_set import EvalExample
 
 
 def answer(task, score, **fields) -> Answer:

@@ -10,8 +10,7 @@ import pytest
 from tests.evaluation import prepared
 from ul2tune.data import manifest
 from ul2tune.data.rates import Share
-from ul2tune.data.ul2_presets import preset
-from ul2tune.evaluation import examples
+from ul2tune.evaluation import examples, splits
 from ul2tune.feed.config import FeedConfig
 from ul2tune.feed.sources import Sources
 from ul2tune.instructions.records import Demo, Rendered
@@ -213,37 +212,6 @@ def test_a_damaged_split_does_not_hide_what_is_wrong_with_the_one_asked_for(tmp_
         load(folder, split="test")
 
 
-def test_the_vocabulary_alone(tmp_path):
-    folder = prepared.write(tmp_path)
-    found = examples.vocabulary_of("instructions", str(folder))
-    assert found.fingerprint == prepared.VOCABULARY.fingerprint
-    for path in folder.glob("*/validation/manifest.json"):
-        path.unlink()
-    with pytest.raises(FileNotFoundError, match="No split of 'instructions' is prepared"):
-        examples.vocabulary_of("instructions", str(folder))
-
-
-def test_prompts_end_as_the_tasks_inputs_do(tmp_path):
-    def ended(name, **changes):
-        folder = prepared.write(tmp_path / name, **changes)
-        return examples.prompts_end_with_eos("instructions", str(folder))
-
-    bare = {"inputs": {"add_eos": False}, "targets": {"add_eos": True}}
-    assert ended("asked of the feed")
-    assert not ended("decoder-only", features=bare)
-    for name, config in (("ul2", preset("ul2")), ("causal", preset("causal_lm"))):
-        online = {"kind": "ul2", "feature": "targets", "config": config.to_json()}
-        assert ended(name, online=online) == (name == "ul2")
-    rows = [(record, Rendered(inputs="p", targets="x")) for record in prepared.records("first")]
-    mixed = prepared.write(tmp_path / "mixed", features=bare)
-    (mixed / "first" / "validation" / "manifest.json").unlink()
-    prepared.write_rows(mixed, "first", "test", rows, end=[EOS], features=bare)
-    with pytest.raises(
-        ValueError, match=r"'first' ends its inputs .* 'is_long' does not\. Set INF"
-    ):
-        examples.prompts_end_with_eos("instructions", str(mixed))
-
-
 def test_tasks_must_share_a_vocabulary(tmp_path):
     folder = prepared.write(tmp_path)
     other = prepared.vocab.ByteVocabulary(extra_ids=5, modes=()).to_json()
@@ -253,7 +221,7 @@ def test_tasks_must_share_a_vocabulary(tmp_path):
     with pytest.raises(ValueError, match="different vocabularies"):
         load(folder)
     with pytest.raises(ValueError, match="different vocabularies"):
-        examples.vocabulary_of("instructions", str(folder))
+        splits.vocabulary_of("instructions", str(folder))
 
 
 def test_names_must_differ(tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.evaluation import groups, progress, report, run
 from ul2tune.evaluation.answer import RANK_FIRST, RANK_MEAN, RANK_SUM, Answer, judge
-from ul2tune.evaluation.examples import EvalExample, EvalSet
+from ul2tune.evaluation.eval_set import EvalExample, EvalSet
 from ul2tune.evaluation.hook import EvaluationHook
 from ul2tune.evaluation.predictor import LogLikelihood, length_buckets
 from ul2tune.evaluation.run import EvalConfig

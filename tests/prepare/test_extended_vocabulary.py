@@ -8,7 +8,7 @@ import seqio
 from ul2tune.data import manifest, vocab, vocab_training
 from ul2tune.data.documents import FileCorpus
 from ul2tune.data.vocab_extended import extend
-from ul2tune.evaluation import examples
+from ul2tune.evaluation import splits
 from ul2tune.prepare.run import prepare
 from ul2tune.prepare.runtime import tf
 from ul2tune.prepare.seqio_vocab import SeqioVocabulary
@@ -30,7 +30,7 @@ def test_prepare_keeps_a_copy_of_the_base(name, words, tmp_path):
     loaded = vocab.load(description, root=data_dir)
     assert loaded.fingerprint == vocabulary.fingerprint
     assert loaded.encode("document 3")[0] == base.size
-    assert examples.vocabulary_of(name, str(data_dir)).rows == vocabulary.rows
+    assert splits.vocabulary_of(name, str(data_dir)).rows == vocabulary.rows
 
 
 def test_seqio_sees_the_same_ids():

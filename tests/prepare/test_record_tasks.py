@@ -13,7 +13,7 @@ import pytest
 import seqio
 
 from ul2tune.data import manifest, vocab
-from ul2tune.evaluation import examples
+from ul2tune.evaluation import examples, splits
 from ul2tune.instructions import tk_instruct
 from ul2tune.instructions.records import FIELD_NAMES, Demo, Record
 from ul2tune.instructions.tk_instruct import TkInstruct
@@ -76,7 +76,7 @@ def test_prepared_examples_hold_all_that_evaluation_needs(name, tmp_path):
     assert found.metric_functions[name] == tuple(
         f"ul2tune.metrics.registry.{metric}" for metric in ("exact_match", "token_f1", "rouge_l")
     )
-    assert examples.vocabulary_of(name, str(tmp_path)).fingerprint == VOCABULARY.fingerprint
+    assert splits.vocabulary_of(name, str(tmp_path)).fingerprint == VOCABULARY.fingerprint
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ul2tune.evaluation.examples import EvalExample
+from ul2tune.evaluation.eval_set import EvalExample
 from ul2tune.evaluation.predictor import LogLikelihood
 from ul2tune.metrics import registry
 from ul2tune.metrics.choices import is_correct_choice, rank_choice

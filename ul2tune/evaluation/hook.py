@@ -11,7 +11,7 @@ import jax
 from ul2tune.checkpoints import agreement, vocabulary
 from ul2tune.data.vocab_base import Vocabulary
 from ul2tune.evaluation import preflight, report
-from ul2tune.evaluation.examples import EvalSet
+from ul2tune.evaluation.eval_set import EvalSet
 from ul2tune.evaluation.predictor import Predictor
 from ul2tune.evaluation.run import EvalConfig, evaluate_set, load_set, make_predictor
 from ul2tune.types import HookContext

@@ -54,7 +54,7 @@ class InferConfig:
       batch_size: prompts per step; changes speed, and results only as far as rounding in the
         model's dtype does (NUMERICS in `predictor`).
       append_eos: end prompts with the end of sequence, as the tasks trained on did
-        (`examples.prompts_end_with_eos`).
+        (`splits.prompts_end_with_eos`).
       special_tokens: ``<extra_id_0>`` and ``[S]`` in a prompt mean the reserved ids; off, they are
         text.
       layout: for models that read several (decoder-only ones), the one they were trained with, as
@@ -112,7 +112,7 @@ def infer(
     Args:
       model: configuration of the model.
       vocabulary: the one the model was trained with: `ul2tune.data.vocab.load(…)`, or
-        `ul2tune.evaluation.examples.vocabulary_of(mixture, data_dir)`.
+        `ul2tune.evaluation.splits.vocabulary_of(mixture, data_dir)`.
       checkpoint_path: MODEL_DIR (its newest checkpoint) or one step's folder.
       mesh: devices.
       input_path: prompts, see `prompts.read`; ``"-"`` = standard input.

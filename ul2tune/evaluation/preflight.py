@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ul2tune.evaluation import groups, layouts
 from ul2tune.evaluation.answer import Answer, judge
-from ul2tune.evaluation.examples import EvalExample, EvalSet
+from ul2tune.evaluation.eval_set import EvalExample, EvalSet
 from ul2tune.evaluation.predictor import choose_layout, padded_prompt, padded_target
 from ul2tune.evaluation.ranking import Ranker
 

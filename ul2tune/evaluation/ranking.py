@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ul2tune.evaluation.examples import EvalExample
+from ul2tune.evaluation.eval_set import EvalExample
 from ul2tune.evaluation.predictor import LogLikelihood, OnDone, Predictor
 
 

@@ -23,7 +23,7 @@ from typing import Any
 from ul2tune import atomic
 from ul2tune.evaluation import averages, groups
 from ul2tune.evaluation.answer import Answer, judge
-from ul2tune.evaluation.examples import EvalExample, EvalSet
+from ul2tune.evaluation.eval_set import EvalExample, EvalSet
 from ul2tune.metrics.spread import spread
 
 # With more tasks than these, people are shown categories instead.

@@ -14,7 +14,7 @@ from ul2tune.checkpoints import agreement, initialize, vocabulary
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.evaluation import examples, layouts, preflight, report
 from ul2tune.evaluation.answer import Answer, judge
-from ul2tune.evaluation.examples import EvalSet
+from ul2tune.evaluation.eval_set import EvalSet
 from ul2tune.evaluation.predictor import Predictor, length_buckets, load_params
 from ul2tune.evaluation.progress import Progress
 from ul2tune.evaluation.ranking import Ranker
