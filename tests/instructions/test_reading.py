@@ -14,6 +14,7 @@ from ul2tune.instructions import (
     reading,
     records,
     superni,
+    superni_file,
 )
 from ul2tune.instructions.flan import flan2021, flan2022
 from ul2tune.instructions.flan import rows as flan_rows
@@ -35,7 +36,7 @@ HOSTILE = {
 READERS = {
     "json": [
         reading.read_json,
-        superni.load_task,
+        superni_file.load_task,
         patterns.load_templates,
         patterns.load_few_shot,
         options.load_formats,
@@ -126,3 +127,18 @@ def test_the_fingerprint_sees_bytes_and_options(tmp_path):
     assert reading.fingerprint([path], 2) != first
     path.write_bytes(b"2")
     assert reading.fingerprint([path], 1) != first
+
+
+def test_fields():
+    assert reading.string({"a": "x"}, "a", "f:1") == "x"
+    assert reading.string({}, "a", "f:1", "") == ""
+    with pytest.raises(ValueError, match="f:1: 'a' must be a string, got None"):
+        reading.string({}, "a", "f:1")
+    assert reading.strings(["b"], "f:1", "a") == ("b",)
+    with pytest.raises(ValueError, match=r"f:1: 'a' must be a list of strings, got \[1\]"):
+        reading.strings([1], "f:1", "a")
+    assert reading.objects({"a": [{}]}, "a", "f:1") == [{}]
+    with pytest.raises(ValueError, match=r"f:1: a\[1\] must be an object, got 'b'"):
+        reading.objects({"a": [{}, "b"]}, "a", "f:1")
+    with pytest.raises(ValueError, match="f:1: 'a' must be a list of objects, got None"):
+        reading.objects({}, "a", "f:1")

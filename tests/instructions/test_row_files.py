@@ -84,12 +84,3 @@ def test_wrong_files(tmp_path, file, content, message):
 def test_share_out_of_range():
     with pytest.raises(ValueError, match="must be a share in"):
         RowFile(path="a", parse=parse, validation=2)
-
-
-def test_fields():
-    assert row_files.text({"a": "x"}, "a", "f:1") == "x"
-    assert row_files.text({}, "a", "f:1", "") == ""
-    with pytest.raises(ValueError, match="f:1: 'a' must be a string, got None"):
-        row_files.text({}, "a", "f:1")
-    with pytest.raises(ValueError, match=r"f:1: 'a' must be a list of objects, got \['b'\]"):
-        row_files.objects({"a": ["b"]}, "a", "f:1")

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from ul2tune.instructions import stdlib_instructions, superni, tk_instruct
+from ul2tune.instructions import stdlib_instructions, superni, superni_file, tk_instruct
 from ul2tune.instructions.stdlib_instructions import EVAL_INSTANCES, Function, Material, Sentence
 from ul2tune.metrics import registry
 
@@ -18,8 +18,8 @@ def folder(tmp_path_factory):
     return stdlib_instructions.write_tasks(tmp_path_factory.mktemp("stdlib_instructions"))
 
 
-def load(folder, name: str) -> superni.Task:
-    return superni.load_task(folder / "tasks" / f"stdlib_{name}.json")
+def load(folder, name: str) -> superni_file.Task:
+    return superni_file.load_task(folder / "tasks" / f"stdlib_{name}.json")
 
 
 def test_types_are_many_and_some_are_held_out(folder):

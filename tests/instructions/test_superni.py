@@ -1,4 +1,4 @@
-"""Super-NI files of every release -> records."""
+"""Super-NI tasks -> records, their splits and scores."""
 
 from __future__ import annotations
 
@@ -7,96 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.instructions.test_superni_file import NEW, write
 from ul2tune.instructions import superni
-from ul2tune.instructions.superni import Instance, TaskFile
-
-NEW = {
-    "Contributors": ["us"],
-    "Categories": ["Word Analogy", "Other"],
-    "Definition": ["Say the colour.", "Which colour is it?"],
-    "Positive Examples": [{"input": "sky", "output": "blue", "explanation": "Look up"}],
-    "Negative Examples": [{"input": "grass", "output": "red", "explanation": "It is green"}],
-    "Instances": [
-        {"id": f"task1-{i}", "input": f"thing {i}", "output": ["red", "pink"]} for i in range(10)
-    ],
-    "Instance License": ["MIT", "CC0"],
-}
-OLD = {
-    "Definition": "Say the colour.",
-    "Categories": "Word Analogy",
-    "Examples": {
-        "Positive Examples": [{"input": "sky", "output": ["blue"], "reason": "Look up"}],
-        "Negative Examples": "-",
-    },
-    "Instances": [{"input": "rose", "output": "red"}, {"input": "sun", "output": "yellow"}],
-}
-
-
-def write(folder: Path, content, name: str = "task1_colour") -> Path:
-    path = folder / f"{name}.json"
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return path
-
-
-def test_reads_the_current_schema(tmp_path):
-    task = superni.load_task(write(tmp_path, NEW))
-    assert (task.name, task.category, task.license) == ("task1_colour", "Word Analogy", "MIT, CC0")
-    assert task.definitions == ("Say the colour.", "Which colour is it?")
-    assert [demo.negative for demo in task.demos] == [False, True]
-    assert task.instances[0] == Instance(id="task1-0", input="thing 0", outputs=("red", "pink"))
-    assert task.answer_choices is None
-
-
-def test_reads_old_schemas(tmp_path):
-    task = superni.load_task(write(tmp_path, OLD))
-    assert task.definitions == ("Say the colour.",)
-    assert task.demos[0].target == "blue"
-    assert task.demos[0].explanation == "Look up"
-    assert len(task.demos) == 1
-    assert task.instances[1] == Instance(id="task1_colour-1", input="sun", outputs=("yellow",))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"Definition": None}, "'Definition' is missing"),
-        ({"Definition": [" "]}, "'Definition' is missing or empty"),
-        ({"Instances": []}, "'Instances' is missing or empty"),
-        ({"Instances": {}}, "'Instances' must be a list of objects, got dict"),
-        ({"Instances": [{"input": "a", "output": []}]}, r"Instances\[0\] has no 'output'"),
-        ({"Instances": [{"input": 3, "output": "b"}]}, r"Instances\[0\]\['input'\] must be"),
-        ({"Instances": [{"input": "a", "output": [1]}]}, r"Instances\[0\]\['output'\] must be"),
-        ({"Instances": [{"id": 1, "input": "a", "output": "b"}]}, r"Instances\[0\]\['id'\]"),
-        ({"Instances": [NEW["Instances"][0]] * 2}, "'task1-0' names 2 instances"),
-        ({"Positive Examples": ["x"]}, r"Positive Examples\[0\] must be an object, got str"),
-        ({"Negative Examples": [{"input": "a"}]}, r"Negative Examples\[0\] has no 'output'"),
-        ({"Answer Choices": ["red"]}, r"'Answer Choices' must be two or .*, got \['red'\]"),
-        ({"Answer Choices": ["red", "red "]}, "'Answer Choices' must be two or more different"),
-        ({"Answer Choices": []}, "'Answer Choices' must be two or more different"),
-        ({"Answer Choices": [1, 2]}, "Answer Choices must be a string or a list of strings"),
-        (
-            {"Answer Choices": ["Red", "blue"]},
-            r"Instances\[0\]\['output'\]: none of \['red', 'pink'\] is among 'Answer Choices', "
-            r"\['Red', 'blue'\], so",
-        ),
-    ],
-)
-def test_a_malformed_file_is_named_with_the_reason(tmp_path, change, message):
-    path = write(tmp_path, {**NEW, **change})
-    with pytest.raises(ValueError, match=message) as error:
-        superni.load_task(path)
-    assert str(error.value).startswith(str(path))
-
-
-def test_broken_json_names_file_and_line(tmp_path):
-    path = write(tmp_path, '{\n"Definition": [,\n}')
-    with pytest.raises(ValueError, match=r"task1_colour\.json:2: not valid JSON"):
-        superni.load_task(path)
-    with pytest.raises(ValueError, match="does not exist"):
-        superni.load_task(tmp_path / "task2.json")
-    path.write_bytes(b"\xff\xfe")
-    with pytest.raises(ValueError, match="not valid UTF-8"):
-        superni.load_task(path)
+from ul2tune.instructions.superni import TaskFile
+from ul2tune.instructions.superni_file import Instance, load_task
 
 
 def test_split_lists(tmp_path):
@@ -163,12 +77,12 @@ def test_every_option_of_a_task_file_changes_its_fingerprint(tmp_path):
 
 
 def test_any_definition_draws_all_phrasings(tmp_path):
-    task = superni.load_task(write(tmp_path, NEW))
+    task = load_task(write(tmp_path, NEW))
     assert {r.instruction for r in superni.records(task, any_definition=True)} == {
         *task.definitions
     }
     assert {r.instruction for r in superni.records(task)} == {task.definitions[0]}
-    task = superni.load_task(write(tmp_path, {**NEW, "Definition": ["A.", "", "B.", " \n"]}))
+    task = load_task(write(tmp_path, {**NEW, "Definition": ["A.", "", "B.", " \n"]}))
     assert {r.instruction for r in superni.records(task, any_definition=True)} == {"A.", "B."}
 
 
@@ -176,15 +90,15 @@ def test_choices_are_declared_or_inferred(tmp_path):
     outputs = ["yes", "no", "no"] * 3
     rows = [{"id": f"{i}", "input": "a", "output": [o]} for i, o in enumerate(outputs)]
     path = write(tmp_path, {**NEW, "Instances": rows})
-    assert superni.infer_answer_choices(superni.load_task(path)) == ("no", "yes")
+    assert superni.infer_answer_choices(load_task(path)) == ("no", "yes")
     assert next(TaskFile(path=str(path), infer_choices=True).read("validation")).answer_choices
-    assert superni.infer_answer_choices(superni.load_task(write(tmp_path, NEW))) is None
+    assert superni.infer_answer_choices(load_task(write(tmp_path, NEW))) is None
     declared = {**NEW, "Answer Choices": ["red", "green"]}
-    task = superni.load_task(write(tmp_path, declared))
+    task = load_task(write(tmp_path, declared))
     assert next(superni.records(task)).answer_choices == ("red", "green")
     rows = [{"input": "a", "output": "red"}, {"input": "b", "output": " green"}]
-    assert superni.load_task(write(tmp_path, {**declared, "Instances": rows})).answer_choices
-    absent = superni.load_task(write(tmp_path, {**declared, "Answer Choices": None}))
+    assert load_task(write(tmp_path, {**declared, "Instances": rows})).answer_choices
+    absent = load_task(write(tmp_path, {**declared, "Answer Choices": None}))
     assert next(superni.records(absent)).answer_choices is None
 
 
@@ -201,7 +115,7 @@ def test_each_category_has_its_score(tmp_path):
 
 def test_reads_all_files_and_lists_at_hand(shared):
     root = shared / "data" / "natural_instructions"
-    tasks = [superni.load_task(path) for path in sorted(root.glob("tasks*/*.json"))]
+    tasks = [load_task(path) for path in sorted(root.glob("tasks*/*.json"))]
     assert len(tasks) == 108
     assert all(task.instances and task.category for task in tasks)
     lists = {"test": (119, 4_536), "train": (756, 30_489)}

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ul2tune.data import vocab
-from ul2tune.instructions import superni, tk_instruct
+from ul2tune.instructions import superni, superni_file, tk_instruct
 from ul2tune.instructions.records import Demo, Record
 from ul2tune.instructions.tk_instruct import MIXED_ENCODINGS, TkInstruct
 
@@ -147,7 +147,7 @@ def test_equals_tk_instruct_byte_for_byte(shared):
     goldens = [json.loads(line) for line in lines]
     assert {golden["encoding"] for golden in goldens} == GOLDEN_ENCODINGS.keys()
     for golden in goldens:
-        task = superni.load_task(root / "tasks" / f"{golden['task']}.json")
+        task = superni_file.load_task(root / "tasks" / f"{golden['task']}.json")
         record = next(r for r in superni.records(task) if r.id == golden["instance_id"])
         encoding = GOLDEN_ENCODINGS[golden["encoding"]]
         assert tk_instruct.render(record, 0, encodings=(encoding,)).inputs == golden["source"]

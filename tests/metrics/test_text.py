@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ul2tune.instructions import superni
+from ul2tune.instructions import superni, superni_file
 from ul2tune.instructions.records import copy_demo, copy_input
 from ul2tune.metrics import byte_bpe, choices, registry, text
 
@@ -153,7 +153,7 @@ def test_baselines_equal_tk_instructs_to_four_decimals(shared):
     goldens = json.loads((root / "golden_heuristics.json").read_text(encoding="utf-8"))["scores"]
     assert len(goldens) == 108
     for path in sorted(root.glob("tasks*/*.json")):
-        records = list(superni.records(superni.load_task(path)))
+        records = list(superni.records(superni_file.load_task(path)))
         for name, baseline in (("copy_demo", copy_demo), ("copy_input", copy_input)):
             targets = [record.targets for record in records]
             predictions = [baseline(record) for record in records]

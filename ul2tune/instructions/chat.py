@@ -187,17 +187,17 @@ def read_messages(row: Mapping[str, Any], where: str) -> tuple[Message, ...]:
     role_key, text_key = ("role", "content") if named else ("from", "value")
     messages = []
     if not named and row.get("system"):
-        messages.append(Message("system", row_files.text(row, "system", where)))
+        messages.append(Message("system", reading.string(row, "system", where)))
     if list_key not in row:
         raise ValueError(f"{where}: neither 'messages' nor 'conversations' is there.")
-    for index, item in enumerate(row_files.objects(row, list_key, where)):
+    for index, item in enumerate(reading.objects(row, list_key, where)):
         place = f"{where}: {list_key}[{index}]"
-        role = row_files.text(item, role_key, place)
+        role = reading.string(item, role_key, place)
         if role not in _ROLE_OF:
             raise ValueError(
                 f"{place}: the role {role!r} is none of {sorted(_ROLE_OF)} (tools are not known)."
             )
-        messages.append(Message(_ROLE_OF[role], row_files.text(item, text_key, place)))
+        messages.append(Message(_ROLE_OF[role], reading.string(item, text_key, place)))
     return tuple(messages)
 
 

@@ -74,9 +74,9 @@ class Replay:
         self.path = path
         self._left: dict[str, list[Completion]] = {}
         for where, row in row_files.rows(path):
-            text = row_files.text(row, "text", where)
-            reason = row_files.text(row, "finish_reason", where, "stop")
-            answers = self._left.setdefault(row_files.text(row, "prompt", where), [])
+            text = reading.string(row, "text", where)
+            reason = reading.string(row, "finish_reason", where, "stop")
+            answers = self._left.setdefault(reading.string(row, "prompt", where), [])
             answers.append(Completion(text=text, finish_reason=reason))
 
     def generate(self, prompts: Sequence[str], params: Params) -> list[Completion]:
@@ -183,7 +183,7 @@ def load_prompts(path: str | Path) -> Prompts:
     data = reading.read_json(path)
     if not isinstance(data, Mapping):
         raise ValueError(f"{path}: expected a JSON object, got {type(data).__name__}.")
-    texts = {name: row_files.text(data, key, str(path)) for name, key in _PROMPT_KEYS.items()}
+    texts = {name: reading.string(data, key, str(path)) for name, key in _PROMPT_KEYS.items()}
     return Prompts(**texts)
 
 

@@ -188,6 +188,18 @@ def fingerprint(paths: Iterable[str | Path], *options: Any) -> str:
     return digest.hexdigest()[:16]
 
 
+def string(row: Mapping[str, Any], key: str, where: str, default: str | None = None) -> str:
+    """A row's field that must be a string; `default` stands for one that is absent.
+
+    Raises:
+      ValueError: that starts with `where` and names the key.
+    """
+    value = row.get(key, default) if isinstance(row, Mapping) else None
+    if not isinstance(value, str):
+        raise ValueError(f"{where}: {key!r} must be a string, got {value!r:.80}.")
+    return value
+
+
 def strings(value: Any, where: str, key: str) -> tuple[str, ...]:
     """A list of strings.
 
@@ -195,17 +207,20 @@ def strings(value: Any, where: str, key: str) -> tuple[str, ...]:
       ValueError: that starts with `where` and names the key.
     """
     if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
-        raise ValueError(f"{where}: {key!r} must be a list of strings, got {value!r:.60}.")
+        raise ValueError(f"{where}: {key!r} must be a list of strings, got {value!r:.80}.")
     return tuple(value)
 
 
-def string(row: Mapping[str, Any], key: str, where: str) -> str:
-    """A row's field that must be a string.
+def objects(row: Mapping[str, Any], key: str, where: str) -> list[Mapping[str, Any]]:
+    """A row's field that must be a list of objects.
 
     Raises:
-      ValueError: that starts with `where` and names the key.
+      ValueError: that starts with `where` and names the key, or the place in the list.
     """
     value = row.get(key) if isinstance(row, Mapping) else None
-    if not isinstance(value, str):
-        raise ValueError(f"{where}: {key!r} must be a string, got {value!r:.60}.")
+    if not isinstance(value, list):
+        raise ValueError(f"{where}: {key!r} must be a list of objects, got {value!r:.80}.")
+    for index, item in enumerate(value):
+        if not isinstance(item, Mapping):
+            raise ValueError(f"{where}: {key}[{index}] must be an object, got {item!r:.80}.")
     return value

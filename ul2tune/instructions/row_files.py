@@ -90,30 +90,6 @@ def rows(path: str | Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         yield f"{path}[{index}]", row
 
 
-def text(row: Mapping[str, Any], key: str, where: str, default: str | None = None) -> str:
-    """A string of a row; `default` stands for one that is absent.
-
-    Raises:
-      ValueError: if it is no string.
-    """
-    value = row.get(key, default)
-    if not isinstance(value, str):
-        raise ValueError(f"{where}: {key!r} must be a string, got {value!r:.80}.")
-    return value
-
-
-def objects(row: Mapping[str, Any], key: str, where: str) -> list[Mapping[str, Any]]:
-    """A row's list of objects.
-
-    Raises:
-      ValueError: if it is something else.
-    """
-    value = row.get(key)
-    if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
-        raise ValueError(f"{where}: {key!r} must be a list of objects, got {value!r:.80}.")
-    return value
-
-
 def _parsed(
     path: str | Path, parse: Parser, group_by: str = ""
 ) -> Iterator[tuple[str, Sequence[Record]]]:

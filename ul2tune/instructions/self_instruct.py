@@ -108,24 +108,24 @@ def load(path: str | Path) -> Iterator[Record]:
 def parse(row: Mapping[str, Any], where: str, identity: str) -> tuple[Record, ...]:
     """One row's records (`row_files.Parser`)."""
     if "completion" in row:
-        completion = row_files.text(row, "completion", where).removesuffix(END)
-        prompt = row_files.text(row, "prompt", where)
+        completion = reading.string(row, "completion", where).removesuffix(END)
+        prompt = reading.string(row, "prompt", where)
         return (_record(identity, "", prompt, completion, template_id=RENDERED),)
-    instruction = row_files.text(row, "instruction", where)
-    category = row_files.text(row, "motivation_app", where, "")
+    instruction = reading.string(row, "instruction", where)
+    category = reading.string(row, "motivation_app", where, "")
     if "is_classification" in row:
         if not isinstance(row["is_classification"], bool):
             value = row["is_classification"]
             raise ValueError(f"{where}: 'is_classification' must be true or false, got {value!r}.")
         category = "classification" if row["is_classification"] else "generation"
     if "instances" not in row:
-        pair = row_files.text(row, "input", where, ""), row_files.text(row, "output", where)
+        pair = reading.string(row, "input", where, ""), reading.string(row, "output", where)
         return (_record(identity, instruction, *pair, category=category),)
-    base = row_files.text(row, "id", where, identity)
+    base = reading.string(row, "id", where, identity)
     records = []
-    for index, instance in enumerate(row_files.objects(row, "instances", where)):
+    for index, instance in enumerate(reading.objects(row, "instances", where)):
         place = f"{where}: instances[{index}]"
-        pair = (row_files.text(instance, key, place) for key in ("input", "output"))
+        pair = (reading.string(instance, key, place) for key in ("input", "output"))
         records.append(_record(f"{base}-{index}", instruction, *pair, category=category))
     return tuple(records)
 

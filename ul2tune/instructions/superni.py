@@ -1,29 +1,19 @@
 """Super-NaturalInstructions: task files -> records (`tk_instruct` renders them).
 
-Sources: Wang et al. 2022 (arXiv:2204.07705) and the task files of `allenai/natural-instructions`.
-A task file is one JSON object:
-
-    {"Definition": ["…"], "Categories": ["…"], "Positive Examples": [{"input", "output",
-     "explanation"}, …], "Negative Examples": […], "Instances": [{"id", "input", "output": […]}, …],
-     "Instance License": ["…"], …}
-
-Older releases have a string for `Definition` or `output`, no `id`, examples inside an `Examples`
-object, `reason` for `explanation`, `"-"` for an empty list: all are read. One optional key of our
-own, `"Answer Choices": ["…", …]`, declares the closed set of answers of a classification task: a
-reference of every instance is among them.
+Source: Wang et al. 2022 (arXiv:2204.07705). `superni_file` reads the task files.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ul2tune.instructions import reading
-from ul2tune.instructions.records import Demo, Record, SplitLevel, stable_hash
+from ul2tune.instructions.records import Record, SplitLevel, stable_hash
+from ul2tune.instructions.superni_file import Instance, Task, load_task
 
 # Tk-Instruct evaluates the first 100 instances of a task: balanced by label, in the file's order.
 EVAL_INSTANCES = 100
@@ -53,50 +43,6 @@ CATEGORY_METRICS: Mapping[str, str] = {
         "rouge_l",
     ),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Instance:
-    """One instance of a task file: `outputs` are all references, never empty."""
-
-    id: str
-    input: str
-    outputs: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """One task file.
-
-    Attributes:
-      name: the file's name without `.json`.
-      definitions: phrasings of the instruction that are not blank; Tk-Instruct uses the first.
-      category: the first of `Categories`.
-      demos: positive examples, then negative ones, in the file's order.
-      answer_choices: the declared closed set of answers, or None.
-    """
-
-    name: str
-    definitions: tuple[str, ...]
-    category: str
-    license: str
-    demos: tuple[Demo, ...]
-    instances: tuple[Instance, ...]
-    answer_choices: tuple[str, ...] | None = None
-
-
-def load_task(path: str | Path) -> Task:
-    """Reads one task file of any release.
-
-    Raises:
-      ValueError: naming the file, the place in it and what is wrong there.
-    """
-    path = Path(path)
-    data = reading.parse_object(reading.read_bytes(path), path)
-    try:
-        return _parse_task(path.stem, data)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 def read_split(path: str | Path) -> tuple[str, ...]:
@@ -267,112 +213,3 @@ def infer_answer_choices(task: Task, maximum: int = 6) -> tuple[str, ...] | None
     single = all(len(instance.outputs) == 1 for instance in task.instances)
     closed = 2 <= len(counts) <= maximum and min(counts.values()) >= 3
     return tuple(sorted(counts)) if single and closed else None
-
-
-def _parse_task(name: str, data: Mapping[str, Any]) -> Task:
-    nested = data.get("Examples")
-    examples = nested if isinstance(nested, Mapping) else data
-    definitions = _texts(data.get("Definition"), "Definition")
-    if not definitions or not definitions[0].strip():
-        raise ValueError("'Definition' is missing or empty.")
-    rows = _rows(data.get("Instances"), "Instances")
-    if not rows:
-        raise ValueError("'Instances' is missing or empty.")
-    instances = tuple(_parse_instance(name, index, row) for index, row in enumerate(rows))
-    choices = _parse_choices(data.get("Answer Choices"), instances)
-    counts = Counter(instance.id for instance in instances)
-    repeated = [identity for identity, count in counts.items() if count > 1]
-    if repeated:
-        raise ValueError(
-            f"the id {repeated[0]!r} names {counts[repeated[0]]} instances; ids must be unique."
-        )
-    return Task(
-        name=name,
-        definitions=tuple(text for text in definitions if text.strip()),
-        category=next(iter(_texts(data.get("Categories"), "Categories")), ""),
-        license=", ".join(_texts(data.get("Instance License"), "Instance License")),
-        demos=(
-            *_parse_demos(examples.get("Positive Examples"), "Positive Examples", negative=False),
-            *_parse_demos(examples.get("Negative Examples"), "Negative Examples", negative=True),
-        ),
-        instances=instances,
-        answer_choices=choices,
-    )
-
-
-def _parse_instance(task: str, index: int, row: Mapping[str, Any]) -> Instance:
-    where = f"Instances[{index}]"
-    outputs = _texts(row.get("output"), f"{where}['output']")
-    if not outputs:
-        raise ValueError(f"{where} has no 'output'.")
-    identity = row.get("id", f"{task}-{index}")
-    if not isinstance(identity, str) or not identity:
-        raise ValueError(f"{where}['id'] must be a string that is not empty, got {identity!r}.")
-    return Instance(id=identity, input=_text(row, "input", where), outputs=outputs)
-
-
-def _parse_choices(value: Any, instances: Sequence[Instance]) -> tuple[str, ...] | None:
-    """Two or more different choices, with a reference of every instance among them; or None."""
-    if value is None:
-        return None
-    choices = _texts(value, "Answer Choices")
-    # White space around a choice does not count (`metrics.choices.is_correct_choice`).
-    known = {choice.strip() for choice in choices}
-    if len(choices) < 2 or len(known) < len(choices):
-        raise ValueError(
-            f"'Answer Choices' must be two or more different strings, got {value!r:.80}. "
-            "Leave the key out where answers are free text."
-        )
-    for index, instance in enumerate(instances):
-        if known.isdisjoint(output.strip() for output in instance.outputs):
-            raise ValueError(
-                f"Instances[{index}]['output']: none of {list(instance.outputs)!r:.80} is among "
-                f"'Answer Choices', {list(choices)!r:.80}, so no choice would be right. Write both "
-                "alike, capitals included."
-            )
-    return choices
-
-
-def _parse_demos(value: Any, key: str, *, negative: bool) -> Iterator[Demo]:
-    for index, row in enumerate(_rows(value, key)):
-        where = f"{key}[{index}]"
-        explanation = row.get("explanation", row.get("reason"))
-        if explanation is not None and not isinstance(explanation, str):
-            raise ValueError(f"{where}['explanation'] must be a string, got {explanation!r}.")
-        outputs = _texts(row.get("output"), f"{where}['output']")
-        if not outputs:
-            raise ValueError(f"{where} has no 'output'.")
-        yield Demo(
-            input=_text(row, "input", where),
-            target=outputs[0],
-            explanation=explanation,
-            negative=negative,
-        )
-
-
-def _rows(value: Any, key: str) -> list[Mapping[str, Any]]:
-    if value in (None, "", "-"):
-        return []
-    if not isinstance(value, list):
-        raise ValueError(f"{key!r} must be a list of objects, got {type(value).__name__}.")
-    for index, row in enumerate(value):
-        if not isinstance(row, Mapping):
-            raise ValueError(f"{key}[{index}] must be an object, got {type(row).__name__}.")
-    return value
-
-
-def _text(row: Mapping[str, Any], key: str, where: str) -> str:
-    value = row.get(key)
-    if not isinstance(value, str):
-        raise ValueError(f"{where}[{key!r}] must be a string, got {value!r}.")
-    return value
-
-
-def _texts(value: Any, key: str) -> tuple[str, ...]:
-    """A string or a list of strings, as a tuple; a missing value is empty."""
-    if value is None:
-        return ()
-    values = [value] if isinstance(value, str) else value
-    if not isinstance(values, list) or not all(isinstance(text, str) for text in values):
-        raise ValueError(f"{key} must be a string or a list of strings, got {value!r:.80}.")
-    return tuple(values)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ul2tune.instructions import row_files
+from ul2tune.instructions import reading, row_files
 from ul2tune.instructions.records import Record, Rendered
 
 BENCHMARK = "unnatural_instructions"
@@ -35,10 +35,10 @@ def parse(
     row: Mapping[str, Any], where: str, identity: str, *, reformulations: bool = True
 ) -> tuple[Record, ...]:
     """One row's records (`row_files.Parser`)."""
-    instruction = row_files.text(row, "instruction", where)
-    lists = {"instances": row_files.objects(row, "instances", where)}
+    instruction = reading.string(row, "instruction", where)
+    lists = {"instances": reading.objects(row, "instances", where)}
     if reformulations and "reformulations" in row:
-        lists["reformulations"] = row_files.objects(row, "reformulations", where)
+        lists["reformulations"] = reading.objects(row, "reformulations", where)
     return tuple(
         _record(item, f"{where}: {key}[{index}]", f"{identity}-{key[0]}{index}", key, instruction)
         for key, items in lists.items()
@@ -57,14 +57,14 @@ def render(record: Record, seed: int = 0) -> Rendered:
 
 def _record(item: Mapping[str, Any], where: str, identity: str, kind: str, first: str) -> Record:
     # The prompt states the instruction, so the record's stays empty; it is checked nevertheless.
-    row_files.text(item, "instruction", where, first)
+    reading.string(item, "instruction", where, first)
     return Record(
         id=identity,
         task=BENCHMARK,
         category=kind,
         benchmark=BENCHMARK,
         license="MIT",
-        input=row_files.text(item, "instruction_with_input", where),
-        targets=(row_files.text(item, "output", where),),
+        input=reading.string(item, "instruction_with_input", where),
+        targets=(reading.string(item, "output", where),),
         metric_names=("rouge_l",),
     )

@@ -50,7 +50,7 @@ def test_both_prompts(folder):
         ("bbh/sums.json", "{", r"sums\.json:1: not valid JSON"),
         ("bbh/sums.json", "[]", "'examples' must be a list"),
         ("bbh/sums.json", '{"examples": [3]}', r"examples\[0\] must be an object"),
-        ("bbh/sums.json", '{"examples": [{"input": "a"}]}', r"examples\[0\]\['target'\]"),
+        ("bbh/sums.json", '{"examples": [{"input": "a"}]}', r"examples\[0\]: 'target' must be a"),
     ],
 )
 def test_a_malformed_file_is_named_with_the_reason(folder, file, content, message):

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ul2tune.instructions import reading, superni
+from ul2tune.instructions import reading, superni_file
 from ul2tune.instructions.flan.corpus import Row
 from ul2tune.instructions.patterns import WHITESPACE
 from ul2tune.instructions.records import stable_hash
@@ -173,7 +173,7 @@ class P3Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class NIv2Rows:
-    """The instances of a Natural Instructions task file (`superni.load_task`).
+    """The instances of a Natural Instructions task file (`superni_file.load_task`).
 
     Fields: `Definition`, `input`, `output` and those of one worked example, `ex_input`,
     `ex_output`, `ex_explanation`: the first positive one that is not the instance itself
@@ -190,7 +190,7 @@ class NIv2Rows:
         Raises:
           ValueError: if the file is malformed or has no positive example to show.
         """
-        task = superni.load_task(self.path)
+        task = superni_file.load_task(self.path)
         positive = [demo for demo in task.demos if not demo.negative]
         for instance in task.instances:
             example = next(

@@ -95,11 +95,7 @@ def load(folder: str | Path, task: str) -> Iterator[Record]:
     rows = _examples(path)
     description, demos = load_prompt(Path(folder) / "cot-prompts" / f"{task}.txt")
     for index, row in enumerate(rows):
-        if not isinstance(row, Mapping):
-            raise ValueError(f"{path}: examples[{index}] must be an object, got {row!r:.60}.")
-        for key in ("input", "target"):
-            if not isinstance(row.get(key), str):
-                raise ValueError(f"{path}: examples[{index}][{key!r}] must be a string.")
+        where = f"{path}: examples[{index}]"
         yield Record(
             id=f"{task}-{index}",
             task=task,
@@ -108,8 +104,8 @@ def load(folder: str | Path, task: str) -> Iterator[Record]:
             license="MIT",
             split_level="held_out",
             instruction=description,
-            input=row["input"],
-            targets=(row["target"],),
+            input=reading.string(row, "input", where),
+            targets=(reading.string(row, "target", where),),
             demos=demos,
             template_style="fs_noopt",
             metric_names=("bbh",),
@@ -162,9 +158,8 @@ def _worked(demo: Demo, chain_of_thought: bool) -> str:
     return f"{_QUESTION}{demo.input}{_ANSWER} {answer}"
 
 
-def _examples(path: Path) -> list[Any]:
-    data = reading.read_json(path)
-    rows = data.get("examples") if isinstance(data, Mapping) else None
-    if not isinstance(rows, list) or not rows:
+def _examples(path: Path) -> list[Mapping[str, Any]]:
+    rows = reading.objects(reading.read_json(path), "examples", str(path))
+    if not rows:
         raise ValueError(f"{path}: 'examples' must be a list that is not empty.")
     return rows
