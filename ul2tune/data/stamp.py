@@ -19,6 +19,7 @@ import os
 import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,18 @@ VOCABULARY, DEFAULT_VOCABULARY = "UL2TUNE_VOCABULARY", "stdlib"
 # This one is trained on the text that this variable names.
 TRAINED, TEXT = "trained", "UL2TUNE_TEXT"
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]+")
-_FOLDER = "folder "
+# Stands before the digests of a variable that names a folder.
+_FOLDER = "folder"
 # Local sources of up to so many bytes are read whole (30 ms): a copy has another time.
 _READ_BYTES = 32 * 2**20
+# What keeps a source from being read here.
+_UNSEEN = (OSError, ValueError, ImportError)
 
 Stamp = Mapping[str, Any]
+# A thing has one or several digests, in a stamp one string of words. It is the same as long as one
+# of them is: another machine, Python or version of this package may give others.
+Digests = list[str]
+_File = tuple[str, int, str]  # its path, and what `files.stamp` says of it
 
 
 def make(modules: Sequence[str], sources: Iterable[str]) -> Stamp:
@@ -44,17 +52,12 @@ def make(modules: Sequence[str], sources: Iterable[str]) -> Stamp:
       modules: names, as in TASK_MODULES.
       sources: paths of files and folders, and globs.
     """
-    return _make(modules, dict.fromkeys(sources, ()))
-
-
-def _make(modules: Sequence[str], known: Mapping[str, Collection[str]]) -> Stamp:
-    """The stamp; `known` has the digests that an earlier one states for each source."""
-    found = _module_files(modules)
-    digests = {source: _source_digests(source, known[source]) for source in sorted(known)}
+    code = _module_files(modules)
+    digests = {source: _source_digests(source) for source in sorted(set(sources))}
     return {
-        "modules": {name: _code_digests(data) for name, data in found.items()},
-        "variables": _variables(found.values()),
-        "sources": {source: digest for source, digest in digests.items() if digest},
+        "modules": {name: _stored(_code_digests(text)) for name, text in code.items()},
+        "variables": {name: _stored(words) for name, words in _variables(code.values()).items()},
+        "sources": {source: _stored(found) for source, found in digests.items() if found},
     }
 
 
@@ -65,35 +68,54 @@ def differences(stamp: Stamp, modules: Sequence[str]) -> list[str]:
       stamp: of the prepared data.
       modules: TASK_MODULES of today.
     """
-    now = _make(modules, {source: was.split() for source, was in stamp["sources"].items()})
+    code = _module_files(modules)
     changed = [
-        *(f"module {name}" for name in _changed(stamp["modules"], now["modules"])),
-        *(f"file {source}" for source in _changed(stamp["sources"], now["sources"])),
+        f"module {name}"
+        for name, was in stamp["modules"].items()
+        if name in code and not _agree(_read(was), _code_digests(code[name]))
     ]
-    was, is_now = stamp["variables"], now["variables"]
-    for name in sorted(was.keys() | is_now.keys()):
-        # The folder of a collection is needed while it is prepared, not later. And where today's
-        # variables lack the vocabulary, no module of today reads it.
-        optional = name not in is_now and (name == VOCABULARY or was[name].startswith(_FOLDER))
-        digests = [set(of.get(name, "").removeprefix(_FOLDER).split()) for of in (was, is_now)]
-        if not digests[0] & digests[1] and not optional:
-            changed.append(f"environment variable {name}")
+    changed += [
+        f"file {source}"
+        for source, was in stamp["sources"].items()
+        if _source_changed(source, _read(was))
+    ]
+    were = {name: _read(was) for name, was in stamp["variables"].items()}
+    now = _variables(code.values())
+    changed += [
+        f"environment variable {name}"
+        for name in sorted(were.keys() | now.keys())
+        if _variable_changed(name, were.get(name, []), now.get(name, []))
+    ]
     return changed
 
 
-def _changed(was: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """What is in both, with no digest in common."""
-    both = [name for name in was if name in now]
-    return [name for name in both if not {*was[name].split()} & {*now[name].split()}]
+def _stored(digests: Digests) -> str:
+    return " ".join(digests)
 
 
-def _code_digests(code: bytes) -> str:
-    """Two digests: of the file, and of what it says without comments and layout. Another Python may
-    spell the second one differently; the first is the same for all."""
-    try:
-        return f"{_sha256(code)} {_sha256(ast.dump(ast.parse(code)).encode())}"
-    except (SyntaxError, ValueError, RecursionError):  # no Python, or too long an expression
-        return _sha256(code)
+def _read(stored: str) -> Digests:
+    return stored.split()
+
+
+def _agree(was: Digests, now: Digests) -> bool:
+    return not set(was).isdisjoint(now)
+
+
+def _variable_changed(name: str, was: Digests, now: Digests) -> bool:
+    # The folder of a collection is needed while it is prepared, not later. And where today's
+    # variables lack the vocabulary, no module of today reads it.
+    if not now and (name == VOCABULARY or _FOLDER in was):
+        return False
+    return not _agree([word for word in was if word != _FOLDER], now)
+
+
+def _code_digests(code: bytes) -> Digests:
+    """Of the file, and of what it says without comments and layout. Another Python may spell the
+    second one differently; the first is the same for all."""
+    digests = [_sha256(code)]
+    with suppress(SyntaxError, ValueError, RecursionError):  # no Python, too long an expression
+        digests.append(_sha256(ast.dump(ast.parse(code)).encode()))
+    return digests
 
 
 def _module_files(modules: Sequence[str]) -> dict[str, bytes]:
@@ -143,7 +165,7 @@ def _imports(code: bytes, module: str, is_package: bool) -> Iterator[str]:
             yield from (base, *(f"{base}.{alias.name}" for alias in node.names))
 
 
-def _variables(sources: Collection[bytes]) -> dict[str, str]:
+def _variables(sources: Collection[bytes]) -> dict[str, Digests]:
     """Digests of the environment variables whose names are string constants of the code."""
     names = {
         node.value
@@ -159,15 +181,15 @@ def _variables(sources: Collection[bytes]) -> dict[str, str]:
     values = {name: os.environ[name] for name in sorted(names) if os.environ.get(name)}
     if reads_vocabulary:
         values[VOCABULARY] = os.environ.get(VOCABULARY) or DEFAULT_VOCABULARY
-    return {name: _value_digest(value) for name, value in values.items()}
+    return {name: _value_digests(value) for name, value in values.items()}
 
 
-def _value_digest(value: str) -> str:
-    """Digests of a variable's value and, if it names files, of what is in them: they may lie
-    elsewhere on another machine. The names within, without the way there; sizes of large ones."""
+def _value_digests(value: str) -> Digests:
+    """Of a variable's value and, if it names files, of what is in them: they may lie elsewhere on
+    another machine. The names within, without the way there; sizes of large ones."""
     folder = os.path.expanduser(value)
     is_folder = os.path.isdir(folder)
-    own = (_FOLDER if is_folder else "") + _sha256(value.encode())
+    digests = [_FOLDER] * is_folder + [_sha256(value.encode())]
     try:
         pattern = os.path.join(glob.escape(folder), "**") if is_folder else folder
         found = files.expand(pattern) if "://" not in value else []
@@ -181,8 +203,8 @@ def _value_digest(value: str) -> str:
             for file, size in zip(found, sizes, strict=True)
         ]
     except (OSError, ValueError):
-        return own  # no files
-    return f"{own} {_sha256(repr(inside).encode())}" if inside else own
+        return digests  # no files
+    return [*digests, _sha256(repr(inside).encode())] if inside else digests
 
 
 def _reads_vocabulary(code: bytes) -> bool:
@@ -205,31 +227,50 @@ def _parse(code: bytes) -> ast.AST:
         return ast.Module(body=[], type_ignores=[])  # importing it will say more
 
 
-def _source_digests(source: str, known: Collection[str]) -> str:
-    """Digests of a source's files: of names, sizes and times, and, if it is small, of names and
-    contents. "" if there are no files, or none can be seen from here.
-
-    Contents are not read where the digest of times is `known`: nothing changed, and a mixture may
-    have hundreds of sources.
-    """
-    folder = os.path.expanduser(source)
+def _source_digests(source: str) -> Digests:
+    """Of a source's files: of their names, sizes and times and, if they are small, of their names
+    and contents; none if there are no files, or none can be seen from here."""
     try:
-        if "://" not in source and os.path.isdir(folder):
-            found = sorted(str(path) for path in Path(folder).rglob("*") if path.is_file())
-        else:
-            found = files.expand(source)
-        stamps = [(file, *files.stamp(file)) for file in found]
-        if not stamps:
-            return ""
-        digests = [_sha256(repr(stamps).encode())]
-        is_small = sum(size for _, size, _ in stamps) <= _READ_BYTES
-        is_local = not any("://" in file for file in found)
-        if digests[0] not in known and is_small and is_local:
-            contents = [(file, files.sha256(file)) for file in found]
-            digests.append(_sha256(repr(contents).encode()))
-    except (OSError, ValueError, ImportError):
-        return ""
-    return " ".join(digests)
+        found = _found(source)
+        if not found:
+            return []
+        return [_times(found), _contents(found)] if _are_read(found) else [_times(found)]
+    except _UNSEEN:
+        return []
+
+
+def _source_changed(source: str, was: Digests) -> bool:
+    """Contents are read only where times differ: a mixture may have hundreds of sources."""
+    try:
+        found = _found(source)
+        if not found or _times(found) in was:
+            return False
+        return not (_are_read(found) and _contents(found) in was)
+    except _UNSEEN:
+        return False
+
+
+def _found(source: str) -> list[_File]:
+    """A source's files."""
+    folder = os.path.expanduser(source)
+    if "://" not in source and os.path.isdir(folder):
+        found = sorted(str(path) for path in Path(folder).rglob("*") if path.is_file())
+    else:
+        found = files.expand(source)
+    return [(file, *files.stamp(file)) for file in found]
+
+
+def _are_read(found: Sequence[_File]) -> bool:
+    is_local = not any("://" in file for file, _, _ in found)
+    return is_local and sum(size for _, size, _ in found) <= _READ_BYTES
+
+
+def _times(found: Sequence[_File]) -> str:
+    return _sha256(repr(found).encode())
+
+
+def _contents(found: Sequence[_File]) -> str:
+    return _sha256(repr([(file, files.sha256(file)) for file, _, _ in found]).encode())
 
 
 def _sha256(data: bytes) -> str:
