@@ -108,6 +108,13 @@ def test_a_normalizer_of_its_own_has_no_twin(shared):
         from_seqio(theirs)
 
 
+def test_sentinels_that_count_upwards_have_no_twin(shared):
+    path = str(shared / T5_MODEL)
+    theirs = seqio.SentencePieceVocabulary(path, extra_ids=10, reverse_extra_ids=False)
+    with pytest.raises(ValueError, match=r"numbers its sentinels upwards \(reverse_extra_ids"):
+        from_seqio(theirs)
+
+
 def test_a_vocabulary_without_a_twin_is_refused():
     with pytest.raises(ValueError, match="FullCodepointVocabulary cannot be prepared"):
         from_seqio(seqio.FullCodepointVocabulary())

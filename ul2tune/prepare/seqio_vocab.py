@@ -124,6 +124,11 @@ def from_seqio(vocabulary: seqio.Vocabulary) -> Vocabulary:
                 f"The vocabulary of {file} overrides the model's normalizer, so that text would "
                 "get other ids in training than here. Put the normalizer into the model file."
             )
+        if vocabulary.extra_ids and not vocabulary._reverse_extra_ids:
+            raise ValueError(
+                f"The vocabulary of {file} numbers its sentinels upwards (reverse_extra_ids = "
+                "False), where T5's, and ours, count down from the last id. Leave it True."
+            )
         # SeqIO's own ids are 0 of a model that ends in sentinels, and cannot be anything else.
         extra_ids = vocabulary.extra_ids or vocab.own_sentinels(file)
         return vocab.SentencePieceVocabulary(file=file, extra_ids=extra_ids)
