@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 from pathlib import Path
 
 # Before JAX is imported anywhere.
@@ -25,6 +26,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
 if os.environ["JAX_PLATFORMS"] == "cpu":
     compiling.quickly()
+# A background job of a shell starts with SIGINT ignored; tests of interrupts need Python's handler.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Tracing allocates millions of small objects beside a large heap that lives as long as the process:
 # at Python's own thresholds an eighth of the time goes into looking through it.
 gc.set_threshold(100_000, 50, 100)

@@ -103,4 +103,4 @@ def test_shares_of_the_first_rows_stand_beside_the_rates(packing, tmp_path, caps
         assert sum(column) == pytest.approx(100, abs=0.05)
     assert table["none"] == [0, 0, 0]
     assert (table["texts/prefix_75"][1] < 36) == (packing == "balanced")
-    assert ("Up to 32 draws of each wait" in printed) == (packing == "balanced")
+    assert ("Each keeps up to 32 draws waiting" in printed) == (packing == "balanced")
