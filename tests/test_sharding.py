@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -89,6 +91,22 @@ def test_rows_go_to_devices_and_back(config):
     np.testing.assert_array_equal(np.asarray(made), local["x"])
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
     assert made.addressable_shards[0].data.shape == (16 // ways, 3)
+
+
+@pytest.mark.parametrize(
+    ("axis", "batch_shape", "weight_shape"),
+    [("data", (4, 3), (8, 6)), ("fsdp", (4, 3), (4, 6)), ("tensor", (8, 3), (8, 3))],
+)
+def test_every_size_of_a_mesh_splits_something(axis, batch_shape, weight_shape):
+    """Of [8, 3] and an [8, 6] weight, what a device of two holds; alone it holds all."""
+    config = MeshConfig(**{"fsdp": 1, axis: 2})
+    mesh = sharding.make_mesh(config, jax.devices()[:2])
+    batch = sharding.to_global({"x": np.zeros((8, 3))}, mesh, 8)["x"]
+    assert batch.addressable_shards[0].data.shape == batch_shape
+    weight = {"w": jax.ShapeDtypeStruct((8, 6), np.float32)}
+    (split,) = sharding.param_shardings(weight, {"w": ("embed", "mlp")}, mesh).values()
+    assert split.shard_shape((8, 6)) == weight_shape
+    assert {field.name for field in dataclasses.fields(MeshConfig)} == set(sharding.MESH_AXES)
 
 
 def test_batches_that_do_not_divide():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -119,6 +120,17 @@ def test_a_row_may_have_a_stop_of_its_own():
         [2, EOS, 0, 0, 0],
         [0, 0, 0, 0, 0],
     ]
+
+
+LIVE = {"max_decode_length": 5, "temperature": 9.0, "top_k": 1, "top_p": 0.01, "seed": 1}
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(SamplingConfig)])
+def test_every_field_changes_what_is_generated(params, inputs_BS, field):
+    config = SamplingConfig(max_decode_length=6, temperature=1.0)
+    before = run(params, inputs_BS, NAMES_B2, config)
+    changed = dataclasses.replace(config, **{field: LIVE[field]})
+    assert not np.array_equal(before, run(params, inputs_BS, NAMES_B2, changed))
 
 
 @pytest.mark.parametrize(
