@@ -1,8 +1,9 @@
 """The layers of the design, read off the import statements.
 
-L0 atomic nearest signal_handlers types tree | L1 sharding compilation_cache data metrics |
-L2 instructions | L3 prepare feed models | L4 optim decoding checkpoints convert | L5 training |
-L6 evaluation | L7 cli integrations | L8 __main__.
+L0 atomic nearest signal_handlers status_line types tree |
+L1 sharding compilation_cache data metrics | L2 instructions | L3 prepare feed models |
+L4 optim decoding checkpoints convert | L5 training | L6 evaluation | L7 cli integrations |
+L8 __main__.
 A module imports its own folder and lower layers only.
 """
 
@@ -19,7 +20,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
-    {"atomic", "nearest", "signal_handlers", "types", "tree"},
+    {"atomic", "nearest", "signal_handlers", "status_line", "types", "tree"},
     {"sharding", "compilation_cache", "data", "metrics"},
     {"instructions"},
     {"prepare", "feed", "models"},

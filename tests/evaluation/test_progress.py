@@ -39,7 +39,7 @@ def test_a_log_file_gets_a_line_every_ten_seconds(clock):
         bar.advance(1)
     bar.close()
     written = stream.getvalue().splitlines()
-    assert [re.split(r"[ /]", line)[1] for line in written] == ["11", "22", "25"]
+    assert [re.split(r"[ /]", line)[1] for line in written] == ["10", "20", "25"]
 
 
 def test_a_terminal_has_one_line(clock):

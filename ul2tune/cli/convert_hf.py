@@ -13,7 +13,7 @@ from typing import Any
 from ul2tune import __version__, atomic
 from ul2tune.checkpoints import description, initialize
 from ul2tune.cli import exported, imported, imported_vocabulary
-from ul2tune.cli.imported import ByteProgress
+from ul2tune.cli.byte_progress import ByteProgress
 from ul2tune.convert.hf import export as export_lib
 from ul2tune.convert.hf import folder as hf_folder
 from ul2tune.convert.hf import hub

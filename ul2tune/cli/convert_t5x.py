@@ -20,7 +20,7 @@ from ul2tune.checkpoints import description, initialize, layout
 from ul2tune.checkpoints.restore import restore_step
 from ul2tune.checkpoints.streaming import StepWriter
 from ul2tune.cli import exported, imported
-from ul2tune.cli.imported import ByteProgress
+from ul2tune.cli.byte_progress import ByteProgress
 from ul2tune.convert.hf import folder as hf_folder
 from ul2tune.convert.t5x import models as t5x
 from ul2tune.convert.t5x import moments as t5x_moments

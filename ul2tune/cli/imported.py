@@ -9,8 +9,6 @@ MODEL_DIR/*/import.json        where it came from, and how it was stored
 from __future__ import annotations
 
 import dataclasses
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -131,32 +129,3 @@ def _blocks(config: Any, scope: str) -> list[str]:
     for name, value in nested.items():
         lines += _blocks(value, prefix + name)
     return lines
-
-
-class ByteProgress:
-    """One live line: how much of a model is done, how fast."""
-
-    def __init__(self, what: str, total: int):
-        self.what, self.total, self.done = what, total, 0
-        self.start = self.shown = time.monotonic()
-
-    def add(self, num_bytes: int) -> None:
-        """Counts bytes that are done; shows it at most ten times a second."""
-        self.done += num_bytes
-        now = time.monotonic()
-        if sys.stderr.isatty() and now - self.shown > 0.1:
-            self.shown = now
-            print(f"\r\x1b[K{self._text(now)}", end="", file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        """Leaves the last state on the screen."""
-        clear = "\r\x1b[K" if sys.stderr.isatty() else ""
-        print(f"{clear}{self._text(time.monotonic())}", file=sys.stderr)
-
-    def _text(self, now: float) -> str:
-        seconds = max(now - self.start, 1e-9)
-        share = 100 * self.done / max(self.total, 1)
-        return (
-            f"{self.what}: {self.done / 1e9:.2f} of {self.total / 1e9:.2f} GB ({share:.0f} %), "
-            f"{self.done / 1e6 / seconds:.0f} MB/s"
-        )

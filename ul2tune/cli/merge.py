@@ -16,7 +16,7 @@ import numpy as np
 from ul2tune.checkpoints import description, initialize, layout, trained_layout, vocabulary
 from ul2tune.checkpoints.merge import Merge, Term, combination
 from ul2tune.cli import convert_hf, convert_t5x, imported, termination
-from ul2tune.cli.imported import ByteProgress
+from ul2tune.cli.byte_progress import ByteProgress
 
 
 @termination.by_exception()  # what was written so far goes

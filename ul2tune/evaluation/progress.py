@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TextIO
+
+from ul2tune.status_line import StatusLine
 
 
 class Progress:
@@ -22,8 +23,6 @@ class Progress:
       stream: where to write.
     """
 
-    live_secs, quiet_secs = 0.25, 10.0
-
     def __init__(
         self,
         label: str,
@@ -34,26 +33,22 @@ class Progress:
         stream: TextIO | None = None,
     ):
         self._label, self._total, self._unit = label, total, unit
-        self._stream = sys.stderr if stream is None else stream
-        self._live = self._stream.isatty()
         self._enabled = enabled
         self._before, self._done = done, done
-        self._start = self._shown = time.monotonic()
+        self._start = time.monotonic()
+        self._line = StatusLine(stream, live_secs=0.25)
 
     def advance(self, count: int) -> None:
         """Counts `count` more units."""
         self._done += count
-        now = time.monotonic()
-        if self._enabled and now - self._shown > (
-            self.live_secs if self._live else self.quiet_secs
-        ):
-            self._shown = now
-            self._write(end="" if self._live else "\n")
+        if self._enabled and self._line.is_due():
+            self._line.put(self.line())
 
     def close(self) -> None:
         """Writes the last line for good."""
         if self._enabled:
-            self._write(end="\n")
+            self._line.put(self.line())
+            self._line.end()
 
     def line(self) -> str:
         """The line as it stands now."""
@@ -63,7 +58,3 @@ class Progress:
         if self._total is not None and rate and self._done < self._total:
             text += f", {(self._total - self._done) / rate:.0f} s left"
         return text
-
-    def _write(self, end: str) -> None:
-        self._stream.write(f"\r{self.line()}\x1b[K{end}" if self._live else f"{self.line()}{end}")
-        self._stream.flush()

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TextIO
 
+from ul2tune.status_line import StatusLine
+
 _BAR_WIDTH = 20
-_TTY_PERIOD_SECS, _LOG_PERIOD_SECS = 0.2, 10.0
 
 
 @dataclass(kw_only=True)
@@ -31,7 +32,8 @@ class Progress:
 
     def __post_init__(self):
         self.num_documents = self.num_tokens = self.num_bytes = self.num_done = 0
-        self._started = self._shown = self.clock()
+        self._started = self.clock()
+        self._line = StatusLine(self.stream, clock=self.clock)
 
     def add(self, num_documents: int, num_tokens: int, num_bytes: int) -> None:
         """Counts work since the last call."""
@@ -46,7 +48,8 @@ class Progress:
 
     def close(self) -> None:
         """Shows the final line."""
-        self._show(last=True)
+        self._line.put(self.line())
+        self._line.end()
 
     def line(self) -> str:
         """The line as text."""
@@ -68,15 +71,9 @@ class Progress:
             return min(1.0, max(by_shards, self.num_bytes / self.total_bytes))
         return by_shards
 
-    def _show(self, last: bool = False) -> None:
-        live = self.stream.isatty()
-        period = _TTY_PERIOD_SECS if live else _LOG_PERIOD_SECS
-        if not last and self.clock() - self._shown < period:
-            return
-        self._shown = self.clock()
-        start, end = ("\r\x1b[K", "\n" if last else "") if live else ("", "\n")
-        self.stream.write(start + self.line() + end)
-        self.stream.flush()
+    def _show(self) -> None:
+        if self._line.is_due():
+            self._line.put(self.line())
 
 
 def _duration(secs: float) -> str:

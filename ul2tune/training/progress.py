@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TextIO
 
+from ul2tune.status_line import StatusLine
 
-@dataclass
-class LiveLine:
-    """One line that rewrites itself on a terminal; elsewhere a line every `quiet_secs`.
 
-    Attributes:
+class LiveLine(StatusLine):
+    """Step, loss, rates and time left in one line.
+
+    Args:
       last_step: step the run stops at.
-      stream: where to write.
+      stream: where to write; None = standard error.
       live_secs: least time between two lines on a terminal.
       quiet_secs: the same elsewhere.
       first_step: step the run's counter began at: what a percentage counts from.
+
+    Attributes:
+      last_step, first_step: the arguments; the last step may turn out to be an earlier one.
     """
 
-    last_step: int
-    stream: TextIO = field(default_factory=lambda: sys.stderr)
-    live_secs: float = 0.2
-    quiet_secs: float = 10.0
-    first_step: int = 0
-    _shown: float = 0.0
-    _place: tuple[int, int] | None = None
-    _width: int = 0
+    def __init__(
+        self,
+        last_step: int,
+        stream: TextIO | None = None,
+        *,
+        live_secs: float = 0.2,
+        quiet_secs: float = 10.0,
+        first_step: int = 0,
+    ):
+        super().__init__(stream, live_secs=live_secs, quiet_secs=quiet_secs, at_once=True)
+        self.first_step, self.last_step = first_step, last_step
+        self._place: tuple[int, int] | None = None
 
     def show(
         self,
@@ -48,34 +53,16 @@ class LiveLine:
           stretch: see `throughput.Stopwatch.stretch`.
           last: no step will follow: show it now, unless it is what stands there.
         """
-        terminal = self.stream.isatty()
-        now = time.monotonic()
-        due = now - self._shown >= (self.live_secs if terminal else self.quiet_secs)
         place = (step, self.last_step)
-        if place == self._place or not (due or last or step == self.last_step):
-            return
-        self._shown, self._place = now, place
-        text = line(step, (self.first_step, self.last_step), latest, rates, stretch)
-        if terminal:
-            # Blanks cover what a longer line left behind.
-            self.stream.write("\r" + text.ljust(self._width))
-            self._width = len(text)
-        else:
-            self.stream.write(text + "\n")
-        self.stream.flush()
+        if place != self._place and (last or step == self.last_step or self.is_due()):
+            self._place = place
+            self.put(line(step, (self.first_step, self.last_step), latest, rates, stretch))
 
     def note(self, text: str) -> None:
         """Prints lines that stay, above the live line."""
         self.end()
         self.stream.write(text + "\n")
         self.stream.flush()
-
-    def end(self) -> None:
-        """Leaves the live line, so that what is printed next stands below it."""
-        if self._width:
-            self.stream.write("\n")
-            self.stream.flush()
-            self._width = 0
 
 
 def line(
