@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,10 @@ class Orders:
     processes: int = 1
 
 
+# Whether the signal has come.
+SENT = threading.Event()
+
+
 @dataclasses.dataclass(frozen=True)
 class SignalHook:
     """Sends this process a signal."""
@@ -72,6 +76,7 @@ class SignalHook:
                 threading.Timer(delay, os.kill, (os.getpid(), number)).start()
             else:
                 os.kill(os.getpid(), number)
+                SENT.set()
         return {}
 
 
@@ -94,16 +99,21 @@ class RecordingFeed(feed_lib.Feed):
         return batch
 
 
-def signalled_wait(number: int) -> Callable[[CheckpointManager], None]:
-    """`CheckpointManager.wait` of a process that gets a signal while it waits."""
-    wait = CheckpointManager.wait
+def signal_again(number: int) -> None:
+    """Has this process get a signal once more while it waits for the save that the first led to."""
+    save, wait = CheckpointManager.save, CheckpointManager.wait
+
+    def last_save(manager: CheckpointManager, *arguments: Any) -> None:
+        save(manager, *arguments)
+        if SENT.is_set():
+            CheckpointManager.wait = signalled
 
     def signalled(manager: CheckpointManager) -> None:
         CheckpointManager.wait = wait
         os.kill(os.getpid(), number)
         wait(manager)
 
-    return signalled
+    CheckpointManager.save = last_save
 
 
 def main(orders: Orders) -> None:
@@ -118,7 +128,7 @@ def main(orders: Orders) -> None:
         orders.model_dir, orders.data_dir, train_steps=orders.train_steps, mesh=orders.mesh
     )
     if orders.signal_again:
-        CheckpointManager.wait = signalled_wait(getattr(signal, orders.signal))
+        signal_again(getattr(signal, orders.signal))
     hooks = [SignalHook(orders)] if orders.signal_step is not None else []
     run_lib.train(**arguments, hooks=hooks)
 
