@@ -7,22 +7,22 @@ from collections.abc import Callable, Collection, Sequence
 
 from ul2tune.nearest import did_you_mean
 
-DESCRIPTION = "From UL2 pretraining to instruction tuning: one program, launched by gin files."
+DESCRIPTION = "From UL2 pretraining to instruction tuning: one program, configured by gin files."
 EPILOG = "Every command takes --help. Start with `ul2tune demo` or `ul2tune init DIR`."
 # command -> (module with `run(options)`, one line of help)
 COMMANDS = {
     "prepare": ("ul2tune.cli.prepare", "tokenise a SeqIO task or mixture into indexed shards"),
-    "train": ("ul2tune.cli.train", "pretrain, continue or fine-tune: the gin file decides"),
+    "train": ("ul2tune.cli.train", "pretrain, continue or fine-tune, as the gin files say"),
     "evaluate": ("ul2tune.cli.evaluate", "score a checkpoint on the tasks of a mixture"),
-    "infer": ("ul2tune.cli.infer", "generate for the prompts of a JSONL file or stdin"),
-    "import": ("ul2tune.cli.convert", "turn a model of another program into a checkpoint"),
-    "export": ("ul2tune.cli.convert", "turn a checkpoint into a model of another program"),
+    "infer": ("ul2tune.cli.infer", "generate answers to the prompts of a file or stdin"),
+    "import": ("ul2tune.cli.convert", "turn a Transformers or T5X model into a checkpoint"),
+    "export": ("ul2tune.cli.convert", "turn a checkpoint into a Transformers or T5X model"),
     "merge": ("ul2tune.cli.merge", "average or interpolate checkpoints, or add task vectors"),
     "inspect": (
         "ul2tune.cli.inspect",
-        "show what a run will see of a mixture, or what checkpoints hold",
+        "show what a run would see of a mixture, or what checkpoints hold",
     ),
-    "demo": ("ul2tune.cli.demo", "the whole road on the embedded corpus, with a report"),
+    "demo": ("ul2tune.cli.demo", "all stages, small, on the embedded corpus, with a report"),
     "init": ("ul2tune.cli.init", "write a project (gin/, tasks/) to start from"),
 }
 # Formats of `import` and `export`.
@@ -126,14 +126,18 @@ def _check_all_count(options: argparse.Namespace, given: Collection[str]) -> Non
 
 def _gin_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
-        "Further flags: --gin.NAME=VALUE sets a macro or a binding, after all gin files."
+        "Further flags: --gin.NAME=VALUE sets a macro (--gin.BATCH_SIZE=32) or a parameter by its "
+        "class (--gin.T5Config.remat=dots), after all gin files."
     )
     parser.add_argument(
         "--gin_file", action="append", default=[], metavar="FILE",
         help="a gin file (repeatable); looked up here, in ./gin and in the shipped gin/",
     )  # fmt: skip
     parser.add_argument(
-        "--gin_search_paths", default="", metavar="DIRS", help="more folders to look in, by commas"
+        "--gin_search_paths",
+        default="",
+        metavar="DIRS",
+        help="more folders to look in, comma-separated",
     )
     parser.add_argument(
         "--print_config", action="store_true", help="print the resolved configuration and stop"
@@ -143,9 +147,9 @@ def _gin_arguments(parser: argparse.ArgumentParser) -> None:
 def _distributed_arguments(parser: argparse.ArgumentParser) -> None:
     _gin_arguments(parser)
     group = parser.add_argument_group("several processes")
-    group.add_argument("--coordinator_address", metavar="HOST:PORT", help="of process 0")
-    group.add_argument("--process_count", type=_at_least(1), metavar="N")
-    group.add_argument("--process_index", type=_at_least(0), metavar="I")
+    group.add_argument("--coordinator_address", metavar="HOST:PORT", help="where process 0 listens")
+    group.add_argument("--process_count", type=_at_least(1), metavar="N", help="how many")
+    group.add_argument("--process_index", type=_at_least(0), metavar="I", help="from 0")
     group.add_argument(
         "--multiprocess", action="store_true",
         help="join the cluster that JAX detects by itself (TPU pods, Slurm, Open MPI)",
@@ -155,14 +159,17 @@ def _distributed_arguments(parser: argparse.ArgumentParser) -> None:
 def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "outputs", nargs="*", metavar="OUTPUT",
-        help="instead of a checkpoint: EVAL_OUTPUT_DIRs of one checkpoint (0-shot, 5-shot, …), "
-        "whose scores are averaged over prompts, tasks, categories and shots",
+        help="evaluates nothing, but averages the scores in these EVAL_OUTPUT_DIRs of one "
+        "checkpoint (0-shot, 5-shot, …) over prompts, tasks, categories and shots",
     )  # fmt: skip
     parser.add_argument(
-        "--tasks", metavar="FILE", help="outputs: JSON with the tasks to merge, see docs/mixing.md"
+        "--tasks", metavar="FILE", help="with OUTPUTs: JSON of tasks to merge, see docs/mixing.md"
     )
     parser.add_argument(
-        "--report", default="averages.json", metavar="FILE", help="where the averages go"
+        "--report",
+        default="averages.json",
+        metavar="FILE",
+        help="with OUTPUTs: where the averages go",
     )
     _distributed_arguments(parser)
 
@@ -170,11 +177,11 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoints", nargs="*", metavar="CHECKPOINT",
-        help="instead of a mixture: a MODEL_DIR, one step's folder, or a model of Transformers or "
-        "T5X; a second one to compare it with",
+        help="instead of a mixture: a MODEL_DIR, one step's folder, or a Transformers or T5X "
+        "model; and a second one to compare it with",
     )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="checkpoints: print JSON")
-    parser.add_argument("--all", action="store_true", help="checkpoints: the optimiser's state too")
+    parser.add_argument("--json", action="store_true", help="with CHECKPOINTs: print JSON")
+    parser.add_argument("--all", action="store_true", help="with CHECKPOINTs: also optimiser state")
     _gin_arguments(parser)
     parser.add_argument("--task", help="show only this task of the mixture")
     parser.add_argument("--split", help="which split (default: FeedConfig.split, 'train')")
@@ -186,10 +193,10 @@ def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
         type=_at_least(1),
         default=50,
         metavar="N",
-        help="batches to measure fill on (default: 50)",
+        help="batches to measure on how full rows are (default: 50)",
     )
     parser.add_argument(
-        "--width", type=_at_least(1), default=100, help="columns of text (default: 100)"
+        "--width", type=_at_least(1), default=100, help="columns of the output (default: 100)"
     )
     parser.add_argument(
         "--steps", type=_at_least(1), metavar="N",
@@ -197,11 +204,11 @@ def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--against", metavar="MIXTURE",
-        help="report which examples share 13-grams with this prepared mixture's training split",
+        help="report examples that share 13-grams with this prepared mixture's training split",
     )  # fmt: skip
     parser.add_argument(
         "--report", default="contaminated.jsonl", metavar="FILE",
-        help="where --against writes the examples and what they share",
+        help="where --against writes them and what they share (default: contaminated.jsonl)",
     )  # fmt: skip
 
 
@@ -219,7 +226,9 @@ def _init_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _import_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("format", choices=CONVERSIONS, help="what it is: Transformers' or T5X's")
+    parser.add_argument(
+        "format", choices=CONVERSIONS, help="what SOURCE is: Transformers' or T5X's"
+    )
     parser.add_argument(
         "source", metavar="SOURCE",
         help="a folder; for hf also a repository's name, for t5x also gs://…",
@@ -233,35 +242,35 @@ def _import_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--revision", metavar="REV", help="hf: branch, tag or commit")
     parser.add_argument(
         "--text_only", action="store_true", default=None,
-        help="hf: leave out the part of T5Gemma 2 for images, which is refused otherwise",
+        help="hf: leave out T5Gemma 2's vision part, which is refused otherwise",
     )  # fmt: skip
     parser.add_argument(
         "--set", action="append", metavar="FIELD=VALUE",
-        help="t5x: a field of T5Config, or of DecoderConfig where there is no encoder, that names "
-        "and shapes do not show (repeatable), such as activation=silu_gated for UL2-20B",
+        help="t5x: a field of T5Config (decoder-only: DecoderConfig) that the checkpoint does not "
+        "show, such as activation=silu_gated for UL2-20B (repeatable)",
     )  # fmt: skip
     _optimizer_state_argument(parser)
 
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("format", choices=CONVERSIONS, help="for whom: Transformers or T5X")
+    parser.add_argument("format", choices=CONVERSIONS, help="which program will read it")
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a MODEL_DIR or one step's folder")
     parser.add_argument("directory", metavar="DIR", help="a new or empty folder; t5x: any folder")
     parser.add_argument(
         "--like", metavar="DIR",
-        help="hf: the model it began as (the MODEL_DIR it was imported to, or its folder): gives "
-        "tokenizer files, dtypes and kind of model",
+        help="hf: the model this one started from (the MODEL_DIR of its import, or its folder), "
+        "whose tokenizer files, dtypes and config.json are used",
     )  # fmt: skip
     parser.add_argument(
         "--dtype", choices=("stored", "float32", "bfloat16", "float16"), default="stored",
-        help="of the weights (default: as it was imported, else float32)",
+        help="of the written weights (default: as imported, else float32)",
     )  # fmt: skip
     parser.add_argument(
-        "--max_shard_size", type=float, metavar="GB", help="hf: size of the files (default: 5)"
+        "--max_shard_size", type=float, metavar="GB", help="hf: largest file (default: 5)"
     )
     parser.add_argument(
         "--layout", choices=("plain", "scanned"),
-        help="t5x: an array per layer, or all in one (default: as it was imported, else scanned "
+        help="t5x: an array per layer, or all layers in one (default: as imported, else scanned "
         "for umT5 and plain for the others)",
     )  # fmt: skip
     parser.add_argument(
@@ -278,16 +287,19 @@ def _merge_arguments(parser: argparse.ArgumentParser) -> None:
         "base + the sum of weight x (checkpoint - base), weights 1 unless given."
     )
     parser.add_argument(
-        "checkpoints", nargs="+", metavar="CHECKPOINT", help="MODEL_DIRs or steps' folders"
+        "checkpoints", nargs="+", metavar="CHECKPOINT", help="a MODEL_DIR or one step's folder"
     )
     parser.add_argument("model_dir", metavar="MODEL_DIR", help="a new or empty folder")
     parser.add_argument(
-        "--last", type=_at_least(1), metavar="K", help="the newest K of one MODEL_DIR"
+        "--last",
+        type=_at_least(1),
+        metavar="K",
+        help="take the newest K checkpoints of one MODEL_DIR",
     )
     parser.add_argument("--weights", metavar="W,…", help="a number for each checkpoint")
-    parser.add_argument("--base", metavar="CHECKPOINT", help="what the checkpoints began as")
+    parser.add_argument("--base", metavar="CHECKPOINT", help="what they all started from")
     parser.add_argument(
-        "--step", type=int, metavar="N", help="of the result (default: the latest of theirs)"
+        "--step", type=int, metavar="N", help="step of the result (default: the latest of theirs)"
     )
     _ema_argument(parser)
 
@@ -295,14 +307,14 @@ def _merge_arguments(parser: argparse.ArgumentParser) -> None:
 def _ema_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ema", action="store_true",
-        help="the average of the parameters that the run kept (RunConfig.ema_decay)",
+        help="take the moving average of the parameters (RunConfig.ema_decay)",
     )  # fmt: skip
 
 
 def _optimizer_state_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no_optimizer_state", action="store_true", default=None,
-        help="t5x: leave Adafactor's state out",
+        help="t5x: leave out Adafactor's state",
     )  # fmt: skip
 
 
