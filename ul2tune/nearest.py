@@ -1,4 +1,4 @@
-"""What somebody who wrote an unknown name may have meant, for messages."""
+"""Which known name an unknown one may stand for, for messages: "did you mean …?"."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def sharding_for(
     """Sharding of one array.
 
     Raises:
-      ValueError: if a dimension does not divide by the mesh axes it is split over.
+      ValueError: if a dimension is not divisible by the mesh axes it is split over.
     """
     assert len(shape) == len(axes), (path, shape, axes)
     partition = spec(axes, shape, mesh.shape)
@@ -130,7 +130,7 @@ def sharding_for(
         if size % ways:
             raise ValueError(
                 f"Parameter {path!r} has size {size} along dimension {dim} ({axes[dim]}), which "
-                f"does not divide by mesh axis {'x'.join(names)} = {ways}. Choose a smaller "
+                f"is not divisible by mesh axis {'x'.join(names)} = {ways}. Choose a smaller "
                 f"{names[0]!r} size or pad the model (vocabularies: round up to a multiple of 128)."
             )
     return NamedSharding(mesh, partition)
@@ -164,12 +164,12 @@ def local_rows(mesh: Mesh, batch_size: int) -> tuple[int, ...]:
     """The rows of the global batch that this process's devices hold, in ascending order.
 
     Raises:
-      ValueError: if the batch does not divide by the data-parallel size.
+      ValueError: if the batch is not divisible by the data-parallel size.
     """
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
     if batch_size % ways:
         raise ValueError(
-            f"BATCH_SIZE = {batch_size} does not divide by data x fsdp = {ways} of the mesh. "
+            f"BATCH_SIZE = {batch_size} is not divisible by data x fsdp = {ways} of the mesh. "
             f"Use a multiple of {ways}."
         )
     indices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))

@@ -1,7 +1,7 @@
 """Signal handlers that are put back, and SIGINT that no callback swallows.
 
-SIGINT raises KeyboardInterrupt at once, as ever. Where that is ignored (Python does so inside of
-callbacks of the garbage collector, and JAX has one), what goes on for long asks again:
+SIGINT raises KeyboardInterrupt at once, as usual. But Python drops exceptions inside callbacks of
+its garbage collector, and JAX has such a callback; so whatever runs for long asks again:
 
     with interrupts():
         for batch in batches:

@@ -85,7 +85,7 @@ def test_the_layout_is_the_checkpoints(tmp_path, caplog):
     assert layouts.of_checkpoint(tiny.MODEL, None, imported) is None
     assert not caplog.records
     assert layouts.of_checkpoint(MODEL, "causal_lm", trained) == "causal_lm"
-    assert "3 was trained with LAYOUT = 'prefix_lm'; it is asked in 'causal_lm'" in caplog.text
+    assert "3 was trained with LAYOUT = 'prefix_lm'; it is prompted in 'causal_lm'" in caplog.text
     with pytest.raises(ValueError, match=r"imported.* does not say .*--gin\.LAYOUT=prefix_lm or "):
         layouts.of_checkpoint(MODEL, None, imported)
 

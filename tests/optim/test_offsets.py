@@ -48,7 +48,7 @@ def test_an_offset_may_be_what_the_state_has_behind_it(more):
         (
             {"schedule": 1000},
             0,
-            r"ScheduleConfig.step_offset = 1000 .* nothing .* for 1000 updates",
+            r"ScheduleConfig.step_offset = 1000 .* stand still for 1000 updates",
         ),
         ({"schedule": 1001}, 1000, r"beyond the 1000 updates .* for 1 updates"),
     ],
@@ -94,17 +94,17 @@ def test_a_schedule_that_ends_beyond_or_before_the_run_is(name, caplog):
     beyond = warning(caplog, name=name, total=32, steps_left=12)
     assert beyond.startswith("ScheduleConfig.total_steps = 32, but at this run's last step the")
     assert "will have done 12 updates: the learning rate does not come down to its end" in beyond
-    assert "begin a run with total_steps = 12 (SCHEDULE_STEPS" in beyond
+    assert "start a run with total_steps = 12 (SCHEDULE_STEPS" in beyond
     before = warning(caplog, name=name, total=89)
     assert "will have done 100 updates: " in before
-    assert "stays at its end for the last 11 of them. Unless that is meant, " in before
-    assert "begin a run with total_steps = 100 (SCHEDULE_STEPS" in before
+    assert "stays at its end for the last 11 of them. Unless you want that, " in before
+    assert "start a run with total_steps = 100 (SCHEDULE_STEPS" in before
 
 
 def test_the_schedules_offset_counts_too(caplog):
     found = warning(caplog, offset=-50, total=100, steps_left=100)
     assert "150 updates after step_offset = -50: " in found
-    assert "for the last 50 of them. Unless that is meant, " in found
+    assert "for the last 50 of them. Unless you want that, " in found
     assert "total_steps = 150 (SCHEDULE_STEPS" in found
     found = warning(caplog, offset=60, count=60, steps_left=40)
     assert "total_steps = 40 (SCHEDULE_STEPS" in found

@@ -276,7 +276,7 @@ def test_a_folder_has_one_trainer(copy, data_dir):
 
 
 def test_batches_that_do_not_divide_are_refused(tmp_path, data_dir):
-    with pytest.raises(ValueError, match="BATCH_SIZE = 12 does not divide by data x fsdp = 8"):
+    with pytest.raises(ValueError, match="BATCH_SIZE = 12 is not divisible by data x fsdp = 8"):
         run_lib.train(**tiny.arguments(tmp_path, data_dir, data={"batch_size": 12}))
     with pytest.raises(ValueError, match="does not divide into 2 microbatches"):
         run_lib.train(**tiny.arguments(tmp_path, data_dir, num_microbatches=2))

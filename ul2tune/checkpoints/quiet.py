@@ -1,9 +1,9 @@
-"""Leaving out what is printed about a failed save or restore beside the error that is raised.
+"""Silences what is printed about a failed save or restore in addition to the error that is raised.
 
-Orbax logs the tracebacks of its threads, each write or read that TensorStore still has under way
-finds its event loop closed and prints that, coroutines of Orbax raise once more when they are
-collected, and asyncio prints every result that nobody waited for: hundreds of lines around the one
-that says what to do. Some come when the process ends, so this stays.
+Orbax logs the tracebacks of its threads; every write or read that TensorStore still has under way
+finds its event loop closed and prints that; coroutines of Orbax raise once more when they are
+collected; and asyncio prints every result that nobody awaited: hundreds of lines around the one
+that says what to do. Some come when the process ends, so the silence is never lifted.
 """
 
 from __future__ import annotations

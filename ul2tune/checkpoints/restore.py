@@ -77,8 +77,8 @@ def restore_latest(
         reasons = [f"{step_dir.name}: {reason}" for step_dir, reason in damaged.items()]
         raise CorruptCheckpointError(
             f"None of the checkpoints in {directory} can be trusted "
-            f"({'; '.join(reasons) or 'set aside earlier'}); set aside before: {aside_names}, now "
-            f"nothing. If memory or the file system is the cause, mend it and start again; else "
+            f"({'; '.join(reasons) or 'set aside earlier'}); set aside before: {aside_names}, "
+            f"none now. If memory or the file system is the cause, repair it and start again; else "
             f"start in a new MODEL_DIR, or remove this folder to start over."
         )
     return None

@@ -1,4 +1,4 @@
-"""Numbers that tell one array, or two, at a glance."""
+"""Summary numbers of one array, or of how two differ."""
 
 from __future__ import annotations
 

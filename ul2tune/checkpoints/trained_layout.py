@@ -1,7 +1,7 @@
-"""In which layout of rows (`FeedConfig.layout`) a checkpoint was trained.
+"""The layout of rows (`FeedConfig.layout`) that a checkpoint was trained in.
 
-Decoder-only models read several, and parameters do not tell: prompts in another one are answered,
-plausibly and worse.
+A decoder-only model can read several, and its parameters do not show which one it knows: prompted
+in another, it answers plausibly, but worse.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Which vocabulary a checkpoint's embedding was trained with: another one's ids mean other words.
+"""The vocabulary that a checkpoint's embedding was trained with: in another, ids mean other words.
 
-Shapes do not tell: models round their rows up, and T5's fit many a vocabulary.
+Shapes do not show it: models round their rows up, so that many vocabularies fit T5's 32,128.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Anything that holds a model's weights, to look at array by array: ours, Transformers', T5X's."""
+"""A model's weights, array by array, whoever wrote them: our checkpoints, Transformers', T5X's."""
 
 from __future__ import annotations
 

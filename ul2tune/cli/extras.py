@@ -1,4 +1,4 @@
-"""Which extra brings a module that is not installed."""
+"""Which extra of this package installs a module that is missing."""
 
 from __future__ import annotations
 

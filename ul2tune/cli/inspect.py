@@ -1,4 +1,4 @@
-"""`ul2tune inspect`: what a run will see, before it is spent on it."""
+"""`ul2tune inspect`: what a run would see, before any computing is spent on it."""
 
 from __future__ import annotations
 

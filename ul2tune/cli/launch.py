@@ -1,4 +1,4 @@
-"""What the gin commands share: load the files, remark on what is unused, perhaps only print."""
+"""What the gin commands share: load the files, note what is unused, serve `--print_config`."""
 
 from __future__ import annotations
 

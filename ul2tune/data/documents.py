@@ -91,7 +91,7 @@ class Rejections:
             enough = math.ceil(1000 * rejected / self.num_records) / 1000
             raise ValueError(
                 f"{where}: {rejected} of {self.num_records} records are malformed "
-                f"({rejected / self.num_records:.2%}), more than {max_fraction:g} of all. Mend the "
+                f"({rejected / self.num_records:.2%}), more than {max_fraction:g} of all. Fix the "
                 f"files, or leave such records out with --gin.PREPARE_MAX_REJECTED={enough:g} "
                 f"(max_rejected_fraction of `prepare`). The first:{shown}"
             )

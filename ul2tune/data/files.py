@@ -56,7 +56,7 @@ def open_counted(file: str) -> Iterator[tuple[BinaryIO, Callable[[], int]]]:
     """As :func:`open_binary`, with a function that returns how many bytes of the stored file have
     been read so far."""
     if is_compressed(file) and not stamp(file)[0]:
-        raise _damaged(file, "it is empty, which no archive is")
+        raise _damaged(file, "it is empty, so it is no archive")
     with _open_raw(file) as raw:
         if file.endswith(_GZIP):
             try:

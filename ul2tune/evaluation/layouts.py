@@ -57,7 +57,9 @@ def of_checkpoint(model: object, layout: str | None, step_dir: Path) -> str | No
                 f"not). Give it: {_flags(model)}."
             )
     elif then is not None and layout != then:
-        log.warning("%s was trained with LAYOUT = %r; it is asked in %r.", step_dir, then, layout)
+        log.warning(
+            "%s was trained with LAYOUT = %r; it is prompted in %r.", step_dir, then, layout
+        )
     return choose(model, layout or then)
 
 

@@ -1,8 +1,7 @@
-"""Checks of an evaluation before it costs anything: what it asks, of which model, where it writes,
-and all that scores answers.
+"""Checks before an evaluation: its prompts, the model they are for, where it writes, its metrics.
 
-Most of it is needed late, during training or after the last generation; a mistake in it should not
-cost what was computed until then.
+Most of these are needed late, during training or after the last generation. A mistake should be
+found before anything is computed.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def read(path: str, format: str | None = None) -> Iterator[Prompt]:
             raise ValueError(
                 f"{_name(path)}:{prompt.line}: line {first} has the id {prompt.id!r} too (a prompt "
                 f"without one is named by its line). Ids must be unique: prompts of one id would "
-                f"share their draws."
+                f"be sampled alike."
             )
         yield prompt
 
@@ -77,7 +77,7 @@ def _read(path: str, format: str | None) -> Iterator[Prompt]:
             yield Prompt(line=number, id=str(number), text=text)
     if not found:
         raise ValueError(
-            f"INFER_INPUT: {name} has no prompts. Look whether what should write them failed."
+            f"INFER_INPUT: {name} has no prompts. Check what should have written them."
         )
 
 

@@ -1,4 +1,4 @@
-"""What the prepared splits of a mixture say, without their examples."""
+"""What the manifests of a mixture's splits say: its vocabulary, how inputs end, its splits."""
 
 from __future__ import annotations
 

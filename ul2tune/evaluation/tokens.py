@@ -1,5 +1,5 @@
-"""Token ids of texts that are not prepared as such (queries, answer choices), as if they were; and
-texts of ids that are.
+"""Token ids of texts that are not prepared themselves (queries, answer choices), as `prepare` would
+make them; and the texts of prepared ids.
 
 Axis legend: S prompt length.
 """

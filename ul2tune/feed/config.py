@@ -1,4 +1,4 @@
-"""What a feed is asked for."""
+"""The configuration of a feed."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def check_step_offsets(config: OptimizerConfig, opt_state: Any) -> None:
         if offset > count:
             raise ValueError(
                 f"{name} = {offset} lies beyond the {count} updates that the optimiser's state "
-                f"starts with, so nothing would move on for {offset - count} updates. T5X counts "
+                f"starts with, so it would stand still for {offset - count} updates. T5X counts "
                 "the initial checkpoint's steps, here a new state counts from 0: leave it 0, or "
                 "carry the other run's state over (from_checkpoint.keep_optimizer = True)."
             )
@@ -63,7 +63,7 @@ def warn_of_schedule_end(schedule: ScheduleConfig, opt_state: Any, steps_left: i
         return
     log.warning(
         "ScheduleConfig.total_steps = %d, but at this run's last step the optimiser will have done "
-        "%d updates%s: %s. Unless that is meant, begin a run with total_steps = %d (SCHEDULE_STEPS "
+        "%d updates%s: %s. Unless you want that, start a run with total_steps = %d (SCHEDULE_STEPS "
         "of the shipped optimiser files).",
         total,
         done,

@@ -93,7 +93,7 @@ class OptimizerConfig:
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(
                 f"OptimizerConfig.weight_decay = {self.weight_decay} must be a number of at least "
-                f"0, which turns it off."
+                f"0; 0 turns it off."
             )
         if self.weight_decay == 0:
             for name, unset in (("decay_groups", None), ("weight_decay_lr_exponent", 1.0)):

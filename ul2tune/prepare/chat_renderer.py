@@ -57,7 +57,7 @@ class ChatRenderer:
         if _write_sample(self.style) is None:
             log.warning(
                 "The chat style rejects sample conversations of one turn and of two, so it is not "
-                "known what it writes around a reply: `evaluate` will score answers with it."
+                "known what it writes around a reply: `evaluate` will score answers including it."
             )
         quoting = Quoting(tokenizer)
         render = functools.partial(

@@ -1,4 +1,4 @@
-"""The data folder while `prepare` is at work: one at a time, and only read where that is allowed.
+"""DATA_DIR while `prepare` works on it: a lock against a second `prepare`, and read-only folders.
 
 Clusters share data that most of their users can only read. What is there can be checked all the
 same, and where everything is up to date, nothing has to be written.

@@ -1,4 +1,4 @@
-"""One run, one writer."""
+"""The lock on MODEL_DIR: one run, one writer."""
 
 from __future__ import annotations
 

@@ -60,8 +60,7 @@ class LossConfig:
     def __post_init__(self):
         if not 0 <= self.z_loss < math.inf:
             raise ValueError(
-                f"LossConfig.z_loss = {self.z_loss} is not a number of at least 0, which turns it "
-                f"off."
+                f"LossConfig.z_loss = {self.z_loss} is not a number of at least 0; 0 turns it off."
             )
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(

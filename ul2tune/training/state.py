@@ -62,7 +62,7 @@ def specify(model: Any, optimizer: Optimizer, mesh: Mesh, *, ema: bool = False) 
     """Lays the state out over the mesh; an average of the parameters is laid out like them.
 
     Raises:
-      ValueError: if a parameter does not divide by its mesh axes.
+      ValueError: if a parameter is not divisible by its mesh axes.
     """
     params = base.abstract_params(model)
     shardings = sharding.param_shardings(params, base.param_axes(model), mesh)

@@ -1,4 +1,4 @@
-"""The files a run leaves behind its checkpoints.
+"""The files a run writes besides its checkpoints.
 
 MODEL_DIR/metrics.jsonl   what was computed: after any restarts the same, as far as the device's own
                           sums are (on CPU to the last bit)

@@ -1,4 +1,4 @@
-"""Our models as folders for Transformers, one tensor at a time: what no family knows.
+"""Writes our models as folders for Transformers, one tensor at a time: what all families share.
 
 write_model(folder, plan_export(Export(config=…, like=…, dtypes=…)), read, report)
 """

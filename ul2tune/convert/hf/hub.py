@@ -63,5 +63,5 @@ def _reached(source: str) -> Iterator[None]:
     except Exception as error:
         raise ConnectionError(
             f"The repository {source} cannot be downloaded from the Hugging Face Hub ({error}). "
-            f"Look at the connection, or give a folder that holds the model."
+            f"Check the connection, or give a folder that holds the model."
         ) from error

@@ -1,4 +1,4 @@
-"""Hugging Face models in, one tensor at a time: the part that no family knows (out: `export`).
+"""Reads Hugging Face models one tensor at a time: what all families share (`export` writes them).
 
 source = open_model("google-flan-t5-base/")       # checks everything but the numbers
 source.config                                     # ours

@@ -61,7 +61,7 @@ def _rope(fields: Fields, values: Mapping[str, Any], theta: float) -> Rope:
     name = "rope_parameters" if fields.values.get("rope_parameters") else "rope_scaling"
     kind = values.get("rope_type", values.get("type", "default"))
     if not isinstance(kind, str) or kind not in _TYPES:
-        raise fields.error(name, f"rope_type {kind!r} (but {', '.join(_TYPES)}) is")
+        raise fields.error(name, f"rope_type {kind!r} (anything but {', '.join(_TYPES)}) is")
     for holder in (values, fields.values):
         if holder.get("partial_rotary_factor", 1.0) not in (None, 1.0):
             raise fields.error(name, "rotating only a part of each head (partial_rotary_factor) is")

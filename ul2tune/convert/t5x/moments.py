@@ -1,4 +1,5 @@
-"""T5X's Adafactor state and ours: the same numbers, differently stacked, now and then swapped.
+"""T5X's Adafactor state and ours: the same numbers, stacked differently, some with `v_row` and
+`v_col` swapped.
 
 T5X keeps ``state/param_states/<parameter>/{m, v, v_row, v_col}``: float32, unused ones (1,). Both
 sides factor a matrix into rows and columns, but where sizes decide, which side is called the row
