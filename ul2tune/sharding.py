@@ -39,8 +39,8 @@ RULES: Mapping[str, str | tuple[str, ...] | None] = {
     "projection": None,
     "layers": None,
 }
-# Axes that are replicated where their size does not divide by the mesh axes: a model may have a
-# single key/value head, and every device of a tensor group then holds it.
+# Axes that are replicated where their size is not divisible by the mesh axes: a model may have a
+# single key/value head, which every device of a tensor group then holds.
 MAY_STAY_WHOLE = frozenset({"kv_heads"})
 
 

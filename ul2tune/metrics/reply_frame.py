@@ -18,7 +18,7 @@ _KEY = "reply_frame"
 class ReplyFrame:
     """Texts before and after a reply, empty where there is nothing.
 
-    White space between them and the reply is theirs (" END"), outer space is not.
+    White space between a text and the reply belongs to the text (" END"), outer space does not.
     """
 
     start: str = ""

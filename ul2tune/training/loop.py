@@ -181,7 +181,7 @@ def _note(parts: Parts, text: str) -> None:
 
 
 def _end_here(parts: Parts, at: Position) -> None:
-    """Makes the step it is at the last one."""
+    """Makes the current step the last one, as the data has ended."""
     log.warning("The data ended after step %d of %d.", at.step, at.last_step)
     at.last_step = at.step
     if parts.line is not None:

@@ -55,7 +55,7 @@ def train(
     init: InitFn | None = None,
     hooks: Sequence[Hook] = (),
 ) -> Tree:
-    """Pretrains, continues or fine-tunes: which of them is decided by `data`, `init` and
+    """Pretrains, continues or fine-tunes: which of these is decided by `data`, `init` and
     `optimizer` alone.
 
     Where the state comes from, in this order:

@@ -20,8 +20,8 @@ class StopSignal:
     picks a step that none has passed; in a single process it does nothing, so there is a handler of
     our own.
 
-    SIGINT raises KeyboardInterrupt at once, as ever, and where that is ignored again before the
-    next step.
+    SIGINT raises KeyboardInterrupt at once, as usual, and again before the next step where Python
+    ignored it (see `ul2tune.signal_handlers`).
     """
 
     def __init__(self) -> None:
