@@ -38,9 +38,17 @@ def test_solutions_keep_or_lose_annotations(folder):
     record = next(gsm8k.load(folder / "train.jsonl"))
     rendered = gsm8k.render(record)
     assert rendered.inputs == ROWS[0]["question"]
-    assert rendered.targets == "She has 0+2=<<0+2=2>>2\nThat is all.\n#### 1002"
+    assert rendered.targets == "She has 0+2=<<0+2=2>>2\nThat is all.\n#### 1,002"
     plain = gsm8k.render(record, annotated=False)
-    assert plain.targets == "She has 0+2=2\nThat is all.\n#### 1002"
+    assert plain.targets == "She has 0+2=2\nThat is all.\n#### 1,002"
+
+
+@pytest.mark.parametrize("number", ["7", "1,002", "$5", " 3 ", "12 eggs", "-4.50"])
+def test_the_target_is_the_answer_to_the_byte(number, tmp_path):
+    row = {"question": "q", "answer": f"1+1=<<1+1=2>>2\n\n#### {number}"}
+    (tmp_path / "train.jsonl").write_text(json.dumps(row))
+    (record,) = gsm8k.load(tmp_path / "train.jsonl")
+    assert gsm8k.render(record).targets == row["answer"]
 
 
 def test_chains_of_thought_share_exemplars_and_never_show_the_query(folder):
@@ -91,9 +99,9 @@ def test_reads_the_published_files(shared):
     assert {split: len(found) for split, found in records.items()} == {
         "train": 7473, "validation": 1319
     }  # fmt: skip
-    rows = (shared / "data/gsm8k/test.jsonl").read_text(encoding="utf-8").splitlines()
-    for record, row in zip(records["validation"], rows, strict=True):
-        answer = json.loads(row)["answer"]
-        thousands = answer.rpartition(" ")[2]
-        assert record.targets[0] == thousands.replace(",", "")
-        assert gsm8k.render(record).targets.rpartition(" ")[0] == answer.rpartition(" ")[0]
+    for split, name in (("train", "train.jsonl"), ("validation", "test.jsonl")):
+        rows = (shared / "data" / "gsm8k" / name).read_text(encoding="utf-8").splitlines()
+        for record, row in zip(records[split], rows, strict=True):
+            answer = json.loads(row)["answer"]
+            assert record.targets == (answer.rpartition(" ")[2].replace(",", ""),)
+            assert gsm8k.render(record).targets == answer

@@ -19,6 +19,7 @@ are drawn from the training file.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +36,8 @@ _FILES = {"train": "train.jsonl", "validation": "test.jsonl"}
 def load(path: str | Path) -> Iterator[Record]:
     """The records of one file, in order; ids are ``<file>-<line>``.
 
-    `targets` is the number alone, `explanation` the solution before ``####`` with its annotations.
+    `targets` is the number alone, without separators, `explanation` the solution before ``####``
+    with its annotations; `structure` is ``{"number": "1,080"}`` where the file writes it otherwise.
 
     Raises:
       ValueError: naming file, line and what is wrong.
@@ -47,7 +49,7 @@ def load(path: str | Path) -> Iterator[Record]:
 
 def _record(row: Mapping[str, Any], where: str, identity: str) -> Record:
     question, text = (reading.string(row, key, where) for key in ("question", "answer"))
-    rationale, mark, _ = text.rpartition(MARK)
+    rationale, mark, number = text.rpartition(MARK)
     answer = extract_gsm8k(text) if mark else ""
     if not answer:
         raise ValueError(f"{where}: 'answer' does not end in a line '#### <number>'.")
@@ -61,17 +63,20 @@ def _record(row: Mapping[str, Any], where: str, identity: str) -> Record:
         targets=(answer,),
         explanation=rationale,
         metric_names=("gsm8k",),
+        structure="" if number == answer else json.dumps({"number": number}),
     )
 
 
 def render(record: Record, seed: int = 0, *, annotated: bool = True) -> Rendered:
-    """The question as it is; the target is the file's `answer`: solution and ``#### number``.
+    """The question as it is; the target is the file's `answer` to the byte: solution and
+    ``#### number``.
 
     `annotated` keeps the calculator annotations.
     """
     del seed
     rationale = record.explanation if annotated else strip_annotations(record.explanation)
-    return Rendered(inputs=record.input, targets=f"{rationale}{MARK}{record.targets[0]}")
+    written = json.loads(record.structure)["number"] if record.structure else record.targets[0]
+    return Rendered(inputs=record.input, targets=f"{rationale}{MARK}{written}")
 
 
 def render_cot(record: Record, seed: int, *, pool: Sequence[Demo] = (), shots: int = 8) -> Rendered:
