@@ -52,6 +52,8 @@ def test_all_ex(prediction, reference, expected):
         ("nan", "inf", 0.0),
         ("paris", "london, paris", 0.0),
         ("[note]", "", 0.0),
+        ("1, 1.0", "①", 1.0),  # the first of equal numbers has the text "1"
+        ("1.0, 1", "①", 0.0),
     ],
 )
 def test_denotation(prediction, reference, expected):

@@ -102,9 +102,12 @@ def same_denotation(predicted: Sequence[str], answers: Sequence[str]) -> bool:
 
 
 def _different(texts: Sequence[str]) -> list[CellValue]:
-    """Values without repetitions: numbers and dates are the same however they are written."""
-    values = map(parse_value, texts)
-    return list({v.identity: v for v in values}.values())
+    """Values without repetitions: numbers and dates are the same however they are written, and the
+    first of them stays with its text, as in the reference's set."""
+    different: dict[Any, CellValue] = {}
+    for value in map(parse_value, texts):
+        different.setdefault(value.identity, value)
+    return list(different.values())
 
 
 def parse_value(text: str) -> CellValue:
