@@ -8,7 +8,6 @@ from contextlib import closing
 
 import pytest
 
-from ul2tune.data import vocab
 from ul2tune.instructions.skg import dialogue, prompt, tables
 from ul2tune.instructions.skg import schema as skg_schema
 from ul2tune.instructions.skg import triples as skg_triples
@@ -112,15 +111,6 @@ def test_draws_are_python_randoms():
     dropped = set(random.Random(7).choices(range(20), k=10))
     left = [n for n in range(20) if n not in dropped][:10]
     assert [int(row[0]) for row in cut.rows] == left
-
-
-def test_unknown_characters_of_a_cut_cell_stay(shared):
-    file = shared / "data" / "tokenizer" / "sentencepiece_cc_all.32000.100extra-sentencepiece.model"
-    vocabulary = vocab.load({"kind": "sentencepiece", "file": str(file), "extra_ids": 100})
-    text = "a < b and {x} ~ 日本 or more"
-    assert vocabulary.decode(vocabulary.encode(text)) != text
-    assert tables.cut_text(text, vocabulary, 7) == "a < b and"
-    assert tables.cut_text(text, vocabulary, 99) is None
 
 
 def test_triples():

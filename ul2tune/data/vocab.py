@@ -130,6 +130,11 @@ class SentencePieceVocabulary(Vocabulary):
     def _encode(self, text: str) -> list[int]:
         return self._processor.EncodeAsIds(text)
 
+    def cut(self, text: str, tokens: int) -> str | None:
+        # Pieces spell what ids call unknown.
+        pieces = self._processor.EncodeAsPieces(text)
+        return None if len(pieces) < tokens else self._processor.DecodePieces(pieces[:tokens])
+
     def _decode(self, ids: Sequence[int], *, at_start: bool) -> str:
         if not ids:
             return ""

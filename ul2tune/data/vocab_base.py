@@ -170,6 +170,12 @@ class Vocabulary(abc.ABC):
                 run, at_start = [], self._restarts(token)
         return text + self._decode(run, at_start=at_start)
 
+    def cut(self, text: str, tokens: int) -> str | None:
+        """The text of the first `tokens` ids, or None if it has fewer; what the tokenizer does not
+        know stays as it is where the tokenizer can say so (SentencePiece)."""
+        ids = self.encode(text)
+        return None if len(ids) < tokens else self.decode(ids[:tokens])
+
     def decode_pieces(self, ids: Iterable[int]) -> list[str]:
         """One readable string per id (nothing dropped), for inspection."""
         return [self._piece(i) if self._is_text(i) else self._special(i) for i in map(int, ids)]

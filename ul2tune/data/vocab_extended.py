@@ -102,6 +102,10 @@ class ExtendedVocabulary(Vocabulary):
     def _encode(self, text: str) -> list[int]:
         return self._split(text, self.base._encode)
 
+    def cut(self, text: str, tokens: int) -> str | None:
+        found = self._pattern.search(text)
+        return super().cut(text, tokens) if found else self.base.cut(text, tokens)
+
     def _encode_specials(self, text: str) -> list[int]:
         return self._split(text, self.base._encode_specials)
 

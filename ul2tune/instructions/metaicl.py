@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ul2tune.instructions import exemplars, reading
+from ul2tune.instructions.cutting import cut_text
 from ul2tune.instructions.records import Demo, Query, Record, Rendered, stable_hash
 from ul2tune.instructions.tk_instruct import Tokenizer
 
@@ -229,10 +230,11 @@ def _cut(input: str, output: str, config: MetaICL, tokenizer: Tokenizer | None) 
     # An answer alone may be too long; a token of the question stays.
     answer_room = config.example_tokens - 2
     cut_answer = len(answer) > answer_room
-    output = tokenizer.decode(answer[:answer_room]) if cut_answer else output
+    output = cut_text(output, tokenizer, answer_room) or "" if cut_answer else output
     room = config.example_tokens - 1 - min(len(answer), answer_room)
     cut = len(question) > room
-    return _Example(tokenizer.decode(question[:room]) if cut else input, output, cut or cut_answer)
+    input = cut_text(input, tokenizer, room) or "" if cut else input
+    return _Example(input, output, cut or cut_answer)
 
 
 @dataclass(frozen=True, kw_only=True)

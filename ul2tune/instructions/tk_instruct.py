@@ -77,7 +77,8 @@ def render(
 
     where a full stop is added only after text that does not end in punctuation. Demos are added
     one by one while the prompt stays within the budget, up to the first that does not fit. A
-    prompt that is still too long is cut from the right, its query included.
+    prompt that is still too long is cut from the right, its query included, and loses what the
+    vocabulary does not know.
 
     Args:
       record: its demos' order is kept.
@@ -116,7 +117,7 @@ def render(
     if tokenizer is not None:
         ids = tokenizer.encode(inputs)
         cut = len(ids) + 1 > encoding.max_tokens
-        inputs = tokenizer.decode(ids[: encoding.max_tokens]) if cut else inputs
+        inputs = _known(ids[: encoding.max_tokens], tokenizer) if cut else inputs
     reference = stable_hash(seed, "reference", record.task, record.id) if random_reference else 0
     return Rendered(
         inputs=inputs,
@@ -125,6 +126,14 @@ def render(
         demo_ids=tuple(demo_ids),
         truncated=cut or left_out,
     )
+
+
+def _known(ids: Sequence[int], tokenizer: Tokenizer) -> str:
+    # Tk-Instruct decodes without special tokens, of which the unknown is one. Left in, it would be
+    # the text " ⁇ ", and that is a piece of its own.
+    # DIVERGES: Transformers of its day also drop the space before a full stop or a comma here.
+    unknown = getattr(tokenizer, "unk_id", None)
+    return tokenizer.decode([token for token in ids if token != unknown])
 
 
 def _closed(prefix: str, text: str) -> str:

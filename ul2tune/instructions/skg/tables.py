@@ -9,20 +9,17 @@ arXiv:2107.07653; microsoft/Table-Pretraining). Tokens are counted by the model'
 from __future__ import annotations
 
 import random
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ul2tune.instructions.cutting import cut_text
 from ul2tune.instructions.tk_instruct import Tokenizer
 
 CELL_TOKENS = 15
 TABLE_TOKENS = 1024
 # Rows this close to one that names an answer or a word of the request are kept with it.
 _NEIGHBOURS = 2
-# SentencePiece's space.
-_SPACE = "▁"
-_WIDE_TILDE = "\uff5e"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,37 +101,6 @@ def truncate(
             break
         kept += 1
     return replace(table, rows=table.rows[:kept]), answers
-
-
-def cut_text(text: str, tokenizer: Tokenizer, tokens: int) -> str | None:
-    """The text of the first `tokens` tokens; None if there are fewer of them.
-
-    As pieces joined, not ids decoded: a character the vocabulary lacks stays as it is.
-    """
-    ids = tokenizer.encode(text)
-    if len(ids) < tokens:
-        return None
-    unknown, pieces = getattr(tokenizer, "unk_id", None), getattr(tokenizer, "decode_pieces", None)
-    if pieces is None or unknown not in ids[:tokens]:
-        return tokenizer.decode(ids[:tokens])
-    return _spell(text, pieces(ids), tokens, pieces([unknown])[0]) or tokenizer.decode(ids[:tokens])
-
-
-def _spell(text: str, pieces: Sequence[str], tokens: int, unknown: str) -> str:
-    """Reads pieces off the text, which has what unknown ones stand for; empty if they differ."""
-    # T5's normalisation is NFKC but for one character.
-    normal = _WIDE_TILDE.join(unicodedata.normalize("NFKC", t) for t in text.split(_WIDE_TILDE))
-    text = _SPACE + _SPACE.join(normal.split())
-    position = 0
-    for piece, following in zip(pieces[:tokens], [*pieces[1:], ""]):
-        if piece == unknown:
-            # Unknown characters side by side are one token: the next piece is a known one.
-            position = text.find(following, position) if following else len(text)
-        else:
-            position = position + len(piece) if text.startswith(piece, position) else -1
-        if position < 0:
-            return ""
-    return text[:position].replace(_SPACE, " ").removeprefix(" ")
 
 
 def _cells(values: Any, where: str) -> tuple[str, ...]:
