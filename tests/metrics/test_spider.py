@@ -209,6 +209,15 @@ def test_files_are_scored_with_file_and_line(tmp_path):
         spider.score_files(*(tmp_path / name for name in ("gold", "pred", "tables.json")))
 
 
+def test_a_line_of_a_file_ends_where_the_reference_ends_it(tmp_path):
+    (tmp_path / "tables.json").write_text(json.dumps([SHOP.to_json()]))
+    query = 'select name from item where name = "a\u2028b\x85c\x0cd"'
+    (tmp_path / "gold").write_bytes(f"{query}\tshop\r\n\n{query}\tshop".encode())
+    (tmp_path / "pred").write_text(f"{query}\n{query}\n", encoding="utf-8")
+    table = spider.score_files(*(tmp_path / name for name in ("gold", "pred", "tables.json")))
+    assert (table["all"]["count"], table["all"]["exact_tables"]) == (2, 1.0)
+
+
 def test_published_example(shared):
     """Spider's own example: counts, both kinds of accuracy, and every number of its table."""
     folder = shared / "data" / "unifiedskg" / "spider"

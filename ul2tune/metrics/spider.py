@@ -229,7 +229,8 @@ def _schema(text: str) -> DatabaseSchema:
 
 
 def _lines(path: str | Path) -> list[tuple[int, str]]:
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    # Not `splitlines`, which also parts a line at U+2028, U+0085 and form feeds.
+    lines = Path(path).read_text(encoding="utf-8").split("\n")
     return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
 
 
