@@ -19,6 +19,7 @@ from ul2tune.metrics.byte_bpe import ByteBpe
         ("x   ", ["x", "   "]),
         ("'sx we'll", ["'s", "x", " we", "'ll"]),
         ("a\u0301b", ["a", "\u0301", "b"]),
+        ("  \x1c'll\x85", [" ", " \x1c'", "ll", "\x85"]),
         ("", []),
     ],
 )

@@ -119,7 +119,8 @@ def default() -> ByteBpe:
 def _class(character: str) -> str:
     if character == " ":
         return " "
-    if character.isspace():
+    # Python calls U+001C to U+001F white space, Unicode (and with it GPT-2's \s) does not.
+    if character.isspace() and not "\x1c" <= character <= "\x1f":
         return "S"
     return {"L": "L", "N": "N"}.get(unicodedata.category(character)[0], "O")
 
