@@ -15,6 +15,9 @@ nothing (`pmi`). Each choice has a prompt of its own then, see :func:`queries`.
 
 Written from descriptions of the method; MetaICL's own code is licensed CC BY-NC and none is here.
 T5's vocabulary drops newlines (`docs/mixing.md`).
+
+DIVERGES: in the release no newline stands between input and answer where a task's `options` are
+empty (its test for tasks without labels holds there), nor one too many beside an empty input.
 """
 
 from __future__ import annotations
