@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,14 @@ def test_old_and_new_spellings_mean_the_same(kind, old, new):
     assert read(kind, **old) != read(kind)
 
 
+def test_fields_that_transformers_does_not_read_are_not_read_either():
+    for kind in ("gemma2", "gemma3_text"):
+        assert read(kind, hidden_act="silu") == read(kind)
+        assert read(kind, hidden_activation="silu").activation == "silu_gated"
+    gemma = read("gemma3_text", num_hidden_layers=7, _sliding_window_pattern=2)
+    assert gemma.attention_pattern == "LLLLLG"
+
+
 @pytest.mark.parametrize("kind", FILES)
 def test_what_was_read_is_written(kind):
     like = {**FILES[kind], "eos_token_id": 1, "rope_scaling": None}
@@ -141,6 +150,8 @@ def test_gemma_without_a_local_layer_keeps_a_window_or_says_nothing_of_it(kind):
         ("gemma3_text", {"rope_parameters": {"rope_theta": 10.0}}, "a rotation in this form"),
         ("llama", {"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
         ("llama", {"layer_types": ["sliding_attention"] * 4}, "layer_types"),
+        # Version 4 scales with that, version 5 does not.
+        ("gemma3_text", {"rope_scaling": {"type": "linear", "factor": 8.0}}, "type without rope_t"),
         ("gemma3_text", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping = 50.0"),
         ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention = True"),
         ("gemma2", {"layer_types": ["full_attention"]}, "anything but 4 of"),
@@ -179,6 +190,43 @@ def test_what_cannot_be_represented_is_refused(kind, changes, message):
 def test_what_transformers_cannot_represent_is_refused(config, message):
     with pytest.raises(ValueError, match=message):
         FAMILY.config_to_hf(config, {})
+
+
+def gemma3(**changes: Any) -> DecoderConfig:
+    return tiny.gemma(**{"attention_softcap": None, **changes})
+
+
+@pytest.mark.parametrize(
+    ("config", "plain"),
+    [
+        (gemma3(num_layers=3, attention_pattern="LLLLLG"), {"attention_pattern": "L"}),
+        (gemma3(attention_pattern="LGLG"), {"attention_pattern": "LG"}),
+        (gemma3(local_rope=None), {"local_rope": tiny.gemma().rope}),
+        (gemma3(query_scalar=8.0), {"query_scalar": None}),
+    ],
+)
+def test_what_need_not_be_said_keeps_no_model_from_transformers(config, plain):
+    read_back = FAMILY.config_from_hf(FAMILY.config_to_hf(config, {}))
+    # How it is computed, and dropout, are the run's.
+    assert dataclasses.replace(
+        read_back, dtype=config.dtype, dropout_rate=config.dropout_rate
+    ) == dataclasses.replace(config, **plain)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (gemma3(d_model=18), "d_model = 18 is no multiple of num_heads = 4: .* 'gemma3_text'"),
+        (gemma3(query_scalar=7.5), "query_scalar = 7.5 is no integer"),
+        (read("llama", head_dim=8, hidden_size=18), "d_model = 18 is no multiple"),
+    ],
+)
+def test_sizes_that_transformers_does_not_load_are_refused(config, message):
+    with pytest.raises(ValueError, match=message):
+        FAMILY.config_to_hf(config, {})
+    # Qwen's configurations do not check that.
+    qwen = read("qwen3", head_dim=8, hidden_size=18)
+    assert FAMILY.config_to_hf(qwen, {})["hidden_size"] == 18
 
 
 class Files:

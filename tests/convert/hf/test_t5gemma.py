@@ -147,3 +147,18 @@ def test_stacks_are_exported_only_as_transformers_has_them():
     # A scale that is the head size need not be said.
     silent = dataclasses.replace(encoder, query_scalar=None)
     assert back == dataclasses.replace(changed, encoder=silent)
+
+
+def test_what_need_not_be_said_keeps_no_model_from_transformers():
+    config = config_of(TWO)
+    long = dataclasses.replace(config.decoder, attention_pattern="LGLLL", local_rope=None)
+    back = FAMILY.config_from_hf(FAMILY.config_to_hf(dataclasses.replace(config, decoder=long), {}))
+    said = {"attention_pattern": "LG", "local_rope": config.decoder.rope}
+    assert back.decoder == dataclasses.replace(config.decoder, **said)
+
+
+def test_stacks_of_sizes_that_transformers_does_not_load_are_refused():
+    config = config_of(ONE)
+    odd = dataclasses.replace(config.encoder, num_heads=3, num_kv_heads=1)
+    with pytest.raises(ValueError, match=r"d_model = 16 is no multiple of num_heads = 3"):
+        FAMILY.config_to_hf(dataclasses.replace(config, encoder=odd), {})

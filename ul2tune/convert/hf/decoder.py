@@ -194,7 +194,8 @@ def rotary_model(fields: Fields, kind: str) -> dict[str, Any]:
     if head_dim is None and width % heads:
         raise fields.error("num_attention_heads", f"what does not divide hidden_size {width} is")
     kv_heads = hf.get("num_key_value_heads")
-    act = "hidden_activation" if gemma and hf.get("hidden_activation") else "hidden_act"
+    # Gemmas do not read hidden_act, which their files hold too.
+    act = "hidden_activation" if gemma else "hidden_act"
     name = fields.text(act, "gelu_pytorch_tanh" if gemma else "silu")
     if name not in _ACTIVATIONS:
         raise fields.error(act, f"anything but {', '.join(_ACTIVATIONS)} is")
@@ -261,7 +262,12 @@ def _kind(config: DecoderConfig) -> str:
 
 
 def described(config: DecoderConfig, kind: str) -> dict[str, Any]:
-    """The fields of config.json that say what `config` is, as far as `kind` has such fields."""
+    """The fields of config.json that say what `config` is, as far as `kind` has such fields.
+
+    Raises:
+      ValueError: for sizes that Transformers does not load.
+    """
+    _check_sizes(config, kind)
     common = {
         "vocab_size": config.vocab_size,
         "hidden_size": config.d_model,
@@ -303,16 +309,46 @@ def described(config: DecoderConfig, kind: str) -> dict[str, Any]:
         scalar = config.query_scalar or config.head_dim
         theirs |= {
             "hidden_activation": theirs["hidden_act"],
-            "query_pre_attn_scalar": int(scalar) if scalar == int(scalar) else scalar,
+            "query_pre_attn_scalar": int(scalar),
             "attn_logit_softcapping": config.attention_softcap if kind == "gemma2" else None,
             "final_logit_softcapping": config.logit_softcap,
         }
     return theirs
 
 
+def _check_sizes(config: DecoderConfig, kind: str) -> None:
+    """What the configurations of Transformers 5 check, although nothing in the models needs it."""
+    if kind in ("llama", *GEMMA) and config.d_model % config.num_heads:
+        raise ValueError(
+            f"d_model = {config.d_model} is no multiple of num_heads = {config.num_heads}: "
+            f"Transformers loads no {kind!r} of such sizes, whatever its head_dim."
+        )
+    scalar = config.query_scalar or config.head_dim
+    if kind in GEMMA and scalar != int(scalar):
+        raise ValueError(
+            f"query_scalar = {scalar} is no integer: Transformers loads no {kind!r} with such a "
+            f"query_pre_attn_scalar."
+        )
+
+
+def plainest(stack: Any) -> Any:
+    """A `DecoderConfig` or `t5gemma.StackConfig` without what need not be said; the same model.
+
+    That is: a scale that is the head size, a pattern that is longer than the depth, a rotation of
+    local layers that is the others'.
+    """
+    letters = stack.attention_pattern
+    local = [letters[n % len(letters)] == "L" for n in range(stack.num_layers)]
+    return dataclasses.replace(
+        stack,
+        query_scalar=None if stack.query_scalar == stack.head_dim else stack.query_scalar,
+        attention_pattern=hf_rope.pattern(local),
+        local_rope=None if stack.local_rope == stack.rope else stack.local_rope,
+    )
+
+
 def _check_round_trip(config: DecoderConfig, back: DecoderConfig, kind: str) -> None:
-    if config.query_scalar == config.head_dim:
-        config = dataclasses.replace(config, query_scalar=None)
+    config, back = plainest(config), plainest(back)
     for field in dataclasses.fields(config):
         ours, theirs = getattr(config, field.name), getattr(back, field.name)
         if field.name not in FREE_FIELDS and ours != theirs:

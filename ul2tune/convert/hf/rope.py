@@ -45,6 +45,11 @@ def ropes(fields: Fields, *, nested: bool) -> tuple[Rope, Rope | None]:
         # As Transformers: rope_scaling, where it is there, stands for all of it.
         return _rope(fields, old or new or {}, theta), None
     new = new or {}
+    if old is not None and "type" in old and "rope_type" not in old:
+        # Version 4 scales then; version 5 lays it over a "rope_type": "default", which stays.
+        raise fields.error(
+            "rope_scaling", "type without rope_type, which versions read differently, is"
+        )
     for kind in (GLOBAL, LOCAL):
         _check_object(fields, "rope_parameters", new.get(kind))
     local_theta = fields.number("rope_local_base_freq", _GEMMA3_THETA[1])
@@ -99,8 +104,7 @@ def local_layers(fields: Fields, kind: str) -> tuple[bool, ...]:
     if kind == "gemma2":
         return tuple(n % 2 == 0 for n in range(count))
     if kind == "gemma3_text":
-        default = fields.positive("_sliding_window_pattern", 6)
-        period = fields.positive("sliding_window_pattern", default)
+        period = fields.positive("sliding_window_pattern", 6)
         return tuple((n + 1) % period != 0 for n in range(count))
     if kind in ("qwen2", "qwen3") and fields.boolean("use_sliding_window", False):
         first = fields.values.get("max_window_layers", 28)

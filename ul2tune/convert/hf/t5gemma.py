@@ -235,9 +235,8 @@ def _differences(config: Any, back: Any, prefix: str = "") -> list[tuple[str, An
     for field in dataclasses.fields(config):
         ours, theirs = getattr(config, field.name), getattr(back, field.name)
         if field.name in SIDES:
+            ours, theirs = hf_decoder.plainest(ours), hf_decoder.plainest(theirs)
             found += _differences(ours, theirs, f"{field.name}.")
-        elif field.name == "query_scalar" and ours == config.head_dim:
-            continue  # spelled out
         elif field.name not in FREE_FIELDS and ours != theirs:
             found.append((prefix + field.name, ours, theirs))
     return found
