@@ -243,6 +243,18 @@ def test_rows_and_columns_change_places_where_the_layouts_name_them_differently(
             np.testing.assert_array_equal(getattr(again, kind)[leaf], array, err_msg=leaf)
 
 
+def test_a_state_that_holds_nan_is_refused(tmp_path):
+    rules = examples.plans(examples.T5_1_1, AdafactorConfig(stacked_as="unscanned"))
+    state = examples.moments(examples.T5_1_1, rules, 3)
+    state.v["encoder/final_norm"][2] = np.nan
+    export = Export(config=examples.T5_1_1, step=3, moments=state, plans=rules)
+    params = examples.flat_params(examples.T5_1_1)
+    path = t5x.export_checkpoint(str(tmp_path), export, params.__getitem__)
+    message = r"encoder_norm/scale/v holds a NaN .* Import without the optimiser's state"
+    with pytest.raises(ValueError, match=message):
+        t5x.load_moments(t5x.open_model(path), rules)
+
+
 def test_a_state_that_only_one_side_factors_is_refused():
     rules = examples.plans(examples.UMT5, AdafactorConfig())
     state = examples.moments(examples.UMT5, rules, 3)

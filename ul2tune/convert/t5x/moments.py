@@ -164,7 +164,10 @@ def _to_ours(tensors: Arrays, weight: Weight, plan: Plan) -> dict[str, np.ndarra
                     f"{expected} there. It was run with other rules: import without its state."
                 )
             if not np.isfinite(array).all():
-                raise ValueError(f"{STATES}{name}/{theirs} holds a NaN or an infinity.")
+                raise ValueError(
+                    f"{STATES}{name}/{theirs} holds a NaN or an infinity: the checkpoint is "
+                    f"damaged, or its run had diverged. Import without the optimiser's state."
+                )
             layers.append(rearrange(array, their_axes, our_axes, weight.sizes))
         result[kind] = np.stack(layers) if weight.per_layer else layers[0]
     return result
