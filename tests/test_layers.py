@@ -1,5 +1,6 @@
 """The layers of the design, read off the import statements.
 
+Under all: file_lock |
 L0 atomic nearest signal_handlers status_line types tree |
 L1 sharding compilation_cache data metrics | L2 instructions | L3 prepare feed models |
 L4 optim decoding checkpoints convert | L5 training | L6 evaluation | L7 cli integrations |
@@ -20,6 +21,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
+    {"file_lock"},
     {"atomic", "nearest", "signal_handlers", "status_line", "types", "tree"},
     {"sharding", "compilation_cache", "data", "metrics"},
     {"instructions"},
@@ -120,6 +122,12 @@ def test_third_party_packages_stay_where_they_belong():
         if part not in ALLOWED.get(item.module.split(".")[0], {part})
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_one_module_locks_files():
+    """The others say whom to wait for, and what to do where a file system has no locks."""
+    found = [part for part, item in package_imports() if item.module.split(".")[0] == "fcntl"]
+    assert found == ["file_lock"]
 
 
 def test_no_import_of_the_package_inside_functions():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import os
 import shutil
@@ -10,6 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+from ul2tune.file_lock import locked_folder
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -69,12 +70,12 @@ def new_folder(target: str | Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{target.name}.tmp-"
     for left in target.parent.glob(f"{glob.escape(prefix)}*"):
-        with suppress(OSError), _locked(left):  # whoever still writes to it has the lock
+        with suppress(OSError), locked_folder(left):  # whoever still writes to it has the lock
             shutil.rmtree(left, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
     with ExitStack() as stack:
         with suppress(OSError):  # a file system without locks: nobody else gets one either
-            stack.enter_context(_locked(temporary))
+            stack.enter_context(locked_folder(temporary))
         try:
             temporary.chmod(0o755)
             yield temporary
@@ -82,18 +83,3 @@ def new_folder(target: str | Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Holds a folder until the block or the process ends.
-
-    Raises:
-      OSError: if another process has it, or it cannot be locked.
-    """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)

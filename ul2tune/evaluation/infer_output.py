@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ul2tune import atomic
+from ul2tune import atomic, file_lock
 from ul2tune.evaluation import preflight, prompts
 from ul2tune.evaluation.prompts import Prompt
 from ul2tune.instructions import reading
@@ -78,9 +77,7 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
     """Lets one process at a time begin: the settings beside an output are those of its writer."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # no right to list the folder, or no locks there
-            descriptor = os.open(folder, os.O_RDONLY)
-            stack.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            stack.enter_context(file_lock.locked_folder(folder, wait=True))
         yield
 
 
@@ -94,7 +91,7 @@ def _hold(output: Path, held: contextlib.ExitStack) -> None:
     mode = "ab" if os.access(output, os.W_OK) else "rb"  # network file systems lock what is written
     file = held.enter_context(output.open(mode))
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file_lock.lock(file)
     except BlockingIOError as error:
         raise ValueError(
             f"Another process is writing to {output}. Wait for it, stop it, or choose another "

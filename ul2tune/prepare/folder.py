@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+
+from ul2tune import file_lock
 
 _FOR_READING_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -58,7 +59,7 @@ def hold(data_dir: Path) -> Iterator[Access]:
       ValueError: if there is no such folder and it cannot be made.
     """
     path = data_dir / ".prepare.lock"
-    obstacle, kind = "", fcntl.LOCK_EX
+    obstacle = ""
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         # The file of another user who prepares in a shared folder can be locked without writing.
@@ -70,15 +71,15 @@ def hold(data_dir: Path) -> Iterator[Access]:
                 f"DATA_DIR = {str(data_dir)!r} cannot be written to ({error.strerror}). Give a "
                 f"folder that exists and is writable, or that can be made."
             ) from error
-        obstacle, kind = error.strerror or str(error), fcntl.LOCK_SH
+        obstacle = error.strerror or str(error)
         lock = _open_to_read(path)
     if not os.access(data_dir, os.W_OK):  # the file may be writable where its folder is not
-        obstacle, kind = obstacle or os.strerror(errno.EACCES), fcntl.LOCK_SH
+        obstacle = obstacle or os.strerror(errno.EACCES)
     if obstacle:
         print(f"{data_dir} can only be read: what is there is checked.", file=sys.stderr)
     with lock as file:
         if file is not None:
-            _lock(file, kind, data_dir)
+            _lock(file, data_dir, shared=bool(obstacle))
         yield Access(data_dir=data_dir, obstacle=obstacle)
 
 
@@ -90,18 +91,18 @@ def _open_to_read(path: Path) -> contextlib.AbstractContextManager[IO[Any] | Non
         return contextlib.nullcontext()
 
 
-def _lock(file: IO[Any], kind: int, data_dir: Path) -> None:
+def _lock(file: IO[Any], data_dir: Path, *, shared: bool) -> None:
     try:
         try:
-            fcntl.flock(file, kind | fcntl.LOCK_NB)
+            file_lock.lock(file, shared=shared)
         except BlockingIOError:
             print(
                 f"Waiting for another process that prepares data in {data_dir} …",
                 file=sys.stderr,
                 flush=True,
             )
-            fcntl.flock(file, kind)
+            file_lock.lock(file, shared=shared, wait=True)
     except OSError:
-        if kind != fcntl.LOCK_SH:
+        if not shared:
             raise
         # Some shared file systems have no locks; a process that only reads can do without.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 from collections.abc import Iterator
 from pathlib import Path
+
+from ul2tune import file_lock
 
 
 @contextlib.contextmanager
@@ -36,7 +37,7 @@ def exclusive(model_dir: str | Path) -> Iterator[None]:
         opened = open(Path(model_dir) / ".lock", "w", encoding="utf-8")  # noqa: SIM115
     with opened as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file_lock.lock(file)
         except BlockingIOError as error:
             raise ValueError(
                 f"Another process is training in {model_dir}. Wait for it, stop it, or use another "
