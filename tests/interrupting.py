@@ -1,4 +1,4 @@
-"""SIGINT where Python ignores exceptions."""
+"""Signals where Python ignores exceptions."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import os
 import signal
 
 
-def collect() -> None:
-    """Collects garbage; SIGINT comes inside of a callback of that."""
-    callback = lambda *_: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
+def collect(number: int = signal.SIGINT) -> None:
+    """Collects garbage; a signal comes inside of a callback of that."""
+    callback = lambda *_: os.kill(os.getpid(), number)  # noqa: E731
     gc.callbacks.append(callback)
     try:
         gc.collect()

@@ -1,7 +1,8 @@
-"""Signal handlers that are put back, and SIGINT that no callback swallows.
+"""Signal handlers that are put back, and signals that raise what no callback swallows.
 
-SIGINT raises KeyboardInterrupt at once, as usual. But Python drops exceptions inside callbacks of
-its garbage collector, and JAX has such a callback; so whatever runs for long asks again:
+SIGINT raises KeyboardInterrupt at once, as usual, and SIGTERM may raise too. But Python drops
+exceptions inside callbacks of its garbage collector, and JAX has such a callback; so whatever runs
+for long asks again:
 
     with interrupts():
         for batch in batches:
@@ -16,8 +17,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
-
-_interrupted = threading.Event()
 
 
 @contextlib.contextmanager
@@ -38,36 +37,62 @@ def handled(number: int, handler: Callable[..., Any]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def raising(number: int, error: Callable[[], BaseException]) -> Iterator[None]:
+    """A block in which a signal raises, and :func:`raise_ignored_interrupt` knows of it.
+
+    Inside of another such block for the same signal, that one stays in charge.
+    """
+    if not _in_main_thread() or isinstance(signal.getsignal(number), _Raiser):
+        yield
+        return
+    raiser = _Raiser(error)
+    _raisers.append(raiser)
+    try:
+        with handled(number, raiser):
+            yield
+    finally:
+        _raisers.remove(raiser)
+
+
+@contextlib.contextmanager
 def interrupts() -> Iterator[None]:
-    """A block in which :func:`raise_ignored_interrupt` knows of every SIGINT.
+    """:func:`raising` of SIGINT, which raises KeyboardInterrupt.
 
     It leaves alone who ignores SIGINT (nohup) or handles it otherwise, another such block included.
     """
-    is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not _in_main_thread() or not is_default:
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
-    try:
-        with handled(signal.SIGINT, _interrupt):
-            yield
-    finally:
-        _interrupted.clear()
+    with raising(signal.SIGINT, KeyboardInterrupt):
+        yield
 
 
 def raise_ignored_interrupt() -> None:
     """Asks whether to go on.
 
     Raises:
-      KeyboardInterrupt: if SIGINT came, and that was ignored where it was raised first.
+      BaseException: that of a block of :func:`raising` whose signal came, if it was ignored where
+        it was raised first: KeyboardInterrupt, of SIGINT.
     """
-    if _interrupted.is_set():
-        raise KeyboardInterrupt
+    for raiser in _raisers:
+        if raiser.has_raised:
+            raise raiser.error()
+
+
+class _Raiser:
+    """A handler that raises, and remembers that it did."""
+
+    def __init__(self, error: Callable[[], BaseException]):
+        self.error, self.has_raised = error, False
+
+    def __call__(self, *_: Any) -> None:
+        self.has_raised = True
+        raise self.error()
+
+
+# Those of the blocks that are open, the outermost first.
+_raisers: list[_Raiser] = []
 
 
 def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
-
-
-def _interrupt(*_: Any) -> None:
-    _interrupted.set()
-    raise KeyboardInterrupt

@@ -18,6 +18,7 @@ from ul2tune.convert.hf import export as export_lib
 from ul2tune.convert.hf import folder as hf_folder
 from ul2tune.convert.hf import hub
 from ul2tune.convert.hf import models as hf
+from ul2tune.signal_handlers import raise_ignored_interrupt
 
 FOLDER, RECORD = "hf", "import.json"
 _DTYPES = {"stored": "F32", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -40,6 +41,7 @@ def import_model(options: argparse.Namespace) -> None:
         for path, shape, layers in source.arrays():
             array = writer.array(f"{initialize.PARAMS}/{path}", shape)
             for layer in layers:
+                raise_ignored_interrupt()
                 array.append(layer)
                 progress.add(layer.nbytes)
         (folder / FOLDER).mkdir()

@@ -32,6 +32,7 @@ from ul2tune.optim.adafactor import AdafactorConfig, AdafactorState
 from ul2tune.optim.descent import DescentState
 from ul2tune.optim.factoring import Factoring
 from ul2tune.optim.optimizer import OptimizerConfig
+from ul2tune.signal_handlers import raise_ignored_interrupt
 
 FOLDER, RECORD = "t5x", "import.json"
 _HINT = "Leave the optimiser's state out with --no_optimizer_state."
@@ -61,6 +62,7 @@ def import_model(options: argparse.Namespace) -> None:
         for path, shape, pieces in source.arrays():
             array = writer.array(f"{initialize.PARAMS}/{path}", shape)
             for piece in pieces:
+                raise_ignored_interrupt()
                 array.append(piece)
                 progress.add(4 * piece.size)
         if moments is not None:

@@ -11,6 +11,7 @@ from ul2tune import tree
 from ul2tune.checkpoints import initialize, layout
 from ul2tune.checkpoints.pieces import StoredArray
 from ul2tune.models import base
+from ul2tune.signal_handlers import raise_ignored_interrupt
 
 
 class Reader:
@@ -36,6 +37,7 @@ class Reader:
         self.stored = initialize.stored_paths(step_dir, self.shapes, ema=ema)
 
     def __call__(self, path: str) -> StoredArray:
+        raise_ignored_interrupt()  # an export reads one parameter after the other
         array = StoredArray(self.step_dir, self.stored[path])
         wanted = self.shapes[path].shape
         if (array.shape, array.dtype) != (wanted, np.float32):

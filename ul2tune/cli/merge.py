@@ -17,6 +17,7 @@ from ul2tune.checkpoints import description, initialize, layout, trained_layout,
 from ul2tune.checkpoints.merge import Merge, Term, combination
 from ul2tune.cli import convert_hf, convert_t5x, imported, termination
 from ul2tune.cli.byte_progress import ByteProgress
+from ul2tune.signal_handlers import raise_ignored_interrupt
 
 
 @termination.by_exception()  # what was written so far goes
@@ -42,6 +43,7 @@ def run(options: argparse.Namespace) -> None:
     facts = {"merged": origins, **vocabulary.carried(used), **trained_layout.carried(used)}
     with imported.new_model_dir(options.model_dir, step, config, facts=facts) as (folder, writer):
         for path, value in merge.arrays():
+            raise_ignored_interrupt()
             writer.array(f"{initialize.PARAMS}/{path}", value.shape).append(value)
             progress.add(sizes[path])
         _carry(terms, folder)

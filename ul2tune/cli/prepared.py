@@ -18,6 +18,7 @@ from ul2tune.cli import termination
 from ul2tune.data import manifest, stamp
 from ul2tune.data.documents import MAX_REJECTED_FRACTION
 from ul2tune.data.manifest import MISSING, PREPARE
+from ul2tune.signal_handlers import raise_ignored_interrupt
 
 POLL_SECS = 2.0
 # How long another host's view of a network file system may lag behind.
@@ -106,7 +107,7 @@ def _prepare(values: Mapping[str, Any]) -> int:
     with termination.by_exception():  # or the child would go on without us
         try:
             while (status := _from_first(ask)) is None:
-                pass
+                raise_ignored_interrupt()
         finally:
             if child is not None:
                 child.kill()
