@@ -131,6 +131,25 @@ def test_a_child_prepares_what_is_missing_and_replaces_nothing(project, capfd, c
     prepared.prepare_missing(mixture="notes", **ASK, begins=True)
 
 
+KILLED = """
+import os, signal, time
+os.kill(os.getppid(), signal.SIGKILL)
+time.sleep(20)
+print("still here", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_takes_its_child_along(project):
+    (project / "own_tasks.py").write_text(KILLED)
+    ask = f"from ul2tune.cli import prepared; prepared.prepare_missing(mixture='notes', **{ASK!r})"
+    # Returns when nobody has the pipe: the child had it too.
+    run = subprocess.run([sys.executable, "-c", ask], stdout=subprocess.PIPE, text=True)
+    assert run.returncode == -signal.SIGKILL
+    assert run.stdout.startswith("Preparing notes")
+    assert "still here" not in run.stdout
+
+
 @pytest.mark.slow
 def test_a_new_mixture_does_not_replace_a_task_that_another_one_has(project, capfd):
     prepared.prepare_missing(mixture="notes", **ASK, splits=("train",))

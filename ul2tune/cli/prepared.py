@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from ul2tune.checkpoints import agreement
-from ul2tune.cli import termination
+from ul2tune.cli import parent, termination
 from ul2tune.data import manifest, stamp
 from ul2tune.data.documents import MAX_REJECTED_FRACTION
 from ul2tune.data.manifest import MISSING, PREPARE
@@ -98,7 +98,8 @@ def _prepare(values: Mapping[str, Any]) -> int:
     def ask() -> int | None:
         nonlocal child
         if child is None:
-            child = subprocess.Popen(command, env={**os.environ, PREPARE: MISSING})
+            environment = {**os.environ, PREPARE: MISSING, **parent.named()}
+            child = subprocess.Popen(command, env=environment)
         try:
             return child.wait(timeout=POLL_SECS)
         except subprocess.TimeoutExpired:
