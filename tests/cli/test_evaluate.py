@@ -89,6 +89,17 @@ def test_evaluate_looks_before_it_prepares(flags, tmp_path, monkeypatch, capsys,
     assert message in capsys.readouterr().err
 
 
+def test_an_evaluation_whose_data_cannot_be_prepared_leaves_nothing(
+    flags, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(prepared_cli, "_prepare", lambda values: 3)
+    own = ["--gin_file=runs/evaluate.gin", "--gin.TASK_MODULES=()", "--gin.DATA_DIR='not_yet'"]
+    assert cli.main(["evaluate", *flags, *own, "--gin.EVAL_OUTPUT_DIR='out'"]) == 1
+    assert "Preparing it failed with exit status 3" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_infer_ends_prompts_as_the_data_does(flags, tmp_path):
     source = tmp_path / "prompts"
     source.write_text('{"prompt": "a", "id": "x"}\n')

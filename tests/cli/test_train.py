@@ -37,9 +37,10 @@ def fail(path, text, error, step: int | None = None):
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_a_first_start_that_fails_leaves_no_configuration(tmp_path, error):
-    fail(tmp_path / "run" / "config.gin", "first", error)
-    assert [file.name for file in (tmp_path / "run").iterdir()] == [".lock"]
+def test_a_first_start_that_fails_leaves_nothing(tmp_path, error):
+    (tmp_path / "runs").mkdir()
+    fail(tmp_path / "runs" / "new" / "run" / "config.gin", "first", error)
+    assert list((tmp_path / "runs").iterdir()) == []
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -154,6 +155,7 @@ def test_hooks_read_what_the_run_prepared_and_the_rest_is_checked_before(
     assert resume.train([*resume.FILES, "hooks/evaluate.gin"], **macros, TRAIN_STEPS=1) == 1
     assert message in capsys.readouterr().err
     assert (tmp_path / "data").exists() == prepares
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.fixture
@@ -187,6 +189,14 @@ def test_a_model_dir_that_cannot_be_used_is_told_before_data_is_prepared(tmp_pat
     with lock.exclusive("run"):
         assert resume.train(resume.FILES, **resume.MACROS, TRAIN_STEPS=1) == 1
     assert "Another process is training in run" in capsys.readouterr().err
+
+
+def test_a_run_whose_data_cannot_be_prepared_leaves_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(prepared, "_prepare", lambda values: 3)
+    assert resume.train(resume.FILES, **resume.MACROS, TRAIN_STEPS=1) == 1
+    assert "Preparing it failed with exit status 3" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_that_goes_on_does_not_look_for_its_initial_checkpoint(tmp_path, monkeypatch, capsys):

@@ -49,13 +49,15 @@ def test_an_output_folder_that_cannot_be_written_to(tmp_path, folder):
     assert (tmp_path / "a file").read_bytes() == b""
 
 
-def test_a_folder_is_made_and_left_as_it_was(tmp_path):
+def test_a_folder_is_left_as_it_was_and_one_that_can_be_made_is_not_made(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "metrics.json").write_text("{}")
-    for name in ("out", "new/out"):
+    for name in ("out", "new/out", "new/../../../new"):
         preflight.check_folder(tmp_path / name, "X")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["metrics.json"]
-    assert list((tmp_path / "new" / "out").iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    with pytest.raises(ValueError, match=r"cannot be written to \(File name too long\)"):
+        preflight.check_folder(tmp_path / "new" / ("x" * 256), "X")
 
 
 @pytest.mark.parametrize(

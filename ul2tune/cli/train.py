@@ -52,18 +52,19 @@ def saved(text: str, path: Path) -> Iterator[None]:
         be written.
     """
     checkpoints = path.parent / layout.SUBDIRECTORY
-    with lock.exclusive(path.parent), lock.writing(path.parent):
-        before = path.read_text(encoding="utf-8") if path.exists() else None
-        known = _written(checkpoints)
-        atomic.write_text(path, text)
-        ours = _identity(path)
-    try:
-        with termination.by_exception():
-            yield
-    finally:
-        # Another start may have come between our lock and the trainer's: the file is its.
-        if not _written(checkpoints) - known and _identity(path) == ours:
-            _put_back(path, before, keep=bool(known))
+    with lock.tidied(path.parent):
+        with lock.exclusive(path.parent), lock.writing(path.parent):
+            before = path.read_text(encoding="utf-8") if path.exists() else None
+            known = _written(checkpoints)
+            atomic.write_text(path, text)
+            ours = _identity(path)
+        try:
+            with termination.by_exception():
+                yield
+        finally:
+            # Another start may have come between our lock and the trainer's: the file is its.
+            if not _written(checkpoints) - known and _identity(path) == ours:
+                _put_back(path, before, keep=bool(known))
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -62,6 +62,7 @@ def start(
     """
     if not output.exists():
         preflight.check_folder(output.parent, "INFER_OUTPUT")
+        output.parent.mkdir(parents=True, exist_ok=True)
     with _one_at_a_time(output.parent):
         is_new = not output.exists()  # by now another process may have made it
         if is_new:

@@ -7,6 +7,7 @@ found before anything is computed.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def check_folder(folder: str | Path, setting: str) -> None:
-    """Makes a folder if need be, and writes and removes a file in it.
+    """Makes and removes a folder in a folder, or one like it where it is to be made.
 
     Args:
       folder: where to write later.
@@ -31,15 +32,12 @@ def check_folder(folder: str | Path, setting: str) -> None:
     Raises:
       ValueError: if it cannot be written to.
     """
-    folder = Path(folder)
-    probe = folder / f".probe.{os.getpid()}.tmp"
+    wanted = Path(os.path.abspath(folder))
+    there = next(path for path in (wanted, *wanted.parents) if os.path.lexists(path))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
+        with tempfile.TemporaryDirectory(prefix=".probe.", dir=there) as probe:
+            Path(probe, wanted.relative_to(there)).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        lineage = (folder, *folder.parents)
-        there = next((path for path in lineage if os.path.exists(path)), folder)
         is_file = os.path.isfile(there)
         why = f"{there} is a file" if is_file else error.strerror or str(error)
         raise ValueError(

@@ -14,7 +14,7 @@ def check_places(model_dir: Path, init: InitFn | None) -> None:
     Starts no device, and no process waits for another.
 
     Args:
-      model_dir: of the run; made if need be.
+      model_dir: of the run; made for a moment if need be.
       init: source of initial parameters of a run that begins.
 
     Raises:
