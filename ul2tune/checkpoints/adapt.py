@@ -153,8 +153,9 @@ class FromDecoderOnly:
         step_dir = self.step_dirs[SIDES.index(side)]
         # Encoders see as far to the right as to the left, or half as far: windows are not the same.
         ignored = ("sliding_window", "max_length") if side == "encoder" else ("max_length",)
+        loaded = initialize.load_params(step_dir, tree.unflatten(structs))
         initialize.warn_of_other_model(step_dir, gemma, ignored)
-        return tree.flatten(initialize.load_params(step_dir, tree.unflatten(structs)))
+        return tree.flatten(loaded)
 
     def _eoi_embeddings(
         self, params: Mapping[str, jax.Array], wanted: Mapping[str, jax.ShapeDtypeStruct]

@@ -177,6 +177,7 @@ def warn_of_other_model(path: str | Path, model: Any, ignored: Collection[str] =
 
     Shapes and names are checked when parameters are read; an activation or a scale leaves no trace
     in them, and the wrong one gives plausible, worse numbers. Only a warning: it may be meant.
+    Called after they were read: where that fails, its error says all there is to say.
 
     Args:
       path: as in :func:`resolve`.

@@ -154,9 +154,9 @@ def infer(
     with contextlib.ExitStack() as held:
         num_done = _agreed_start(output, settings, asked, digest, held)
         progress = Progress("infer", total, "prompts", enabled=first, done=num_done)
-        initialize.warn_of_other_model(step_dir, model)
         held.enter_context(interrupts())
         params = load_params(model, device_mesh, step_dir, ema=infer.ema)
+        initialize.warn_of_other_model(step_dir, model)
         predictor = _predictor(model, params, device_mesh, vocabulary, infer)
         written = 0
         for lines in _answers(predictor, vocabulary, asked, infer, progress):

@@ -139,10 +139,10 @@ def evaluate(
         trained = layouts.of_checkpoint(model, eval.layout, step_dir)
         eval = dataclasses.replace(eval, layout=trained)
         preflight.check_model(eval_set, model, eval)
-    initialize.warn_of_other_model(step_dir, model)
     facts = {"mixture": mixture, "checkpoint": str(checkpoint_path), "step": int(step_dir.name)}
     with interrupts():
         params = load_params(model, device_mesh, step_dir, ema=eval.ema)
+        initialize.warn_of_other_model(step_dir, model)
         predictor = make_predictor(model, params, device_mesh, eval_set, eval)
         return evaluate_set(predictor, eval_set, eval, output_dir, facts)
 

@@ -290,9 +290,9 @@ def _start(
         step = getattr(init, "first_step", 0)
         run.check_ahead(step)
         _check_vocabulary(init, feed, run)
+        state, frozen = state_lib.create(spec, settings.model, optimizer, run.seed, init, step)
         if isinstance(init, InitialCheckpoint):
             warn_of_other_model(init.step_dir, settings.model)
-        state, frozen = state_lib.create(spec, settings.model, optimizer, run.seed, init, step)
         if isinstance(init, InitialCheckpoint) and init.keep_optimizer:
             del state["opt_state"]  # two of them may be more than the devices hold
             state["opt_state"] = init.optimizer_state(spec.state["opt_state"])

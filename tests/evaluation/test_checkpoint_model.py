@@ -1,0 +1,38 @@
+"""A checkpoint of another model: of other sizes an error and nothing else, else a warning."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import pytest
+
+from tests.decoding import tiny
+from tests.evaluation.test_checkpoint_vocabulary import ask_evaluate, ask_infer
+from ul2tune.checkpoints.description import describe
+from ul2tune.checkpoints.manager import CheckpointManager
+from ul2tune.models import base
+
+
+def save(folder, **changes) -> str:
+    model = dataclasses.replace(tiny.MODEL, **changes)
+    params = base.init_params(model, jax.random.key(0))
+    manager = CheckpointManager(folder / "model/checkpoints", keep_last=1)
+    manager.save(7, {"params": params}, {"config": describe({"model": model})})
+    manager.close()
+    return str(folder / "model")
+
+
+@pytest.mark.parametrize("ask", [ask_evaluate, ask_infer])
+def test_other_sizes_are_an_error_without_warnings(tmp_path, caplog, ask):
+    model_dir = save(tmp_path, d_model=32, d_ff=64, num_heads=2, activation="relu")
+    with pytest.raises(ValueError, match="Use the model configuration it was trained with"):
+        ask(model_dir, tmp_path)
+    assert "this model has" not in caplog.text
+
+
+@pytest.mark.parametrize("ask", [ask_evaluate, ask_infer])
+def test_another_function_of_the_same_sizes_is_a_warning(tmp_path, caplog, ask):
+    model_dir = save(tmp_path, relative_max_distance=64)
+    ask(model_dir, tmp_path)
+    assert "was trained with relative_max_distance = 64; this model has 128." in caplog.text
