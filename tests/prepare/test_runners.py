@@ -81,6 +81,38 @@ def test_workers_end_with_a_killed_parent(words, tmp_path):
     assert not list(folder.glob("data-*"))
 
 
+NOTING = """
+import sys
+from ul2tune.prepare.tasks import register_text_task
+
+print("Note: on stdout.")
+print("Note: on stderr.", file=sys.stderr)
+register_text_task("noting", {words!r}, format="jsonl", vocabulary="bytes")
+"""
+
+
+@pytest.mark.slow
+def test_what_task_modules_print_is_printed_once(words, tmp_path):
+    (tmp_path / "noting_task.py").write_text(NOTING.format(words=words))
+    code = (
+        "from ul2tune.prepare.run import prepare\n"
+        "if __name__ == '__main__':\n"
+        "    prepare('noting', ['noting_task'], 'data', ('train',), 2, 2)\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+    )
+    assert [done.stdout.count(f"Note: on {name}.") for name in ("stdout", "stderr")] == [1, 1]
+    assert len(list((tmp_path / "data" / "noting" / "train").glob("data-*-of-00002-*"))) == 2
+
+
 def running(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

@@ -6,9 +6,11 @@ any of them can go on where another was stopped.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import importlib
+import io
 import multiprocessing
 import os
 import shlex
@@ -166,6 +168,9 @@ def _work(item: Work) -> Receipt:
             with counter.get_lock():
                 counter.value += number
 
+    # What they print was printed where the work was planned.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        import_modules(item.modules)
     return item.run(on_progress)
 
 
