@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,24 +52,34 @@ def test_a_repository_without_safetensors_is_not_downloaded(downloads: dict):
     assert "name" not in downloads
 
 
+def raising(error: Exception) -> Callable[..., None]:
+    def fail(name: str, **_: Any) -> None:
+        raise error
+
+    return fail
+
+
 @pytest.mark.parametrize("step", ["list_repo_files", "snapshot_download"])
-def test_a_hub_that_cannot_be_reached_is_a_sentence(downloads: dict, monkeypatch, step: str):
-    class ConnectError(Exception):
-        """That of httpx, which is no OSError."""
-
-    def fail(name: str, **_) -> None:
-        raise ConnectError("Name or service not known")
-
+@pytest.mark.parametrize("module", ["httpx", "httpx2", "huggingface_hub.errors"])
+def test_a_hub_that_cannot_be_reached_is_a_sentence(downloads: dict, monkeypatch, step, module):
+    # Neither is an OSError.
+    transport = type("TransportError", (Exception,), {"__module__": module})
+    error = type("ConnectError", (transport,), {})("Name or service not known")
     downloads["files"] = ["config.json", "model.safetensors"]
-    monkeypatch.setattr(sys.modules["huggingface_hub"], step, fail)
+    monkeypatch.setattr(sys.modules["huggingface_hub"], step, raising(error))
     with pytest.raises(OSError, match=r"google/flan-t5-base cannot .*Name or service not known"):
         hub.folder("google/flan-t5-base")
 
 
-def test_what_the_hub_says_itself_stays(downloads: dict, monkeypatch):
-    def fail(name: str, **_) -> None:
-        raise FileNotFoundError("404: Repository Not Found")
+def test_a_bug_is_not_blamed_on_the_connection(downloads: dict, monkeypatch):
+    error = TypeError("unexpected keyword argument 'revision'")
+    monkeypatch.setattr(sys.modules["huggingface_hub"], "list_repo_files", raising(error))
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        hub.folder("google/flan-t5-base")
 
-    monkeypatch.setattr(sys.modules["huggingface_hub"], "list_repo_files", fail)
+
+def test_what_the_hub_says_itself_stays(downloads: dict, monkeypatch):
+    error = FileNotFoundError("404: Repository Not Found")
+    monkeypatch.setattr(sys.modules["huggingface_hub"], "list_repo_files", raising(error))
     with pytest.raises(FileNotFoundError, match=r"^404: Repository Not Found$"):
         hub.folder("google/flan-t5-bsae")

@@ -10,6 +10,8 @@ from pathlib import Path
 from ul2tune.convert.hf import folder as hf_folder
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+# The packages whose errors mean that something is wrong between here and the hub.
+_CLIENTS = {"huggingface_hub", "httpx", "httpx2"}
 
 
 def folder(source: str, revision: str | None = None) -> Path:
@@ -54,13 +56,20 @@ def folder(source: str, revision: str | None = None) -> Path:
 
 @contextlib.contextmanager
 def _reached(source: str) -> Iterator[None]:
-    """Errors of the connection as a sentence. Their class is that of the HTTP client, which
-    huggingface_hub changes; its own are OSErrors and ValueErrors, with sentences."""
+    """Errors of the connection as a sentence.
+
+    Their classes are those of the HTTP client, which huggingface_hub changes (requests', which are
+    OSErrors, then httpx's, httpx2's), and a few of its own; most of these are OSErrors and
+    ValueErrors with sentences. Any other error is a bug, and not the connection's.
+    """
     try:
         yield
     except (OSError, ValueError):
         raise
     except Exception as error:
+        packages = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+        if packages.isdisjoint(_CLIENTS):
+            raise
         raise ConnectionError(
             f"The repository {source} cannot be downloaded from the Hugging Face Hub ({error}). "
             f"Check the connection, or give a folder that holds the model."
