@@ -104,6 +104,26 @@ def test_a_folder_may_be_named_by_way_of_others(tmp_path: Path):
     assert [p.name for p in (tmp_path / "empty").iterdir()] == ["x"]
 
 
+@pytest.mark.parametrize("kind", ["folder", "file", "link"])
+def test_what_came_meanwhile_stays(tmp_path: Path, kind: str):
+    """Another process was faster, and nothing is lost of what it wrote."""
+    target = tmp_path / "new"
+    with (  # noqa: PT012
+        pytest.raises(ValueError, match=f"{target} already exists; choose a new or empty folder"),
+        atomic.new_folder(target) as folder,
+    ):
+        (folder / "x").write_text("late")
+        if kind == "folder":
+            target.mkdir()
+            (target / "x").write_text("early")
+        elif kind == "file":
+            target.write_text("early")
+        else:
+            target.symlink_to("nowhere")
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+    assert kind == "link" or (target / "x" if kind == "folder" else target).read_text() == "early"
+
+
 def test_existing_files_are_never_overwritten(tmp_path: Path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("mine")

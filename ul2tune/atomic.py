@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import shutil
@@ -65,7 +66,7 @@ def new_folder(target: str | Path) -> Iterator[Path]:
     """
     target = Path(target)
     if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
-        raise ValueError(f"{target} already exists; choose a new or empty folder.")
+        raise _taken(target)
     target = target.resolve()  # TensorStore takes no ".."
     target.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{target.name}.tmp-"
@@ -79,7 +80,25 @@ def new_folder(target: str | Path) -> Iterator[Path]:
         try:
             temporary.chmod(0o755)
             yield temporary
-            temporary.rename(target)  # replaces an empty folder, fails on any other
+            _name(temporary, target)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+
+
+def _name(temporary: Path, target: Path) -> None:
+    """Renames a folder; whatever has come to be at `target` meanwhile stays, but an empty folder.
+
+    Raises:
+      ValueError: if it is anything else.
+    """
+    try:
+        temporary.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        raise _taken(target) from error
+
+
+def _taken(target: Path) -> ValueError:
+    return ValueError(f"{target} already exists; choose a new or empty folder.")
