@@ -113,9 +113,28 @@ def test_a_copy_is_no_change_though_its_time_is_another(project, monkeypatch):
     assert stamp.differences(before, MODULES) == []
     (project / "text/a.txt").write_text("c")  # of the same size
     assert stamp.differences(before, MODULES) == [f"file {project}/text/*.txt"]
-    # Large ones are not read: there the time counts.
+    # Too large ones are not read: there the time counts.
     monkeypatch.setattr(stamp, "_READ_BYTES", 0)
+    monkeypatch.setattr(stamp, "_READ_BYTES_IN_ALL", 0)
     assert len(stamp.differences(before, MODULES)) == 2
+
+
+def test_a_large_source_that_was_only_touched_is_no_change(project, monkeypatch):
+    """`prepare` would find that nothing is to be done."""
+    monkeypatch.setattr(stamp, "_READ_BYTES", 0)
+    before = made(project)
+    for name in ("text/a.txt", "folder/deep/b.txt"):
+        os.utime(project / name, (0, 0))
+    assert stamp.differences(before, MODULES) == []
+    # So much is read in one comparison: no run waits long for this.
+    monkeypatch.setattr(stamp, "_READ_BYTES_IN_ALL", 1)
+    assert len(stamp.differences(before, MODULES)) == 1
+
+
+def test_a_source_that_prepare_tells_by_its_time_is_not_read(project, monkeypatch):
+    monkeypatch.setattr(stamp, "MAX_HASHED_BYTES", 0)
+    monkeypatch.setattr(stamp.files, "sha256", None)
+    assert all(len(digests.split()) == 1 for digests in made(project)["sources"].values())
 
 
 def test_contents_are_read_only_where_times_differ(project, monkeypatch):

@@ -3,7 +3,8 @@ TensorFlow: so that a run notices that its task, vocabulary or text is not what 
 
     modules     the files of TASK_MODULES and of the project's own modules that they import
     variables   the environment variables that those files name; paths by what is there
-    sources     the files that tasks and vocabularies read, by size and time, small ones by content
+    sources     the files that tasks and vocabularies read, by size and time, and by content up to
+                the size to which `prepare` tells them by it
 
 A stamp only says where to look closer: `prepare` decides by fingerprints whether anything is to be
 done. What cannot be found (the text, on a machine that has only a copy of the data folder) is not
@@ -13,8 +14,10 @@ taken for a change.
 from __future__ import annotations
 
 import ast
+import functools
 import glob
 import hashlib
+import math
 import os
 import re
 import sys
@@ -25,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from ul2tune.data import files
+from ul2tune.data.documents import MAX_HASHED_BYTES
 
 # The vocabulary of the shipped tasks; it has a default, so that not being set means something too.
 VOCABULARY, DEFAULT_VOCABULARY = "UL2TUNE_VOCABULARY", "stdlib"
@@ -33,8 +37,10 @@ TRAINED, TEXT = "trained", "UL2TUNE_TEXT"
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]+")
 # Stands before the digests of a variable that names a folder.
 _FOLDER = "folder"
-# Local sources of up to so many bytes are read whole (30 ms): a copy has another time.
+# What is local and not larger is read whole (30 ms): a copy has another time.
 _READ_BYTES = 32 * 2**20
+# Of larger sources with other times so many bytes are read in one comparison (1 to 2 s).
+_READ_BYTES_IN_ALL = MAX_HASHED_BYTES
 # What keeps a source from being read here.
 _UNSEEN = (OSError, ValueError, ImportError)
 
@@ -74,11 +80,7 @@ def differences(stamp: Stamp, modules: Sequence[str]) -> list[str]:
         for name, was in stamp["modules"].items()
         if name in code and not _agree(_read(was), _code_digests(code[name]))
     ]
-    changed += [
-        f"file {source}"
-        for source, was in stamp["sources"].items()
-        if _source_changed(source, _read(was))
-    ]
+    changed += [f"file {source}" for source in _changed_sources(stamp["sources"])]
     were = {name: _read(was) for name, was in stamp["variables"].items()}
     now = _variables(code.values())
     changed += [
@@ -228,48 +230,57 @@ def _parse(code: bytes) -> ast.AST:
 
 
 def _source_digests(source: str) -> Digests:
-    """Of a source's files: of their names, sizes and times and, if they are small, of their names
-    and contents; none if there are no files, or none can be seen from here."""
+    """Of a source's files: of their names, sizes and times and, if they are not too large, of their
+    names and contents; none if there are no files, or none can be seen from here."""
     try:
         found = _found(source)
         if not found:
             return []
-        return [_times(found), _contents(found)] if _are_read(found) else [_times(found)]
+        is_read = _num_local_bytes(found) <= MAX_HASHED_BYTES
+        return [_times(found), _contents(found)] if is_read else [_times(found)]
     except _UNSEEN:
         return []
 
 
-def _source_changed(source: str, was: Digests) -> bool:
+def _changed_sources(sources: Mapping[str, str]) -> Iterator[str]:
     """Contents are read only where times differ: a mixture may have hundreds of sources."""
-    try:
-        found = _found(source)
-        if not found or _times(found) in was:
-            return False
-        return not (_are_read(found) and _contents(found) in was)
-    except _UNSEEN:
-        return False
+    bytes_left = _READ_BYTES_IN_ALL
+    for source, stored in sources.items():
+        with suppress(*_UNSEEN):
+            found, was = _found(source), _read(stored)
+            if not found or _times(found) in was:
+                continue
+            num_bytes = _num_local_bytes(found)
+            if num_bytes <= _READ_BYTES or (len(was) > 1 and num_bytes <= bytes_left):
+                bytes_left -= num_bytes if num_bytes > _READ_BYTES else 0
+                if _contents(found) in was:
+                    continue
+            yield source
 
 
-def _found(source: str) -> list[_File]:
+def _found(source: str) -> tuple[_File, ...]:
     """A source's files."""
     folder = os.path.expanduser(source)
     if "://" not in source and os.path.isdir(folder):
         found = sorted(str(path) for path in Path(folder).rglob("*") if path.is_file())
     else:
         found = files.expand(source)
-    return [(file, *files.stamp(file)) for file in found]
+    return tuple((file, *files.stamp(file)) for file in found)
 
 
-def _are_read(found: Sequence[_File]) -> bool:
+def _num_local_bytes(found: Sequence[_File]) -> float:
+    """How much there is to read; infinitely much if it is not on this machine."""
     is_local = not any("://" in file for file, _, _ in found)
-    return is_local and sum(size for _, size, _ in found) <= _READ_BYTES
+    return sum(size for _, size, _ in found) if is_local else math.inf
 
 
 def _times(found: Sequence[_File]) -> str:
-    return _sha256(repr(found).encode())
+    return _sha256(repr(list(found)).encode())
 
 
-def _contents(found: Sequence[_File]) -> str:
+@functools.lru_cache
+def _contents(found: tuple[_File, ...]) -> str:
+    """Kept: the splits of a mixture mostly have the same sources."""
     return _sha256(repr([(file, files.sha256(file)) for file, _, _ in found]).encode())
 
 
