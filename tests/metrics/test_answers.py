@@ -40,6 +40,11 @@ def test_bbh(text, answer):
         ("The answer is **18**.", "18"),
         ("The answer is: **-$1,800** in all", "-1800"),
         (r"#### \boxed{7}", "7"),
+        (r"The answer is $\boxed{18}$.", "18"),
+        (r"The answer is \(\boxed{\$1,800}\).", "1800"),
+        ("The answer is:\n\\[\\boxed{-4}\\]", "-4"),
+        (r"$\boxed{18}$", ""),  # no mark
+        (r"The answer is $x = 18$.", ""),
         ("6 eggs, then 12", ""),
         ("#### twelve", ""),
         ("QA: 3", ""),

@@ -21,8 +21,8 @@ from ul2tune.metrics.references import best
 _ANSWER_IS = "answer is "
 # Where GSM8K's solutions ("#### 18"), its authors' models ("A: 18") and chains of thought end.
 _GSM8K_MARKS = re.compile(r"####|^A:|\banswer is\b:?", re.MULTILINE)
-# What a text sets around its answer: Markdown's bold, LaTeX's box.
-_WRAPPING = re.compile(r"(?:\s|\*\*|\\boxed\{)*")
+# What a text sets around its answer: Markdown's bold, LaTeX's formulas and box.
+_WRAPPING = re.compile(r"(?:\s|\*\*|\\?\$|\\[(\[]|\\boxed\{)*")
 _NUMBER = re.compile(r"-?\$?\s?(\d[\d,]*(?:\.\d+)?|\.\d+)")
 _ANNOTATION = re.compile(r"<<([^<>]*)>>")
 _LETTER_MARKS = re.compile(r"\banswer is\b:?")
@@ -59,9 +59,9 @@ def score_bbh(prediction: str, references: Sequence[str]) -> float:
 def extract_gsm8k(text: str) -> str:
     """The number after the last ``####``, ``A:`` (at the start of a line) or "answer is".
 
-    Thousands separators, a currency sign, ``**`` and ``\\boxed{`` around it are dropped. Text
-    without any of these marks has no answer: the last number of an unfinished calculation is not
-    one (Cobbe et al. 2021).
+    Thousands separators, a currency sign, ``**``, a formula's ``$``, ``\\(`` or ``\\[`` and
+    ``\\boxed{`` around it are dropped. Text without any of these marks has no answer: the last
+    number of an unfinished calculation is not one (Cobbe et al. 2021).
     """
     marks = list(_GSM8K_MARKS.finditer(text))
     if not marks:
