@@ -171,6 +171,38 @@ def test_a_cluster_that_is_not_there_is_said_to_be_so(monkeypatch):
         distributed.initialize(options.parse(["train", "--multiprocess"]))
 
 
+GONE = (
+    "UNKNOWN: Gloo AllGather failed: [pair.cc:547] Connection closed by peer [127.0.0.1]:49845",
+    "UNAVAILABLE: Failed to send RPC to coordination service.\nSocket closed",
+)
+
+
+@pytest.mark.parametrize(
+    ("message", "joined", "told"),
+    [
+        (GONE[0], True, f"process 0 of 1 has lost another one ({GONE[0]}). Look at"),
+        (GONE[1], True, "lost another one (UNAVAILABLE: Failed to send RPC to coordination servic"),
+        ("RESOURCE_EXHAUSTED: Out of memory", True, "Traceback"),
+        (GONE[0], False, None),
+    ],
+)
+def test_who_has_lost_another_process_says_so(capsys, monkeypatch, message, joined, told):
+    def fail(_):
+        raise jax.errors.JaxRuntimeError(message)
+
+    monkeypatch.setattr(init, "run", fail)
+    monkeypatch.setattr(distributed, "_joined", joined)
+    monkeypatch.setattr(distributed, "leave", lambda status: status)
+    if told is None:  # a bug of one process keeps its traceback
+        with pytest.raises(jax.errors.JaxRuntimeError):
+            main.main(["init", "x"])
+        return
+    assert main.main(["init", "x"]) == 1
+    error = capsys.readouterr().err
+    assert told in error
+    assert (error.count("\n") == 1) == (told != "Traceback")
+
+
 def test_init_refuses_a_file_and_prints_a_command_to_type(tmp_path, capsys):
     (tmp_path / "file").write_text("x")
     assert main.main(["init", str(tmp_path / "file")]) == 1

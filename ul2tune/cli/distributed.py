@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 
 # A process that is silent for this long counts as gone, and the others end. The signs of life come
 # from threads of JAX, whatever Python is doing.
 HEARTBEAT_TIMEOUT_SECS = 30
+# What JAX raises of a collective operation that another process has left. Mostly JAX ends this
+# process itself, of which no Python code hears, and says that another one died.
+_PEER_GONE = re.compile(r"\bGloo\b|by peer|coordination service", re.IGNORECASE)
 _joined = False
 
 
@@ -55,6 +59,22 @@ def initialize(options: argparse.Namespace) -> int:
 def is_joined() -> bool:
     """Whether other processes may be waiting for this one."""
     return _joined
+
+
+def lost_peer(error: BaseException) -> str | None:
+    """What to say and do where `error` means that another process has gone; None if it does not."""
+    if not _joined:
+        return None
+    import jax
+
+    if not isinstance(error, jax.errors.JaxRuntimeError) or not _PEER_GONE.search(str(error)):
+        return None
+    first, *_ = str(error).splitlines()
+    return (
+        f"process {jax.process_index()} of {jax.process_count()} has lost another one ({first}). "
+        f"Look at the last lines of the others for what ended the first, then start all of them "
+        f"again; a run goes on from its newest checkpoint."
+    )
 
 
 def leave(status: int) -> int:

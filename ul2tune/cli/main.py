@@ -54,10 +54,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"ul2tune {options.command}: {_sentence(error)}", file=sys.stderr)
         return distributed.leave(1)
-    except Exception:
+    except Exception as error:
         if not distributed.is_joined():
             raise
-        traceback.print_exc()
+        sentence = distributed.lost_peer(error)
+        if options.debug or sentence is None:
+            traceback.print_exc()
+        if sentence is not None:
+            print(f"ul2tune {options.command}: {sentence}", file=sys.stderr)
         return distributed.leave(1)
     return 0
 
