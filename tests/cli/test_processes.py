@@ -7,6 +7,7 @@ from concurrent import futures
 
 import pytest
 
+from tests import compiling
 from tests.cli import test_resume as resume
 from tests.training import processes, tiny
 from ul2tune.training import lock
@@ -28,9 +29,10 @@ def train(folder, data_dir, *flags):
     arguments = [f"--gin_file={file}" for file in resume.FILES]
     arguments += [f"--gin.{name}={value!r}" for name, value in macros.items()]
     arguments += [f"--coordinator_address=127.0.0.1:{processes.free_port()}", "--process_count=2"]
+    environment = {"JAX_NUM_CPU_DEVICES": "2", **compiling.environment()}
     return [
         processes.launch(
-            "ul2tune", "train", *arguments, *flags, f"--process_index={i}", JAX_NUM_CPU_DEVICES="2"
+            "ul2tune", "train", *arguments, *flags, f"--process_index={i}", **environment
         )
         for i in range(2)
     ]

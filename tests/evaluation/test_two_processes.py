@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import compiling
 from tests.decoding import tiny
 from tests.evaluation import prepared
 from tests.training.processes import ROOT, free_port
@@ -40,6 +41,7 @@ def run(
     coordinator = f"127.0.0.1:{free_port()}"
     environment = {
         **os.environ,
+        **compiling.environment(),
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
     }
