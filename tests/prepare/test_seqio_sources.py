@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import seqio
 import tensorflow as tf
@@ -49,6 +51,67 @@ def test_records_of_tensorflow(name, tmp_path, make):
     assert make_plan(task, "train").fingerprint == before
     write_records(tmp_path / "x-1.tfrecord", ["three", "four"])
     assert make_plan(task, "train").fingerprint != before
+
+
+def lines_of(name, path, *steps):
+    source: Any = seqio.TextLineDataSource({"train": str(path)})
+    seqio.TaskRegistry.add(
+        name,
+        source=source,
+        preprocessors=[*steps, seqio.preprocessors.tokenize],
+        output_features={"targets": seqio.Feature(seqio.ByteVocabulary())},
+    )
+
+
+def two_columns(dataset):
+    return dataset.map(lambda line: {"targets": tf.io.decode_csv(line, ["", ""])[0]})
+
+
+def in_python(dataset):
+    def parse(line):
+        return line.no_such_method()
+
+    def column(line):
+        return {"targets": tf.ensure_shape(tf.numpy_function(parse, [line], tf.string), [])}
+
+    return dataset.map(column)
+
+
+def stops(dataset):
+    raise RuntimeError("the tokenizer's own trouble")
+
+
+def test_a_missing_file_is_a_sentence(name, tmp_path):
+    lines_of(name, tmp_path / "none.txt", two_columns)
+    expected = rf"'{name}' cannot be read \(split 'train'\).*{tmp_path}/none.txt; No such file or d"
+    with pytest.raises(ValueError, match=expected) as caught:
+        reading.run(name, tmp_path / "data", splits=("train",))
+    assert "[Op:" not in str(caught.value)
+    assert not [*tmp_path.rglob("*.tmp"), *tmp_path.rglob("*.arrayrecord")]
+
+
+def test_a_record_that_a_preprocessor_refuses_is_a_sentence(name, tmp_path):
+    (tmp_path / "x.csv").write_text("a,b\nc,d,e\n")
+    lines_of(name, tmp_path / "x.csv", two_columns)
+    expected = rf"Task '{name}' cannot be read .* Expect 2 fields but have 3 in record 0\. Check"
+    with pytest.raises(ValueError, match=expected):
+        reading.run(name, tmp_path / "data", splits=("train",))
+
+
+@pytest.mark.parametrize(
+    ("step", "kind", "says"),
+    [
+        (in_python, tf.errors.OpError, "no_such_method"),
+        (stops, RuntimeError, "the tokenizer's own trouble"),
+    ],
+)
+def test_a_mistake_in_a_preprocessor_keeps_its_own_error(name, tmp_path, step, kind, says):
+    """With its lines: neither the data's fault nor the disk's."""
+    (tmp_path / "x.txt").write_text("a\n")
+    lines_of(name, tmp_path / "x.txt", step)
+    with pytest.raises(kind, match=says) as caught:
+        reading.run(name, tmp_path / "data", splits=("train",))
+    assert not isinstance(caught.value, OSError)
 
 
 class Corpus:

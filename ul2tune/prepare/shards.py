@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,8 @@ from ul2tune.prepare.sources import DocumentSource, PythonSource
 # One record per group, so that the feed reads any example alone.
 _WRITER_OPTIONS = "group_size:1"
 _REPORT_EVERY = 64
+_GRAPH_NODES = re.compile(r"\[\[.*?\]\]|\[Op:\w*\] name:|\{\{.*?\}\}", re.DOTALL)
+_PYTHON_FAILED = "Traceback (most recent call last)"
 # Called with (documents, tokens, bytes of input read) since the last call.
 OnProgress = Callable[[int, int, int], None]
 
@@ -146,11 +149,11 @@ def _write_examples(
     tally = _Tally(tokens={**zeros}, max_tokens={**zeros}, max_ids={**zeros})
     keep_text = plan.pipeline.online is None
     num_documents = num_tokens = read_before = 0
-    with _writer(path) as writer:
+    with _writer(path) as write:
         for element in elements(plan, shard, rejections):
             example = to_example(element, plan.features, keep_text=keep_text)
             tokens = tally.add(example)
-            writer.write(codec.encode(example))
+            write(codec.encode(example))
             num_documents, num_tokens = num_documents + 1, num_tokens + tokens
             if num_documents == _REPORT_EVERY:
                 read = rejections.num_bytes
@@ -161,11 +164,25 @@ def _write_examples(
 
 
 @contextlib.contextmanager
-def _writer(path: Path) -> Iterator[ArrayRecordWriter]:
-    try:
+def _writer(path: Path) -> Iterator[Callable[[bytes], None]]:
+    """Yields what writes a record."""
+    with _on_disk(path):
         writer = ArrayRecordWriter(str(path), _WRITER_OPTIONS)
-        yield writer
+
+    def write(record: bytes) -> None:
+        with _on_disk(path):
+            writer.write(record)
+
+    yield write
+    with _on_disk(path):
         writer.close()
+
+
+@contextlib.contextmanager
+def _on_disk(path: Path) -> Iterator[None]:
+    # Around the writer alone: preprocessors raise RuntimeErrors of their own.
+    try:
+        yield
     except RuntimeError as error:
         raise OSError(f"Could not write {path}: {error}. Is the disk full?") from error
 
@@ -177,6 +194,10 @@ def elements(
 
     Random preprocessors get seeds that depend on the shard alone. What a source of documents
     rejects is added to `rejections`.
+
+    Raises:
+      ValueError: on what TensorFlow finds wrong with the data: a file that is not there, a damaged
+        record.
     """
     source, num_shards = plan.task.source, plan.num_shards
     if isinstance(source, DocumentSource) and rejections is not None:
@@ -204,7 +225,22 @@ def elements(
     except tf.errors.OpError as error:
         if isinstance(source, PythonSource) and source.failure is not None:
             raise source.failure from error
-        raise
+        if _PYTHON_FAILED in error.message:  # a preprocessor's mistake: its author needs the lines
+            raise
+        raise ValueError(
+            f"Task {plan.task.name!r} cannot be read (split {plan.split!r}). TensorFlow says: "
+            f"{_plain(error.message)}. Check the task's files and preprocessors; --debug shows "
+            "where it stopped."
+        ) from error
+
+
+def _plain(message: str) -> str:
+    """What an error of TensorFlow says, without the names of its graph's nodes.
+
+    >>> _plain("{{function_node wrapped}} /x.tsv; No such file [[{{node CSV}}]] [Op:Next] name: ")
+    '/x.tsv; No such file'
+    """
+    return " ".join(_GRAPH_NODES.sub(" ", message).split()).rstrip(".")
 
 
 def _check_features(plan: Plan, dataset: tf.data.Dataset) -> None:
