@@ -51,6 +51,37 @@ def test_epochs_are_of_the_examples_that_are_used(tmp_path, capsys):
     assert found == {None: ["4.76", "5.00"], 40: ["4.76", "5.00"], 2: ["50.00", "100.00"]}
 
 
+def test_rates_are_those_of_what_has_examples(tmp_path, capsys):
+    """As the feed draws: it leaves a task without examples out, whatever its rate."""
+    tasks = [
+        prepared.Task(name="full", examples=prepared.pairs(40)),
+        prepared.Task(name="fuller", examples=prepared.pairs(80)),
+        prepared.Task(name="empty", examples=[]),
+    ]
+    prepared.write(tmp_path, "mixed", tasks, rates=(0.2, 0.3, 0.5))
+    with feed_of(tmp_path, "mixed", packing="none") as feed:
+        next(feed)
+        assert feed.source_rates == pytest.approx((0.4, 0.6, 0.0))
+        mixture = manifest.read_mixture(tmp_path, "mixed")
+        manifests = [manifest.read_task(tmp_path, task, "train") for task in mixture.tasks]
+        inspect_sections.print_tasks(feed.config, mixture, manifests)
+        printed = capsys.readouterr().out
+        assert [line.split()[:2] for line in printed.splitlines() if "examples;" in line] == [
+            ["40.00%", "full:"],
+            ["60.00%", "fuller:"],
+            ["0.00%", "empty:"],
+        ]
+        printed = tree(feed, capsys, steps=100)
+    rows = [line.split() for line in printed.splitlines() if {"├─", "└─"} & {*line.split()}]
+    # 400 draws, 160 of 40 and 240 of 80.
+    assert [(row[0], *row[3:]) for row in rows] == [
+        ("40.00%", "4.00", "├─", "full"),
+        ("60.00%", "3.00", "├─", "fuller"),
+        ("0.00%", "└─", "empty"),
+    ]
+    assert "without examples in 'train' are not drawn from: 50.00% of the mix" in printed
+
+
 def test_the_examples_that_are_used_are_counted_block_by_block(tmp_path, monkeypatch):
     """A cap of millions is not held in memory at once; none is counted twice, or not at all."""
     texts = [{"inputs": [5] * n, "targets": [5] * (100 + n)} for n in range(40)]

@@ -2,6 +2,8 @@
 
 import textwrap
 
+import pytest
+
 from ul2tune.cli import render_mixture
 from ul2tune.data import rates
 from ul2tune.data.manifest import MixtureManifest, TaskManifest
@@ -63,3 +65,22 @@ def test_without_a_plan_and_without_a_tree():
     _, root, first, _ = render_mixture.lines(share, TASKS, None)
     assert root.split() == ["100.00%", "107", "602,000", "m"]
     assert first.split() == ["25.00%", "100", "2,000", "├─", "rte"]
+
+
+def test_what_tasks_without_examples_give_up_goes_to_all_others():
+    inner = Group(
+        name="flan",
+        children=(Leaf(name="rte"), Leaf(name="cb", examples=250)),  # another's count; none here
+        policy=Equal(),
+    )
+    tree = Group(
+        name="mix",
+        children=(inner, Leaf(name="text")),
+        policy=Fixed(weights={"flan": 3, "text": 1}),
+    )
+    share = rates.resolve(tree, {"rte": 100, "text": 7})
+    assert render_mixture.drawn(share, TASKS | {"cb": task("cb", 250, 1)}) is share
+    found = render_mixture.drawn(share, TASKS | {"cb": task("cb", 0, 0)})
+    assert rates.flat(found) == pytest.approx({"rte": 0.6, "text": 0.4})
+    assert [child.rate for child in found.children] == pytest.approx([0.6, 0.4])
+    assert found.rate == pytest.approx(1.0)

@@ -5,12 +5,15 @@ import functools
 import pytest
 import seqio
 
+from tests.prepare import reading
 from ul2tune.data import rates
+from ul2tune.data.documents import split_of
 from ul2tune.data.rates import Equal, Fixed, Group, Leaf, Proportional
 from ul2tune.data.vocab import ByteVocabulary
 from ul2tune.prepare.mixtures import register_mixture
 from ul2tune.prepare.rates import effective_rates, mixture_share
 from ul2tune.prepare.seqio_vocab import SeqioVocabulary
+from ul2tune.prepare.tasks import register_text_task
 
 SIZES = {"a": 100, "b": 2000, "c": 70_000, "d": 0, "e": 5}
 
@@ -111,3 +114,23 @@ def test_errors(leaf, name):
         register_mixture(Group(name=name, children=(leaf("a"),)))
     with pytest.raises(ValueError, match="nothing to draw from"):
         effective_rates(name, {f"{name}_d": 0})
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.0])
+def test_rates_that_come_to_nothing_are_told(task, name, tmp_path, capfd, rate):
+    (tmp_path / "one.jsonl").write_text('{"text": "a"}\n')
+    held_out = 0.9999
+    assert split_of("a", held_out) == "validation"
+    register_text_task(
+        f"{name}_empty",
+        str(tmp_path / "one.jsonl"),
+        format="jsonl",
+        vocabulary=ByteVocabulary(),
+        validation_fraction=held_out,
+    )
+    seqio.MixtureRegistry.add(f"{name}_both", [(name, 3.0), (f"{name}_empty", rate)])
+    reading.run(f"{name}_both", tmp_path / "data")
+    said = f"Note on mixture {name}_both: 25.00% of its rates are of 1 tasks without examples in "
+    assert (said + f"'train' ({name}_empty)." in capfd.readouterr().err) == bool(rate)
+    reading.run(f"{name}_both", tmp_path / "data", splits=("validation",))
+    assert "Note on mixture" not in capfd.readouterr().err

@@ -15,6 +15,7 @@ import numpy as np
 from ul2tune.cli import render, render_mixture
 from ul2tune.data import manifest, roundtrip
 from ul2tune.data.manifest import MixtureManifest, TaskManifest
+from ul2tune.data.rates import flat
 from ul2tune.feed.config import FeedConfig
 from ul2tune.feed.feed import Feed
 from ul2tune.feed.store import Readers, Store
@@ -22,19 +23,22 @@ from ul2tune.feed.texts import mixture_texts
 from ul2tune.instructions import decontaminate
 
 AUDITED_TEXTS = 200
+_MAX_TOLD = 5
 _BLOCK_EXAMPLES = 256  # read at once where only their tokens are counted
 
 
 def print_tasks(data: FeedConfig, mixture: MixtureManifest, tasks: Iterable[TaskManifest]) -> None:
     """The mixture's table."""
     heading(f"{data.mixture} ({data.split})")
-    rates = dict(zip(mixture.tasks, mixture.rates, strict=True))
+    every = _manifests(data, mixture)
+    rates = flat(render_mixture.drawn(render_mixture.tree_of(mixture, every), every))
     for task in tasks:
         tokens = ", ".join(
             f"{name} {facts['tokens']:,} tokens (longest {facts['max_tokens']:,})"
             for name, facts in task.features.items()
         )
-        print(f"{rates[task.task]:7.2%}  {task.task}: {task.num_examples:,} examples; {tokens}")
+        rate = f"{rates.get(task.task, 0.0):7.2%}"
+        print(f"{rate}  {task.task}: {task.num_examples:,} examples; {tokens}")
         online = task.online["kind"] if task.online else "nothing: prepared to the end"
         print(f"         online: {online}; metrics: {', '.join(task.metrics) or 'none'}")
         if rejected := sum(task.rejected.values()):
@@ -110,13 +114,22 @@ def print_fill(feed: Feed, num_batches: int) -> None:
 def print_tree(feed: Feed, mixture: MixtureManifest, steps: int | None) -> None:
     """Where the rates come from, and how often a run of the planned steps repeats each task."""
     data = feed.config
-    tasks = {name: manifest.read_task(data.data_dir, name, data.split) for name in mixture.tasks}
+    tasks = _manifests(data, mixture)
+    planned = render_mixture.tree_of(mixture, tasks)
+    tree = render_mixture.drawn(planned, tasks)
     plan = render_mixture.make_plan(feed.stats(), steps, data.batch_size) if steps else None
     after = f" after {steps:,} steps of {data.batch_size} rows" if steps else ""
     heading(f"{mixture.name}: the tree of its rates{after}")
     in_use = {name: _in_use(data, task) for name, task in tasks.items()} if plan else tasks
-    for line in render_mixture.lines(render_mixture.tree_of(mixture, tasks), tasks, plan, in_use):
+    for line in render_mixture.lines(tree, tasks, plan, in_use):
         print(line)
+    if tree is not planned:
+        lost = {n: rate for n, rate in flat(planned).items() if not tasks[n].num_examples}
+        print(
+            f"(Tasks without examples in {data.split!r} are not drawn from: "
+            f"{sum(lost.values()):.2%} of the mixture's rates, of {', '.join([*lost][:_MAX_TOLD])}"
+            f"{', …' if len(lost) > _MAX_TOLD else ''}.\nAll others have grown in proportion.)"
+        )
     if plan is None:
         print("(Give --steps, or inspect a training recipe, to see epochs.)")
     elif in_use != tasks:
@@ -124,6 +137,10 @@ def print_tree(feed: Feed, mixture: MixtureManifest, steps: int | None) -> None:
             f"(Epochs are of the first {data.max_examples:,} examples of a task, "
             "FeedConfig.max_examples; examples and tokens are all that is prepared.)"
         )
+
+
+def _manifests(data: FeedConfig, mixture: MixtureManifest) -> dict[str, TaskManifest]:
+    return {name: manifest.read_task(data.data_dir, name, data.split) for name in mixture.tasks}
 
 
 def _in_use(data: FeedConfig, task: TaskManifest) -> TaskManifest:

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ul2tune.data.manifest import MixtureManifest, TaskManifest
 from ul2tune.data.rates import Share, flat, share_leaves
@@ -76,6 +76,30 @@ def tree_of(mixture: MixtureManifest, tasks: Mapping[str, TaskManifest]) -> Shar
     )
     examples = sum(task.num_examples for task in tasks.values())
     return Share(name=mixture.name, rate=1.0, weight=1.0, examples=examples, children=children)
+
+
+def drawn(tree: Share, tasks: Mapping[str, TaskManifest]) -> Share:
+    """The tree as a run draws from it (`feed.sources.Sources.rates`): tasks without examples give
+    up their rates, and those of all others grow in proportion.
+
+    Args:
+      tree: the mixture.
+      tasks: the manifests of all that are to be drawn; at least one has examples.
+    """
+    rates = flat(tree)
+    if all(tasks[name].num_examples for name in rates):
+        return tree
+    return _grown(tree, tasks, 1.0 / sum(r for n, r in rates.items() if tasks[n].num_examples))
+
+
+def _grown(share: Share, tasks: Mapping[str, TaskManifest], factor: float) -> Share:
+    children = tuple(_grown(child, tasks, factor) for child in share.children)
+    if children:
+        rate = sum(child.rate for child in children)
+    else:
+        empty = share.rate == 0 or not tasks[share.name].num_examples
+        rate = 0.0 if empty else share.rate * factor
+    return replace(share, rate=rate, children=children)
 
 
 def lines(

@@ -33,6 +33,7 @@ from ul2tune.prepare.sources import DocumentSource
 from ul2tune.prepare.task_modules import import_modules
 
 _BEAM = "beam"
+_MAX_TOLD = 5
 # A run asks for both, whichever it reads: a mixture may lack one of them.
 _USUAL_SPLITS = ("train", "validation")
 
@@ -99,6 +100,8 @@ def prepare(
         )
         has_train = any(count for (_, split), count in counts.items() if split == "train")
         write_mixture(wanted, access, has_train)
+        if has_train and "train" in splits:
+            _note_undrawn(wanted, counts)
 
 
 def _check_arguments(
@@ -120,6 +123,21 @@ def _check_arguments(
 def _note(plan: Plan) -> None:
     for note in plan.notes:
         print(f"Note on task {plan.task.name}: {note}", file=sys.stderr, flush=True)
+
+
+def _note_undrawn(mixture: MixtureManifest, counts: Mapping[tuple[str, str], int]) -> None:
+    """Says what rates come to nothing: a run draws the other tasks the more often."""
+    rates = zip(mixture.tasks, mixture.rates, strict=True)
+    undrawn = {task: rate for task, rate in rates if not counts[task, "train"]}
+    if undrawn:
+        names = ", ".join([*undrawn][:_MAX_TOLD]) + (", …" if len(undrawn) > _MAX_TOLD else "")
+        print(
+            f"Note on mixture {mixture.name}: {sum(undrawn.values()):.2%} of its rates are of "
+            f"{len(undrawn)} tasks without examples in 'train' ({names}). All others are drawn "
+            "more often, in proportion.",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _check_splits(
