@@ -75,6 +75,27 @@ def test_a_template_of_the_folder(folder, name):
     assert texts(names[2])[1] == ("<user>q0</s><assistant>a0</s><user>r0</s><assistant>", "b0")
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "eos", "ended"),
+    [
+        ("chat_template.jinja", TEMPLATE, None, (False, True)),
+        ("chat_template.jinja", TEMPLATE, ("inputs", "targets"), (True, True)),
+        ("chat_format.json", '{"user": ["U:", ""]}', None, (True, True)),
+        ("chat_format.json", '{"user": ["U:", ""]}', ("targets",), (False, True)),
+    ],
+)
+def test_prompts_of_a_models_template_end_as_transformers_asks(
+    folder, name, file, content, eos, ended
+):
+    """An end of sequence after "<assistant>" is a prompt that no other program gives the model."""
+    (folder / file).write_text(content)
+    names = register_chat(folder, name=name, eos=eos, validation=0, vocabulary=VOCABULARY)
+    dataset = seqio.get_mixture_or_task(names[1]).get_dataset(None, "train", shuffle=False)
+    (example,) = dataset.as_numpy_iterator()
+    last = [example[side][-1] for side in ("inputs", "targets")]
+    assert tuple(token == VOCABULARY.eos_id for token in last) == ended
+
+
 def test_styles(folder):
     assert load_style(folder) == chat.PLAIN
     (folder / "chat_template.jinja").write_text(TEMPLATE)

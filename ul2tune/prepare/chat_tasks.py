@@ -34,7 +34,7 @@ def register_chat(
     turns: Turns = "all",
     max_tokens: int | None = MAX_TOKENS,
     validation: float = 0.02,
-    eos: tuple[str, ...] = ("inputs", "targets"),
+    eos: tuple[str, ...] | None = None,
     vocabulary: VocabularyLike = "stdlib",
 ) -> tuple[str, ...]:
     """Registers ``<name>_<file>`` per file, and the mixture `name` in which every reply counts.
@@ -47,7 +47,9 @@ def register_chat(
       max_tokens: longer prompts lose their oldest turns; give the length of `inputs`. None = the
         feed cuts them at their end, where the question is.
       validation: share of conversations held out.
-      eos: features that end with end of sequence; ``("targets",)`` for decoder-only models.
+      eos: features that end with end of sequence. None = ``("targets",)`` where a model's own
+        template writes the prompts, which then end as Transformers' `apply_chat_template` has them;
+        else both, as T5's do: give ``("targets",)`` for decoder-only models.
       vocabulary: as for `ul2tune.prepare.tasks.seqio_vocabulary`.
 
     Returns:
@@ -65,6 +67,9 @@ def register_chat(
     if not paths:
         raise ValueError(f"{folder} has no conversations (*.jsonl or *.json).")
     style = style or load_style(folder)
+    if eos is None:
+        own = isinstance(style, chat_template.ChatTemplate)
+        eos = ("targets",) if own else ("inputs", "targets")
     wrapped = seqio_vocabulary(vocabulary)
     render = ChatRenderer(style=style, max_tokens=max_tokens, vocabulary=wrapped)
     tasks = []
