@@ -33,6 +33,21 @@ def needs_several(targets, predictions):
     return {"spread": 1.0 / (len(predictions) - 1)}
 
 
+def as_in_seqio(targets, predictions):
+    """A metric function that takes a target for a text."""
+    return {"accuracy": sum(map(str.__eq__, map(str, targets), predictions))}
+
+
+def errors(targets, predictions):
+    """A metric function that is 0 for the references, and less is better."""
+    return {"errors": sum(p not in references for references, p in zip(targets, predictions))}
+
+
+def only_of_words(targets, predictions):
+    """A metric function that is not for empty answers."""
+    return {"first": float(all(text.split()[0] for text in predictions))}
+
+
 def evaluate(data_dir, output, config=EVAL, model: ModelConfig = tiny.MODEL, checkpoint=None):
     """Of a checkpoint that is not there: whatever is found before is found in time."""
     path = str(checkpoint or data_dir / "no checkpoint")
@@ -92,6 +107,21 @@ def test_a_metric_function_that_fails(tmp_path, function, message):
         evaluate(tmp_path, tmp_path / "out")
     with pytest.raises(ValueError, match=expected):
         EvaluationHook(3, ("instructions",), str(tmp_path), EVAL)
+
+
+@pytest.mark.parametrize(
+    ("function", "warned"),
+    [(as_in_seqio, True), (errors, False), (only_of_words, False), (needs_several, True)],
+)
+def test_a_metric_function_that_references_do_not_please(tmp_path, caplog, function, warned):
+    """SeqIO's targets are single texts: a function for those would find no answer right."""
+    prepared.write(tmp_path, metrics=(f"{__name__}:{function.__name__}",))
+    EvaluationHook(3, ("instructions",), str(tmp_path), EVAL)
+    found = [record.getMessage() for record in caplog.records if "empty answers" in record.message]
+    assert bool(found) == warned
+    if function is as_in_seqio:
+        assert "'first': its metric function" in found[0]
+        assert "(accuracy = 0). A target is the tuple" in found[0]
 
 
 @pytest.mark.parametrize(

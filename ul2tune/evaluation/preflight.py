@@ -6,6 +6,8 @@ found before anything is computed.
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import os
 import tempfile
 from collections.abc import Sequence
@@ -20,6 +22,8 @@ from ul2tune.evaluation.ranking import Ranker
 
 if TYPE_CHECKING:
     from ul2tune.evaluation.run import EvalConfig
+
+log = logging.getLogger(__name__)
 
 
 def check_folder(folder: str | Path, setting: str) -> None:
@@ -50,7 +54,8 @@ def check_metrics(eval_set: EvalSet, names: Sequence[str]) -> None:
     """Scores references as if they were answers: what a metric lacks shows now.
 
     Every task has its first example scored by `names` and its own `metric_names`. Its metric
-    functions see all of its examples, as they will later: some (a correlation) need several.
+    functions see all of its examples, as they will later: some (a correlation) need several. One
+    that cannot tell the references from empty answers is warned of.
 
     Raises:
       ValueError: if a metric fails, naming it and the task.
@@ -133,9 +138,30 @@ def _check_scores(task: str, example: EvalExample, names: Sequence[str]) -> None
 
 def _check_function(task: str, answers: Sequence[Answer], function: str) -> None:
     try:
-        groups.declared(answers, [function])
+        found = groups.declared(answers, [function])
     except Exception as error:  # a function of the user's may raise anything
         what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise ValueError(
             f"Task {task!r} cannot be scored by its metric function {function!r}: {what}"
         ) from error
+    if found and found == _of_empty(answers, function):
+        numbers = ", ".join(f"{name} = {number:g}" for name, number in found.items())
+        log.warning(
+            "Task %r: its metric function %r gives the references themselves what it gives empty "
+            "answers (%s). A target is the tuple of an example's references here, also where there "
+            "is one: does it compare that with a text? (docs/evaluation.md)",
+            task,
+            function,
+            numbers,
+        )
+
+
+def _of_empty(answers: Sequence[Answer], function: str) -> dict[str, float] | None:
+    """What a metric function makes of answers without text; None where it can make nothing."""
+    if not any(answer.text for answer in answers):
+        return None
+    empty = [dataclasses.replace(answer, text="") for answer in answers]
+    try:
+        return groups.declared(empty, [function])
+    except Exception:  # of a function of the user's; real answers are rarely all empty
+        return None
