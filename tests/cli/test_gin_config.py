@@ -225,6 +225,11 @@ MISTAKES = {
         "import needy_toy",
         r"extra.gin:1: .*'apache_beam'.*Install it with pip install 'ul2tune\[beam\]'",
     ),
+    "a gin file of T5X": (
+        [],
+        "from t5x import models",
+        r"extra.gin:1: cannot import t5x.models: no module named 't5x.*'. T5X's .* Ours, in gin/",
+    ),
     "text for a model": (
         ["MODEL=5"],
         "",
@@ -237,7 +242,8 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_are_named_with_place_and_remedy(toy, folder, mistake, monkeypatch):
     monkeypatch.syspath_prepend(folder)
-    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    for absent in ("apache_beam", "t5x"):
+        monkeypatch.setitem(sys.modules, absent, None)
     (folder / "broken_toy.py").write_text("\nx = = 3\n")
     (folder / "lacking_toy.py").write_text("from ul2tune import gone\n")
     (folder / "needy_toy.py").write_text("import apache_beam\n")

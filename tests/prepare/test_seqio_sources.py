@@ -10,8 +10,10 @@ import tensorflow as tf
 
 from tests.prepare import reading
 from ul2tune.data import manifest
+from ul2tune.prepare import inputs, runners
 from ul2tune.prepare.identity import identity
 from ul2tune.prepare.plan import make_plan
+from ul2tune.prepare.run import prepare
 
 
 def write_records(path, texts):
@@ -112,6 +114,18 @@ def test_a_mistake_in_a_preprocessor_keeps_its_own_error(name, tmp_path, step, k
     with pytest.raises(kind, match=says) as caught:
         reading.run(name, tmp_path / "data", splits=("train",))
     assert not isinstance(caught.value, OSError)
+
+
+def test_small_files_are_not_worth_processes(name, tmp_path, monkeypatch):
+    """TensorFlow in each of them takes longer than the records."""
+    (tmp_path / "x-0.txt").write_text("a\n" * 50)
+    (tmp_path / "x-1.txt").write_text("b\n" * 20)
+    lines_of(name, tmp_path / "x-*.txt", lambda dataset: dataset.map(lambda x: {"targets": x}))
+    assert inputs.num_bytes(seqio.TaskRegistry.get(name).source, "train") == 140
+    monkeypatch.setattr(runners, "run_in_processes", lambda *_: pytest.fail("not here"))
+    monkeypatch.setattr(runners.os, "sched_getaffinity", lambda _: set(range(8)))
+    prepare(name, [], str(tmp_path / "data"), splits=("train",))
+    assert len(reading.texts(tmp_path / "data", name)) == 70
 
 
 class Corpus:

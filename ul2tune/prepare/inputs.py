@@ -62,6 +62,14 @@ def why_empty(task: seqio.Task, entry: TaskManifest) -> str:
     )
 
 
+def num_bytes(source: seqio.DataSource, split: str) -> int | None:
+    """The size of the files of SeqIO's own sources of files; None where it is not known here."""
+    if not isinstance(source, seqio.FileDataSource):
+        return None
+    found = source.list_shards(split)
+    return sum(map(os.path.getsize, found)) if all(map(os.path.isfile, found)) else None
+
+
 def _vocabulary_files(description: Mapping[str, Any]) -> Iterator[str]:
     if "file" in description:
         yield os.path.abspath(description["file"])

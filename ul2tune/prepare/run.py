@@ -190,7 +190,8 @@ def _run(
     corpus = source.corpus if isinstance(source, DocumentSource) else None
     num_bytes = corpus.num_bytes() if corpus else None
     progress = Progress(title=title(plan), num_shards=plan.num_shards, total_bytes=num_bytes)
-    workers = runners.choose_num_workers(num_workers, plan.num_shards, num_bytes)
+    size = inputs.num_bytes(source, plan.split) if corpus is None else num_bytes
+    workers = runners.choose_num_workers(num_workers, plan.num_shards, size)
     if runner.startswith(_BEAM):
         items = runners.works(plan, modules, data_dir)
         receipts = runners.run_on_beam(items, runner.removeprefix(_BEAM), progress)
