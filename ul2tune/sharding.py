@@ -12,7 +12,7 @@ serves every preset:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -209,6 +209,18 @@ def batch_groups(batch_size: int) -> int:
         return 1
     groups = math.prod(mesh.shape[axis] for axis in RULES["batch"] or ())
     return groups if batch_size % groups == 0 else 1
+
+
+def by_rows(function: Callable[[jax.Array], Any], x: jax.Array) -> Any:
+    """``function(x)`` of independent rows: every device computes those of its own.
+
+    For what XLA does not split (`top_k`), and would first gather all rows for on every device.
+    """
+    if batch_groups(x.shape[0]) == 1:
+        return function(x)
+    rows = spec(("batch",))
+    axes = set(RULES["batch"] or ())
+    return jax.shard_map(function, in_specs=rows, out_specs=rows, axis_names=axes)(x)
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:

@@ -122,14 +122,26 @@ def test_a_row_may_have_a_stop_of_its_own():
     ]
 
 
-LIVE = {"max_decode_length": 5, "temperature": 9.0, "top_k": 1, "top_p": 0.01, "seed": 1}
+DRAWN = SamplingConfig(max_decode_length=6, temperature=1.0)
+SEARCHED = SamplingConfig(max_decode_length=6, num_beams=6)
+LIVE: dict[str, tuple[SamplingConfig, float]] = {
+    "max_decode_length": (DRAWN, 5),
+    "temperature": (DRAWN, 9.0),
+    "top_k": (DRAWN, 1),
+    "top_p": (DRAWN, 0.01),
+    "seed": (DRAWN, 1),
+    "num_beams": (SEARCHED, 2),
+    "beam_alpha": (SEARCHED, 9.0),
+}
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(SamplingConfig)])
 def test_every_field_changes_what_is_generated(params, inputs_BS, field):
-    config = SamplingConfig(max_decode_length=6, temperature=1.0)
+    # A model that likes to end: short answers and long ones compete.
+    params = {**params, "head": params["head"].at[EOS].multiply(3.0)}
+    config, value = LIVE[field]
     before = run(params, inputs_BS, NAMES_B2, config)
-    changed = dataclasses.replace(config, **{field: LIVE[field]})
+    changed = dataclasses.replace(config, **{field: value})
     assert not np.array_equal(before, run(params, inputs_BS, NAMES_B2, changed))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from tests.models import decoder_examples, examples, t5gemma_examples
-from ul2tune import tree
+from ul2tune import sharding, tree
 from ul2tune.decoding.generate import generate
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.models import base
@@ -90,3 +92,30 @@ def test_no_matrix_is_cast_and_no_stack_is_cut_for_every_token(name, scan):
     assert all(x.invars[0].aval.size < least for x in casts)
     read = {x.aval.shape for x in body.invars}
     assert all((x.shape in read) == scan and (x.shape[1:] in read) != scan for x in stacks)
+
+
+@pytest.mark.parametrize("name", ["t5", "gemma", "t5gemma", "t5gemma2"])
+def test_beams_stay_on_the_device_of_their_prompt(name):
+    """Over a mesh that splits rows alone: the loop communicates what it does for one beam."""
+    config, params, _ = setup(name, scan=True)
+    side = "encoder" if "encoder_decoder" in config.LAYOUTS else "decoder"
+    batch = {f"{side}_input_tokens": np.full((8, 6), 5)}
+    mesh = sharding.make_mesh(sharding.MeshConfig(data=4, fsdp=2))
+    placed = jax.device_put(batch, sharding.batch_sharding(mesh))
+
+    def communicated(num_beams: int) -> list[str]:
+        how = SamplingConfig(max_decode_length=4, num_beams=num_beams)
+
+        @functools.partial(jax.jit, out_shardings=sharding.replicated(mesh))
+        def run(params, batch):
+            names_B2 = jnp.zeros((8, 2), jnp.uint32)
+            return generate(base.bind(config, params), batch, how, names_B2, num_ids=30)
+
+        with jax.set_mesh(mesh):
+            text = run.lower(params, placed).compile().as_text()
+        kinds = "all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
+        return re.findall(rf"= (.*? (?:{kinds})[\w-]*)\(.*while/", text)
+
+    # Whether all rows are done.
+    assert communicated(1) == ["pred[] all-reduce"]
+    assert communicated(3) == ["pred[] all-reduce"]

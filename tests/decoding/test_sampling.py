@@ -89,6 +89,15 @@ def test_a_draw_depends_on_seed_name_and_step_only():
         ({"seed": 2**32}, "seed must be in .* got 4294967296"),
         ({"top_k": 5}, "top_k = 5 .* do nothing with temperature = 0"),
         ({"top_p": 0.9}, "top_p = 0.9 do nothing"),
+        ({"num_beams": 0}, r"num_beams must be 1 \(no beam search\) or more, got 0"),
+        ({"num_beams": 4, "beam_alpha": -0.1}, "beam_alpha must be 0 or more.* got -0.1"),
+        ({"num_beams": 4, "beam_alpha": float("nan")}, "beam_alpha .* got nan"),
+        (
+            {"num_beams": 4, "temperature": 0.7},
+            "temperature = 0.7, .* do nothing with num_beams = 4",
+        ),
+        ({"num_beams": 4, "top_k": 5}, "top_k = 5 .* beam search draws nothing"),
+        ({"beam_alpha": 1.0}, "beam_alpha = 1.0 does nothing with num_beams = 1. Set num_beams"),
     ],
 )
 def test_configuration_errors(options, message):

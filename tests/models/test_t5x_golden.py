@@ -9,6 +9,8 @@ import pytest
 
 from ul2tune import tree
 from ul2tune.convert.t5x import models as t5x
+from ul2tune.decoding.generate import generate
+from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.models import base
 from ul2tune.models.t5 import T5Config
 
@@ -100,3 +102,19 @@ def test_greedy_decoding(golden, params):
         done_B |= token_B == eos
         tokens.append(token_B)
     np.testing.assert_array_equal(np.stack(tokens, axis=1), expected_BL)
+
+
+def test_beam_search(golden, params):
+    """The last of T5X's four is their best. Nothing has ended: it is the likeliest that goes on."""
+    expected_BL = golden["beam4"][:, -1]
+    config = SamplingConfig(max_decode_length=expected_BL.shape[1], num_beams=4, beam_alpha=0.6)
+    batch = {"encoder_input_tokens": jnp.asarray(golden["batch/encoder_input_tokens"])}
+    names_B2 = jnp.zeros((len(expected_BL), 2), jnp.uint32)
+
+    @jax.jit
+    def search(params):
+        model = base.bind(CONFIG, params)
+        return generate(model, batch, config, names_B2, num_ids=CONFIG.vocab_size).tokens_BL
+
+    np.testing.assert_array_equal(search(params), expected_BL)
+    assert not np.array_equal(expected_BL, golden["greedy"])

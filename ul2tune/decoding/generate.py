@@ -1,4 +1,5 @@
-"""Generation with a key/value cache: one frozen state, one `while_loop`.
+"""Generation with a key/value cache: one frozen state, one `while_loop`. Beams have a loop of their
+own, in `beam`.
 
 Axis legend: B batch, L target length, V vocabulary.
 """
@@ -7,25 +8,15 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from ul2tune.decoding import beam
+from ul2tune.decoding.interface import DecodingModel, Generated, Rules, empty_rows
 from ul2tune.decoding.sampling import SamplingConfig, next_tokens, row_keys
 from ul2tune.types import Batch
-
-
-class DecodingModel(Protocol):
-    """What generation needs of a model, bound to its parameters."""
-
-    def start_decoding(self, batch: Batch, *, max_decode_length: int) -> Any: ...
-
-    def unstacked(self) -> DecodingModel: ...
-
-    def decode_step(
-        self, cache: Any, tokens_B: jax.Array, index: jax.Array | int
-    ) -> tuple[jax.Array, Any]: ...
 
 
 @functools.partial(
@@ -56,24 +47,6 @@ class DecodeState:
     cache: Any
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["tokens_BL", "finite_B"], meta_fields=[]
-)
-@dataclass(frozen=True, kw_only=True)
-class Generated:
-    """What was generated.
-
-    Attributes:
-      tokens_BL: int32 [B, max_decode_length]: the continuation, its end of sequence or stop,
-        padding.
-      finite_B: False where the largest logit of a step was NaN or infinite. The row's tokens then
-        mean nothing: the arg max of NaNs is the lowest id, which may be the end of sequence.
-    """
-
-    tokens_BL: jax.Array
-    finite_B: jax.Array
-
-
 def generate(
     model: DecodingModel,
     batch: Batch,
@@ -85,7 +58,7 @@ def generate(
     pad_id: int = 0,
     stops_B: jax.Array | None = None,
 ) -> Generated:
-    """Generates a continuation per row.
+    """Generates a continuation per row: greedily, by draws, or as the best that beam search finds.
 
     Stops when all rows have ended or at `max_decode_length`. A row that is only padding (it fills
     up a batch) counts as ended from the start.
@@ -102,27 +75,32 @@ def generate(
         are 0 in every vocabulary.
       stops_B: int32, one more id per row that ends it; None = none.
     """
+    rules = Rules(num_ids=num_ids, eos_id=eos_id, pad_id=pad_id, stops_B=stops_B)
+    if config.num_beams > 1:
+        return beam.search(model, batch, config, rules)
+    return _one_by_one(model, batch, config, rules, names_B2)
+
+
+def _one_by_one(
+    model: DecodingModel,
+    batch: Batch,
+    config: SamplingConfig,
+    rules: Rules,
+    names_B2: jax.Array,
+) -> Generated:
+    """Chooses each token for good: the likeliest, or a draw."""
     length, looped = config.max_decode_length, model.unstacked()
-    side = "encoder" if "encoder_input_tokens" in batch else "decoder"
-    # Decoder-only prompts may begin or be nothing but 0, the start token: segment ids tell.
-    ids = batch.get("decoder_segment_ids", batch[f"{side}_input_tokens"])
-    empty_B = jnp.all(jnp.asarray(ids) == 0, axis=-1)
+    empty_B = empty_rows(batch)
 
     def unfinished(state: DecodeState) -> jax.Array:
         return (state.step < length) & ~jnp.all(state.done_B)
 
     def decode(state: DecodeState) -> DecodeState:
         logits_BV, cache = looped.decode_step(state.cache, state.last_B, state.step)
-        allowed_V = jnp.arange(logits_BV.shape[-1]) < num_ids
-        # Padding is not text: T5 never learns it as a target, an untrained model may like it.
-        if pad_id != eos_id:
-            allowed_V &= jnp.arange(logits_BV.shape[-1]) != pad_id
-        logits_BV = jnp.where(allowed_V[None], logits_BV, -jnp.inf)
+        logits_BV = rules.allowed(logits_BV)
         chosen_B = next_tokens(logits_BV, config, state.keys_B, state.step)
-        chosen_B = jnp.where(state.done_B, pad_id, chosen_B)
-        ended_B = chosen_B == eos_id
-        if stops_B is not None:
-            ended_B |= chosen_B == stops_B
+        chosen_B = jnp.where(state.done_B, rules.pad_id, chosen_B)
+        ended_B = rules.ended(chosen_B)
         finite_B = jnp.isfinite(jnp.max(logits_BV, axis=-1))
         return DecodeState(
             step=state.step + 1,
@@ -136,7 +114,7 @@ def generate(
 
     start = DecodeState(
         step=jnp.zeros((), jnp.int32),
-        tokens_BL=jnp.full((empty_B.shape[0], length), pad_id, jnp.int32),
+        tokens_BL=jnp.full((empty_B.shape[0], length), rules.pad_id, jnp.int32),
         last_B=jnp.zeros(empty_B.shape, jnp.int32),
         done_B=empty_B,
         finite_B=jnp.ones(empty_B.shape, bool),

@@ -1,4 +1,5 @@
-"""From logits to the next token: greedy, or a draw by temperature, top-k and top-p.
+"""How to generate, and from logits to the next token: greedy, or a draw by temperature, top-k and
+top-p.
 
 Axis legend: B batch, V vocabulary.
 """
@@ -26,9 +27,13 @@ class SamplingConfig:
       top_p: draw among the likeliest tokens that together reach this probability (Holtzman et al.
         2020, arXiv:1904.09751); 1 = all. Applied after `top_k` and temperature.
       seed: of the draws; with an example's name it decides the example's whole continuation.
+      num_beams: 1 = none of what follows; otherwise beam search with so many, see `beam`.
+      beam_alpha: of an answer of n tokens the log-likelihood is divided by
+        ``((5 + n) / 6) ** beam_alpha``: 0 prefers short answers, above 1 long ones. T5's and T5X's
+        is 0.6.
 
     Raises:
-      ValueError: on values out of range, or that greedy decoding would ignore.
+      ValueError: on values out of range, or that the others would leave without effect.
     """
 
     max_decode_length: int = 64
@@ -36,6 +41,8 @@ class SamplingConfig:
     top_k: int = 0
     top_p: float = 1.0
     seed: int = 0
+    num_beams: int = 1
+    beam_alpha: float = 0.6
 
     def __post_init__(self) -> None:
         if self.max_decode_length < 1:
@@ -51,10 +58,29 @@ class SamplingConfig:
             raise ValueError(f"top_p must be in (0, 1], got {self.top_p}.")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be in [0, 2**32), got {self.seed}.")
+        self._check_beams()
         if self.temperature == 0 and (self.top_k or self.top_p < 1):
             raise ValueError(
                 f"top_k = {self.top_k} and top_p = {self.top_p} do nothing with temperature = 0 "
                 f"(greedy). Set a temperature, such as 1.0, or leave them out."
+            )
+
+    def _check_beams(self) -> None:
+        if self.num_beams < 1:
+            raise ValueError(f"num_beams must be 1 (no beam search) or more, got {self.num_beams}.")
+        # A negative one would let hypotheses that have not ended overtake all that have.
+        if not 0 <= self.beam_alpha < math.inf:
+            raise ValueError(f"beam_alpha must be 0 or more, and finite, got {self.beam_alpha}.")
+        if self.num_beams > 1 and (self.temperature != 0 or self.top_k or self.top_p < 1):
+            raise ValueError(
+                f"temperature = {self.temperature}, top_k = {self.top_k} and top_p = {self.top_p} "
+                f"do nothing with num_beams = {self.num_beams}: beam search draws nothing. Leave "
+                f"them out, or set num_beams to 1."
+            )
+        if self.num_beams == 1 and self.beam_alpha != SamplingConfig.beam_alpha:
+            raise ValueError(
+                f"beam_alpha = {self.beam_alpha} does nothing with num_beams = 1. Set num_beams, "
+                f"such as 4, or leave it out."
             )
 
 

@@ -14,7 +14,6 @@ Needs a checkout of T5X on PYTHONPATH: docs/t5x.md. Axes: B batch, L target leng
 from __future__ import annotations
 
 import dataclasses
-import functools
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -176,16 +175,10 @@ class EncoderDecoderModel(models.BaseTransformerModel):
         model = base.bind(self.config, self.to_ours(params))
         inputs_BL = jnp.zeros_like(batch["decoder_input_tokens"])  # nothing is forced
         cache = model.start_decoding(batch, max_decode_length=inputs_BL.shape[1])
-        expand = functools.partial(_expand, num_decodes=num_decodes)
-        expanded = dataclasses.replace(
-            cache,
-            cross_key=expand(cache.cross_key, axis=1),
-            cross_value=expand(cache.cross_value, axis=1),
-            source_BS=expand(cache.source_BS, axis=0),
-        )
 
         def step(state: decoding.DecodingState) -> tuple[jax.Array, Mapping[str, jax.Array]]:
-            now = dataclasses.replace(expanded, **state.cache)
+            # A row per decode; those of a prompt lie side by side and share its source.
+            now = dataclasses.replace(cache, **state.cache)
             # One number in beam search, one per row (all equal) in sampling.
             index = jnp.ravel(state.cur_index)[0]
             logits_BV, now = model.decode_step(now, state.cur_token[:, 0], index)
@@ -209,7 +202,3 @@ class EncoderDecoderModel(models.BaseTransformerModel):
 
 def _logical(axis: str) -> str:
     return "joined_kv" if axis == "heads*kv" else axis
-
-
-def _expand(x: jax.Array, axis: int, num_decodes: int) -> jax.Array:
-    return jnp.repeat(x, num_decodes, axis=axis)

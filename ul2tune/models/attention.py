@@ -251,15 +251,15 @@ class MultiHeadAttention(nnx.Module):
 
     def attend_cached(
         self,
-        x_B1D: jax.Array,
+        x_BLD: jax.Array,
         key_BKSA: jax.Array,
         value_BKSA: jax.Array,
         bias_GH1S: jax.Array | None,
         mask_B1S: jax.Array,
     ) -> jax.Array:
-        """Returns what one position per row reads from a cache, [B, 1, D]."""
-        query_BH1A = swap(self.heads(x_B1D, self.query))
-        return self.merge(heads_first_xla(query_BH1A, key_BKSA, value_BKSA, bias_GH1S, mask_B1S))
+        """Returns what every position reads from a cache, [B, L, D]; all see the same of it."""
+        query_BHLA = swap(self.heads(x_BLD, self.query))
+        return self.merge(heads_first_xla(query_BHLA, key_BKSA, value_BKSA, bias_GH1S, mask_B1S))
 
     def __call__(
         self,

@@ -3,8 +3,9 @@
 Heads come before positions, as the products of attention read them: otherwise XLA would transpose
 the whole cache for every token.
 
-Axes: N layers, B batch, L target length, S source length or slots, H heads, K key/value heads,
-A head size. T5 has K = H.
+Axes: N layers, B batch, P prompts, W beams of a prompt, L target length, S source length or slots,
+H heads, K key/value heads, A head size. T5 has K = H. B = P, or P * W with the beams of a prompt
+one after the other.
 """
 
 from __future__ import annotations
@@ -33,30 +34,30 @@ def refuse_packed(batch: Batch) -> None:
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["self_key", "self_value", "cross_key", "cross_value", "source_BS"],
+    data_fields=["self_key", "self_value", "cross_key", "cross_value", "source_PS"],
     meta_fields=[],
 )
 @dataclass(frozen=True, kw_only=True)
 class DecodeCache:
-    """A pytree; every array has the batch as its second axis, `source_BS` as its first.
+    """A pytree; every array has the batch as its second axis, `source_PS` as its first.
 
     Attributes:
       self_key: [N, B, K, L, A], of the positions decoded so far; zeros after them.
       self_value: [N, B, K, L, A].
-      cross_key: [N, B, K, S, A], computed once from the encoder's output.
-      cross_value: [N, B, K, S, A].
-      source_BS: segment ids of the source: 1 at real tokens, 0 at padding.
+      cross_key: [N, P, K, S, A], computed once from the encoder's output.
+      cross_value: [N, P, K, S, A].
+      source_PS: segment ids of the source: 1 at real tokens, 0 at padding.
     """
 
     self_key: jax.Array
     self_value: jax.Array
     cross_key: jax.Array
     cross_value: jax.Array
-    source_BS: jax.Array
+    source_PS: jax.Array
 
     @classmethod
     def start(
-        cls, cross_key: jax.Array, cross_value: jax.Array, source_BS: jax.Array, length: int
+        cls, cross_key: jax.Array, cross_value: jax.Array, source_PS: jax.Array, length: int
     ) -> DecodeCache:
         """Returns a cache with room for `length` target positions, none of them decoded."""
         layers, batch, heads, _, size = cross_key.shape
@@ -66,7 +67,7 @@ class DecodeCache:
             self_value=constrain(empty, *AXES),
             cross_key=constrain(cross_key, *AXES),
             cross_value=constrain(cross_value, *AXES),
-            source_BS=source_BS,
+            source_PS=source_PS,
         )
 
     def append(
@@ -79,12 +80,41 @@ class DecodeCache:
             self_value=_written(self.self_value, layer, index, value_B1KA),
         )
 
+    def for_beams(self, num_beams: int) -> DecodeCache:
+        """Room for `num_beams` continuations of every prompt, which share its source."""
+        return dataclasses.replace(
+            self,
+            self_key=_repeated(self.self_key, num_beams),
+            self_value=_repeated(self.self_value, num_beams),
+        )
+
+    def reordered(self, beams_PW: jax.Array) -> DecodeCache:
+        """Lets every beam go on from the one of its prompt that `beams_PW` names."""
+        return dataclasses.replace(
+            self,
+            self_key=_reordered(self.self_key, beams_PW),
+            self_value=_reordered(self.self_value, beams_PW),
+        )
+
 
 def _written(
     cache_NBKSA: jax.Array, layer: jax.Array, slot: jax.Array | int, new_BSKA: jax.Array
 ) -> jax.Array:
     new_NBKSA = jnp.swapaxes(new_BSKA, 1, 2)[None]
     return jax.lax.dynamic_update_slice(cache_NBKSA, new_NBKSA, (layer, 0, 0, slot, 0))
+
+
+def _repeated(cache_NPKSA: jax.Array, num_beams: int) -> jax.Array:
+    return constrain(jnp.repeat(cache_NPKSA, num_beams, axis=1), *AXES)
+
+
+def _reordered(cache_NBKSA: jax.Array, beams_PW: jax.Array) -> jax.Array:
+    # Prompt by prompt: of one index into all rows the partitioner would not know that it stays on
+    # its device, and gather the whole cache.
+    layers, _, *rest = cache_NBKSA.shape
+    cache_NPWKSA = cache_NBKSA.reshape(layers, *beams_PW.shape, *rest)
+    pick = jax.vmap(lambda cache_NWKSA, beams_W: cache_NWKSA[:, beams_W], (1, 0), 1)
+    return constrain(pick(cache_NPWKSA, beams_PW).reshape(cache_NBKSA.shape), *AXES)
 
 
 @functools.partial(
@@ -128,6 +158,33 @@ class PromptCache:
             key=_written(self.key, layer, slot, key_BSKA),
             value=_written(self.value, layer, slot, value_BSKA),
         )
+
+    def for_beams(self, num_beams: int) -> PromptCache:
+        """`num_beams` copies of every prompt.
+
+        Of the slots, too, although beams share a prompt: they are in one array with the decoded
+        ones, which one product reads. Apart, every layer would need two products and a softmax over
+        both for every token.
+        """
+        return dataclasses.replace(
+            self,
+            key=_repeated(self.key, num_beams),
+            value=_repeated(self.value, num_beams),
+            lengths_B=jnp.repeat(self.lengths_B, num_beams),
+            last_B=jnp.repeat(self.last_B, num_beams),
+        )
+
+    def reordered(self, beams_PW: jax.Array) -> PromptCache:
+        """Lets every beam go on from the one of its prompt that `beams_PW` names.
+
+        Only decoded slots move: those of the prompt are the same for all of its beams.
+        """
+
+        def moved(cache_NBKSA: jax.Array) -> jax.Array:
+            decoded_NBKSA = _reordered(cache_NBKSA[:, :, :, self.prompt_slots :], beams_PW)
+            return cache_NBKSA.at[:, :, :, self.prompt_slots :].set(decoded_NBKSA)
+
+        return dataclasses.replace(self, key=moved(self.key), value=moved(self.value))
 
     @property
     def num_slots(self) -> int:

@@ -311,8 +311,8 @@ class T5(nnx.Module):
             jnp.einsum("BSD,NDHA->NBHSA", encoded_BSD, kernel[...].astype(encoded_BSD.dtype))
             for kernel in (cross.key, cross.value)
         )
-        source_BS = segments(batch, "encoder", "encoder_input_tokens")
-        return DecodeCache.start(cross_key, cross_value, source_BS, max_decode_length)
+        source_PS = segments(batch, "encoder", "encoder_input_tokens")
+        return DecodeCache.start(cross_key, cross_value, source_PS, max_decode_length)
 
     def unstacked(self) -> T5:
         """This model as a loop over tokens reads it."""
@@ -333,7 +333,7 @@ class T5(nnx.Module):
         """
         length = cache.self_key.shape[3]
         past_BLS = (jnp.arange(length) <= index)[None, None]
-        source_BLS = (cache.source_BS != 0)[:, None]
+        source_PLS = (cache.source_PS != 0)[:, None]
 
         def step(carry: Any, block: Block, n: jax.Array) -> Any:
             x_BLD, cache = carry
@@ -354,8 +354,10 @@ class T5(nnx.Module):
 
             def cross_attention(y_BLD: jax.Array, _: Dropout) -> jax.Array:
                 layer = block.cross_attention
-                source = cache.cross_key[n], cache.cross_value[n], None, source_BLS
-                return layer.attend_cached(y_BLD, *source)
+                source = cache.cross_key[n], cache.cross_value[n], None, source_PLS
+                # Beams of a prompt read it together, as positions of one row.
+                y_PLD = y_BLD.reshape(len(source_PLS), -1, y_BLD.shape[2])
+                return layer.attend_cached(y_PLD, *source).reshape(y_BLD.shape)
 
             x_BLD = block.add(x_BLD, block.self_attention_norm, self_attention)
             x_BLD = block.add(x_BLD, block.cross_attention_norm, cross_attention)

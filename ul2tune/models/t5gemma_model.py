@@ -131,8 +131,8 @@ class T5Gemma(nnx.Module):
             return swap(key_BSKA), swap(value_BSKA)
 
         cross_key, cross_value = jax.lax.map(of_layer, self.decoder.layers)
-        source_BS = segments(batch, "encoder", "encoder_input_tokens")
-        return DecodeCache.start(cross_key, cross_value, source_BS, max_decode_length)
+        source_PS = segments(batch, "encoder", "encoder_input_tokens")
+        return DecodeCache.start(cross_key, cross_value, source_PS, max_decode_length)
 
     def unstacked(self) -> T5Gemma:
         """This model as a loop over tokens reads it."""
@@ -155,7 +155,7 @@ class T5Gemma(nnx.Module):
         rows, length = tokens_B.shape[0], cache.self_key.shape[3]
         layout = Layout(self.decoder.config, positions_11, length)
         distance_L = index - jnp.arange(length)
-        source_BLS = (cache.source_BS != 0)[:, None]
+        source_PLS = (cache.source_PS != 0)[:, None]
 
         def step(carry: Any, block: CrossBlock, is_local: jax.Array, n: jax.Array) -> Any:
             x_BLD, cache = carry
@@ -175,13 +175,20 @@ class T5Gemma(nnx.Module):
                 cache = cache.append(n, index, *kv)
                 past, mask_BLS = (cache.self_key[n], cache.self_value[n]), seen_BLS
                 if self.config.merged_attention:
-                    past = joined(past, source, axis=2)
+                    # Beside what each beam has said itself: of one layer at a time, not in the
+                    # cache.
+                    key, value, source_BLS = (for_rows(x, rows) for x in (*source, source_PLS))
+                    past = joined(past, (key, value), axis=2)
                     mask_BLS = jnp.concatenate([seen_BLS, source_BLS], axis=2)
                 return attention.attend_cached(attention.queries(y_BLD, rotation), *past, mask_BLS)
 
             def cross(y_BLD: jax.Array) -> jax.Array:
                 attention = block.cross_attention
-                return attention.attend_cached(attention.queries(y_BLD, None), *source, source_BLS)
+                # Beams of a prompt read it together, as positions of one row.
+                y_PLD = y_BLD.reshape(len(source_PLS), -1, y_BLD.shape[2])
+                query_PLHA = attention.queries(y_PLD, None)
+                y_PLD = attention.attend_cached(query_PLHA, *source, source_PLS)
+                return y_PLD.reshape(y_BLD.shape)
 
             with_cross = None if self.config.merged_attention else cross
             return block.apply(x_BLD, attend, with_cross, [None] * 4), cache
