@@ -110,3 +110,31 @@ def test_infer_ends_prompts_as_the_data_does(flags, tmp_path):
         assert json.loads(output.read_text())["id"] == "x"
         settings = json.loads(Path(f"{output}.settings.json").read_text())
         assert settings["append_eos"] == (name == "derived")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "infer"])
+def test_beams(flags, tmp_path, capfd, command):
+    """Set as the neighbours are, recorded, and refused where something would have no effect."""
+    source, output = tmp_path / "prompts.jsonl", tmp_path / "out"
+    source.write_text("".join(f'{{"prompt": "{word}"}}\n' for word in ("a", "bcd", "xyz")))
+    own = {
+        "evaluate": [f"EVAL_OUTPUT_DIR={output}", "TASK_MODULES=()", "EVAL_INPUTS_LENGTH=32"],
+        "infer": [f"INFER_OUTPUT={output}", f"INFER_INPUT={source}"],
+    }[command]
+    arguments = [command, *flags, f"--gin_file=runs/{command}.gin", *(f"--gin.{x}" for x in own)]
+    beams = "--gin.SamplingConfig.num_beams=4"
+    assert cli.main([*arguments, beams, "--gin.TEMPERATURE=0.7"]) == 1
+    assert "do nothing with num_beams = 4: beam search draws nothing" in capfd.readouterr().err
+    assert cli.main([*arguments, "--gin.SamplingConfig.beam_alpha=1.0"]) == 1
+    assert "beam_alpha = 1.0 does nothing with num_beams = 1" in capfd.readouterr().err
+    assert not output.exists()
+    assert cli.main([*arguments, beams, "--gin.SamplingConfig.beam_alpha=1.0"]) == 0
+    recorded = output / "metrics.json" if command == "evaluate" else Path(f"{output}.settings.json")
+    sampling = json.loads(recorded.read_text())["sampling"]
+    assert (sampling["num_beams"], sampling["beam_alpha"]) == (4, 1.0)
+    answers = output / "predictions.jsonl" if command == "evaluate" else output
+    searched = [json.loads(line)["prediction"] for line in answers.read_text().splitlines()]
+    if command == "infer":
+        output.unlink()
+    assert cli.main(arguments) == 0
+    assert searched != [json.loads(line)["prediction"] for line in answers.read_text().splitlines()]

@@ -28,12 +28,16 @@ EVAL = EvalConfig(
 )
 
 
-def test_a_run_evaluates_as_it_goes(tmp_path):
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_a_run_evaluates_as_it_goes(tmp_path, num_beams):
+    config = dataclasses.replace(
+        EVAL, sampling=SamplingConfig(max_decode_length=4, num_beams=num_beams)
+    )
     tiny.write_data(tmp_path / "data")
     prepared.write(tmp_path / "data")
     model_dir = tmp_path / "run"
     arguments = tiny.arguments(model_dir, tmp_path / "data", train_steps=5)
-    hook = EvaluationHook(3, ("instructions",), str(tmp_path / "data"), EVAL)
+    hook = EvaluationHook(3, ("instructions",), str(tmp_path / "data"), config)
     train(**arguments, hooks=(hook,))
     lines = [json.loads(line) for line in (model_dir / "metrics.jsonl").read_text().splitlines()]
     logged = {line["step"]: line for line in lines if "eval/instructions/token_f1" in line}
@@ -44,8 +48,9 @@ def test_a_run_evaluates_as_it_goes(tmp_path):
     mesh = arguments["mesh"]
     table = evaluate(
         arguments["model"], "instructions", str(tmp_path / "data"), str(model_dir), mesh,
-        str(tmp_path / "out"), EVAL,
+        str(tmp_path / "out"), config,
     )  # fmt: skip
+    assert table["sampling"]["num_beams"] == num_beams
     assert logged[5]["eval/instructions/token_f1"] == table["overall"]["token_f1"]
     written = (folders / "step_5" / "predictions.jsonl").read_bytes()
     assert written == (tmp_path / "out" / "predictions.jsonl").read_bytes()

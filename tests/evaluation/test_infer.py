@@ -134,6 +134,31 @@ def test_other_settings_or_prompts_are_not_mixed_in(ask, tmp_path):
     assert len(output.read_bytes().splitlines()) == 3
 
 
+def test_an_output_from_before_there_were_beams_goes_on(ask, tmp_path):
+    """Its settings lack what came later; with one beam they are the same."""
+    _, output = ask(LINES[:2])
+    whole, beside = output.read_bytes(), tmp_path / "out.jsonl.settings.json"
+    settings = json.loads(beside.read_text())
+    assert settings["sampling"] | {"num_beams": 1, "beam_alpha": 0.6} == settings["sampling"]
+    for name in ("num_beams", "beam_alpha"):
+        del settings["sampling"][name]
+    beside.write_text(json.dumps(settings))
+    output.write_bytes(whole[: whole.index(b"\n") + 1])
+    assert ask(LINES[:2])[0] == 1
+    assert output.read_bytes() == whole
+    beams = dataclasses.replace(
+        CONFIG, sampling=SamplingConfig(max_decode_length=5, num_beams=4, beam_alpha=1.0)
+    )
+    with pytest.raises(ValueError, match=r"was made with sampling = .*'num_beams': 1, .*Delete"):
+        ask(LINES[:2], beams)
+    output.unlink()
+    assert ask(LINES[:2], beams)[0] == 2
+    recorded = json.loads(beside.read_text())["sampling"]
+    assert (recorded["num_beams"], recorded["beam_alpha"]) == (4, 1.0)
+    with pytest.raises(ValueError, match=r"was made with sampling"):
+        ask(LINES[:2], dataclasses.replace(beams, sampling=SamplingConfig(max_decode_length=5)))
+
+
 def test_how_a_model_is_computed_is_no_other_setting(model_dir, tmp_path):
     source, output = tmp_path / "prompts.jsonl", tmp_path / "out.jsonl"
     source.write_text(LINES[0])

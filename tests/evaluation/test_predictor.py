@@ -35,7 +35,9 @@ NUM_PROMPTS = 32
 ONE = MeshConfig(data=1, fsdp=1, tensor=1)
 
 
-def make_predictor(model, batch_size: int, how: MeshConfig = ONE, **options) -> Predictor:
+def make_predictor(
+    model, batch_size: int, how: MeshConfig = ONE, buckets: tuple[int, ...] = (64,), **options
+) -> Predictor:
     """With random parameters."""
     mesh = sharding.make_mesh(how, jax.devices()[: how.data * how.fsdp * how.tensor])
     shardings = sharding.param_shardings(base.abstract_params(model), base.param_axes(model), mesh)
@@ -47,7 +49,7 @@ def make_predictor(model, batch_size: int, how: MeshConfig = ONE, **options) -> 
         info=vocabulary.info,
         num_ids=vocabulary.size,
         batch_size=batch_size,
-        length_buckets=(64,),
+        length_buckets=buckets,
         **options,
     )
 
@@ -91,6 +93,27 @@ def test_a_stop_ends_its_own_prompt_alone():
         assert len(set(one.tolist())) > 4
         kept = 3 if stops[index] is not None else 8
         assert other.tolist() == [*one[:kept], *[0] * (8 - kept)]
+
+
+def test_beams_depend_on_neither_batch_nor_mesh():
+    """Prompts of two padded lengths, some with a stop, over batches that they do not fill; one
+    program per length. Some answers end and some do not."""
+    rng = np.random.default_rng(0)
+    inputs = [rng.integers(3, 250, length, np.int32) for length in rng.integers(5, 100, 13)]
+    names = [str(number) for number in range(13)]
+    stops = [None if i % 3 else 40 + i for i in range(13)]
+    sampling = SamplingConfig(max_decode_length=10, num_beams=4)
+    found = []
+    meshes = [(8, 1, 1), (2, 2, 2), (1, 4, 2)]
+    for batch_size, sizes in [(13, (1, 1, 1)), (3, (1, 1, 1)), *((8, sizes) for sizes in meshes)]:
+        how = MeshConfig(**dict(zip(("data", "fsdp", "tensor"), sizes, strict=True)))
+        predictor = make_predictor(MODEL, batch_size, how, buckets=(64, 128))
+        found.append(np.stack(predictor.generate(inputs, names, sampling, stops=stops)))
+        assert predictor.num_compiled == 2
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
+    assert {1 in row for row in found[0].tolist()} == {True, False}
+    assert len({tuple(row) for row in found[0].tolist()}) > 10
 
 
 @pytest.fixture
@@ -196,10 +219,10 @@ def test_an_encoder_that_would_read_nothing_is_no_answer():
     assert predictor.score(prompts, prompts[:1] * 2)[1].sum < 0
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_parameters_that_are_not_finite_answer_nothing(temperature):
+@pytest.mark.parametrize("how", [{}, {"temperature": 1.0}, {"num_beams": 3}])
+def test_parameters_that_are_not_finite_answer_nothing(how):
     predictor = make_predictor(tiny.MODEL, batch_size=4)
-    sampling = SamplingConfig(max_decode_length=6, temperature=temperature)
+    sampling = SamplingConfig(max_decode_length=6, **how)
     inputs, names = [np.arange(3, 9, dtype=np.int32)] * 3, ["first/0", "first/1", "second/0"]
     assert len(predictor.generate(inputs, names, sampling)) == 3
     predictor.params = jax.tree.map(lambda leaf: leaf * np.nan, predictor.params)

@@ -4,7 +4,7 @@
     python tools/bench/decode.py --gin_file=models/llama3_2_1b.gin --gin.LAYOUT="'causal_lm'"
 
 Prints one JSON line. No row ends before `--tokens`. Reading the prompts is timed by itself (one
-token), and the loop over tokens as what further tokens take.
+token), and the loop over tokens as what further tokens take. The beams of a prompt are one row.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ul2tune.models import base
 class Bench:
     """A model with random parameters, and prompts of one length."""
 
-    def __init__(self, arguments: dict[str, Any], batch: int, inputs: int):
+    def __init__(self, arguments: dict[str, Any], batch: int, inputs: int, beams: int = 1):
         model, mesh = arguments["model"], sharding.make_mesh(arguments["mesh"])
         shapes = base.abstract_params(model)
         make = jax.jit(
@@ -38,7 +38,7 @@ class Bench:
         )
         layout = arguments["data"].layout
         rows = np.random.default_rng(0).integers(2, model.vocab_size, (batch, inputs))
-        self.model, self.prompts = model, list(rows.astype(np.int32))
+        self.model, self.prompts, self.beams = model, list(rows.astype(np.int32)), beams
         self.predictor = Predictor(
             model,
             make(jax.random.key(0)),
@@ -55,7 +55,8 @@ class Bench:
         """One batch with so many tokens per row."""
         start = time.perf_counter()
         names = [str(n) for n in range(len(self.prompts))]
-        self.predictor.generate(self.prompts, names, SamplingConfig(max_decode_length=tokens))
+        sampling = SamplingConfig(max_decode_length=tokens, num_beams=self.beams)
+        self.predictor.generate(self.prompts, names, sampling)
         return time.perf_counter() - start
 
     def report(self, tokens: int, rounds: int) -> dict[str, Any]:
@@ -73,6 +74,7 @@ class Bench:
             "batch": len(self.prompts),
             "inputs": len(self.prompts[0]),
             "tokens": tokens,
+            "beams": self.beams,
             "first_token_ms": round(1e3 * first, 2),
             "token_ms": round(1e3 * per_token, 3),
             "tokens_per_sec": round(len(self.prompts) / per_token),
@@ -86,11 +88,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--inputs", type=int, default=256)
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--beams", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     options, rest = parser.parse_known_args()
     values = parse_values(parser, rest)
     shape = Shape(batch=options.batch, inputs=options.inputs, targets=options.tokens)
-    bench = Bench(arguments_of(options.gin_file, values, shape), options.batch, options.inputs)
+    arguments = arguments_of(options.gin_file, values, shape)
+    bench = Bench(arguments, options.batch, options.inputs, options.beams)
     print(json.dumps(bench.report(options.tokens, options.rounds)), flush=True)
 
 

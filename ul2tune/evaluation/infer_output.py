@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ul2tune import atomic, file_lock
+from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.evaluation import preflight, prompts
 from ul2tune.evaluation.prompts import Prompt
 from ul2tune.instructions import reading
@@ -113,6 +115,7 @@ def _resume(output: Path, settings: dict[str, Any], asked: Iterator[Prompt]) -> 
     again = f"Delete {output} to start over, or choose another output."
     try:
         found = dict(json.loads(beside.read_text(encoding="utf-8")))
+        found["sampling"] = _completed(found.get("sampling", {}), settings["sampling"])
     except (ValueError, TypeError) as error:
         raise ValueError(f"{beside} is damaged ({error}). {again}") from error
     facts = sorted(settings.keys() - {"checkpoint"})
@@ -140,6 +143,12 @@ def _resume(output: Path, settings: dict[str, Any], asked: Iterator[Prompt]) -> 
         with open(output, "r+b") as file:
             file.truncate(len(whole))
     return len(done)
+
+
+def _completed(then: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """How an output was generated, with the settings that came later: their defaults held."""
+    defaults = dataclasses.asdict(SamplingConfig())
+    return then | {name: defaults[name] for name in now if name not in then}
 
 
 def names(prompt: Prompt) -> dict[str, Any]:
