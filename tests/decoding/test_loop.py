@@ -95,27 +95,26 @@ def test_no_matrix_is_cast_and_no_stack_is_cut_for_every_token(name, scan):
 
 
 @pytest.mark.parametrize("name", ["t5", "gemma", "t5gemma", "t5gemma2"])
-def test_beams_stay_on_the_device_of_their_prompt(name):
-    """Over a mesh that splits rows alone: the loop communicates what it does for one beam."""
+def test_what_is_generated_for_a_prompt_stays_on_its_device(name):
+    """Over a mesh that splits rows alone: the loop asks whether all rows are done, no more."""
     config, params, _ = setup(name, scan=True)
     side = "encoder" if "encoder_decoder" in config.LAYOUTS else "decoder"
     batch = {f"{side}_input_tokens": np.full((8, 6), 5)}
     mesh = sharding.make_mesh(sharding.MeshConfig(data=4, fsdp=2))
     placed = jax.device_put(batch, sharding.batch_sharding(mesh))
 
-    def communicated(num_beams: int) -> list[str]:
-        how = SamplingConfig(max_decode_length=4, num_beams=num_beams)
+    def communicated(**how: Any) -> list[str]:
+        sampling = SamplingConfig(max_decode_length=4, **how)
 
         @functools.partial(jax.jit, out_shardings=sharding.replicated(mesh))
         def run(params, batch):
             names_B2 = jnp.zeros((8, 2), jnp.uint32)
-            return generate(base.bind(config, params), batch, how, names_B2, num_ids=30)
+            return generate(base.bind(config, params), batch, sampling, names_B2, num_ids=30)
 
         with jax.set_mesh(mesh):
             text = run.lower(params, placed).compile().as_text()
         kinds = "all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
         return re.findall(rf"= (.*? (?:{kinds})[\w-]*)\(.*while/", text)
 
-    # Whether all rows are done.
-    assert communicated(1) == ["pred[] all-reduce"]
-    assert communicated(3) == ["pred[] all-reduce"]
+    for how in ({}, {"temperature": 0.7, "top_k": 5, "top_p": 0.9}, {"num_beams": 3}):
+        assert communicated(**how) == ["pred[] all-reduce"], how

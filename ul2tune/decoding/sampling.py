@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from ul2tune import sharding
+
 # NUMERICS: far below it logits overflow when divided, and the first of several infinities is drawn.
 _COLDEST = 1e-6
 
@@ -129,7 +131,8 @@ def row_keys(seed: int, names_B2: jax.Array) -> jax.Array:
 
 def keep_top_k(logits_BV: jax.Array, k: int) -> jax.Array:
     """Sets all but the `k` largest logits to -inf; those equal to the k-th stay."""
-    smallest_B1 = jax.lax.top_k(logits_BV, min(k, logits_BV.shape[-1]))[0][:, -1:]
+    count = min(k, logits_BV.shape[-1])
+    smallest_B1 = sharding.by_rows(lambda own: jax.lax.top_k(own, count)[0][:, -1:], logits_BV)
     return jnp.where(logits_BV < smallest_B1, -jnp.inf, logits_BV)
 
 
