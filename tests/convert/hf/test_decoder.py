@@ -33,6 +33,7 @@ FILES: dict[str, dict[str, Any]] = {
     "gemma2": {**ROTARY, "model_type": "gemma2"},
     "gemma3_text": {**ROTARY, "model_type": "gemma3_text"},
 }
+LOCALS = ["sliding_attention"] * 4
 LLAMA3 = {
     "factor": 8.0,
     "low_freq_factor": 1.0,
@@ -98,6 +99,7 @@ def test_defaults_are_those_of_transformers():
             {"use_sliding_window": True, "max_window_layers": 2, "sliding_window": 8},
             {
                 "layer_types": ["full_attention"] * 2 + ["sliding_attention"] * 2,
+                "use_sliding_window": True,
                 "sliding_window": 8,
             },
         ),
@@ -149,7 +151,10 @@ def test_gemma_without_a_local_layer_keeps_a_window_or_says_nothing_of_it(kind):
         ("llama", {"rope_parameters": {"full_attention": {}}}, "a rotation in this form"),
         ("gemma3_text", {"rope_parameters": {"rope_theta": 10.0}}, "a rotation in this form"),
         ("llama", {"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
-        ("llama", {"layer_types": ["sliding_attention"] * 4}, "layer_types"),
+        ("llama", {"layer_types": LOCALS}, "layer_types"),
+        # Transformers fails: without use_sliding_window it drops sliding_window.
+        ("qwen2", {"layer_types": LOCALS, "sliding_window": 8}, "use_sliding_window = '.absent"),
+        ("qwen3", {"layer_types": LOCALS, "use_sliding_window": False}, "_sliding_window = False"),
         # Version 4 scales with that, version 5 does not.
         ("gemma3_text", {"rope_scaling": {"type": "linear", "factor": 8.0}}, "type without rope_t"),
         ("gemma3_text", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping = 50.0"),

@@ -10,6 +10,7 @@ from ul2tune.models.decoder import DecoderConfig
 from ul2tune.models.rotary import Rope
 
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
+QWEN = ("qwen2", "qwen3")
 _TYPES = {"default": "none", "linear": "linear", "llama3": "llama3"}
 _KEYS = {
     "rope_type",
@@ -100,13 +101,16 @@ def local_layers(fields: Fields, kind: str) -> tuple[bool, ...]:
         is_list = isinstance(types, list | tuple) and len(types) == count
         if not is_list or any(name not in known for name in types):
             raise fields.error("layer_types", f"anything but {count} of {list(known)} is")
+        if LOCAL in types and kind in QWEN and not fields.boolean("use_sliding_window", False):
+            # Transformers drops sliding_window then, and its code for such layers fails.
+            raise fields.error("use_sliding_window", f"anything but true beside {LOCAL!r} is")
         return tuple(name == LOCAL for name in types)
     if kind == "gemma2":
         return tuple(n % 2 == 0 for n in range(count))
     if kind == "gemma3_text":
         period = fields.positive("sliding_window_pattern", 6)
         return tuple((n + 1) % period != 0 for n in range(count))
-    if kind in ("qwen2", "qwen3") and fields.boolean("use_sliding_window", False):
+    if kind in QWEN and fields.boolean("use_sliding_window", False):
         first = fields.values.get("max_window_layers", 28)
         if type(first) is not int:
             raise fields.error("max_window_layers", "anything but an integer is")
@@ -146,7 +150,7 @@ def described(config: DecoderConfig, kind: str) -> dict[str, Any]:
     if kind in ("gemma2", "gemma3_text") and config.sliding_window is None:
         # Their code makes the mask of local layers even where there are none, and null stops it.
         del theirs["sliding_window"]
-    if kind in ("qwen2", "qwen3"):
+    if kind in QWEN:
         theirs["use_sliding_window"] = config.sliding_window is not None
         theirs["max_window_layers"] = next(
             (n for n, is_local in enumerate(config.is_local) if is_local), config.num_layers
