@@ -5,6 +5,7 @@ Orbax finds remote folders (``gs://``) by itself.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 from ul2tune import tree
 from ul2tune.convert.t5x import folders, zarr2
@@ -77,10 +79,11 @@ def open_checkpoint(path: str) -> OrbaxCheckpoint:
     Raises:
       ValueError: if it is damaged, or its arrays are absurd.
     """
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    # The handler itself: a Checkpointer warns of a file that T5X keeps one folder higher, and of
+    # damage instead of raising it.
+    with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
         try:
-            metadata = checkpointer.metadata(f"{path}/{ITEM}")
-            metadata = getattr(metadata, "item_metadata", metadata)
+            metadata: Any = handler.metadata(epath.Path(path) / ITEM)
             flat = tree.flatten(getattr(metadata, "tree", metadata))
         except Exception as error:
             raise _unreadable(path, error) from error
