@@ -141,6 +141,9 @@ def test_stacks_are_exported_only_as_transformers_has_them():
     encoder = dataclasses.replace(config.encoder, right_window=2)
     with pytest.raises(ValueError, match=r"T5GemmaConfig.encoder.right_window = 2"):
         FAMILY.config_to_hf(dataclasses.replace(config, encoder=encoder), {})
+    encoder = dataclasses.replace(config.encoder, sliding_window=1)
+    with pytest.raises(ValueError, match=r"T5GemmaConfig.encoder.sliding_window = 1 .* would be 0"):
+        FAMILY.config_to_hf(dataclasses.replace(config, encoder=encoder), {})
     encoder = dataclasses.replace(config.encoder, rope=Rope(theta=77.0), query_scalar=4.0)
     changed = dataclasses.replace(config, encoder=encoder, dropout_rate=0.25)
     back = FAMILY.config_from_hf(FAMILY.config_to_hf(changed, {}))

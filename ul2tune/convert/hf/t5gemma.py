@@ -189,9 +189,18 @@ def _both_sides(kind: str, window: int) -> tuple[int, int]:
 
 
 def _window(kind: str, stack: StackConfig) -> int:
-    """The inverse of :func:`_both_sides`."""
+    """The inverse of :func:`_both_sides`.
+
+    Raises:
+      ValueError: for a window that a config.json which we read does not have.
+    """
     left = stack.sliding_window
     assert left is not None, stack
+    if kind == "t5gemma" and left == 1:
+        raise ValueError(
+            "T5GemmaConfig.encoder.sliding_window = 1 (a token sees only itself) cannot be "
+            "exported: config.json of a 't5gemma' has the largest distance there, which would be 0."
+        )
     right = left if stack.right_window is None else stack.right_window
     return left - 1 if kind == "t5gemma" else left + right - 1
 
