@@ -157,6 +157,21 @@ def test_an_export_says_that_the_tokenizer_lacks_the_added_rows(flan: Path, tmp_
     assert "added rows" not in capsys.readouterr().out
 
 
+def test_an_export_says_that_it_rounds_where_nobody_asked_for_it(
+    flan: Path, tmp_path: Path, capsys
+):
+    assert run("import", "hf", flan, tmp_path / "ours") == 0
+    for name, arguments in {"as it began": (), "asked for": ("--dtype=bfloat16",)}.items():
+        capsys.readouterr()
+        assert run("export", "hf", tmp_path / "ours", tmp_path / name, *arguments) == 0
+        said = f"Weights have the dtypes of {tmp_path / 'ours' / 'hf'} (bfloat16), to which"
+        assert (said in capsys.readouterr().out) == (not arguments)
+    assert run("export", "hf", tmp_path / "ours", tmp_path / "exact", "--dtype=float32") == 0
+    assert run("import", "hf", models.T5_1_0, tmp_path / "float32") == 0
+    assert run("export", "hf", tmp_path / "float32", tmp_path / "back") == 0
+    assert "rounded" not in capsys.readouterr().out
+
+
 def test_hostile_models_write_nothing(flan: Path, tmp_path: Path, capsys):
     arrays = models.tensors(flan)
     arrays["encoder.final_layer_norm.weight"][0] = np.nan  # the last one that is read

@@ -90,8 +90,9 @@ def export_model(options: argparse.Namespace) -> None:
         )
     progress.end()
     print(f"{options.directory}: step {step_dir.name} of {options.checkpoint}.")
-    if note := _added_rows(config.vocab_size, like):
-        print(note)
+    for note in (_narrower(plan, like, options.dtype), _added_rows(config.vocab_size, like)):
+        if note is not None:
+            print(note)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +117,17 @@ def _check_like(options: argparse.Namespace, like: Mapping[str, Any], config: An
     raise ValueError(
         f"--like={options.like} is a {str(theirs)[:80]}, but {options.checkpoint} is a {ours}: "
         f"name the model that it began as, or leave --like out."
+    )
+
+
+def _narrower(plan: export_lib.Plan, like: _Like, asked: str) -> str | None:
+    """What to know where nobody asked for the dtype that parameters are rounded to."""
+    narrow = sorted({export_lib.TORCH[entry.dtype] for entry in plan.entries} - {"float32"})
+    if asked != "stored" or not narrow:
+        return None
+    return (
+        f"Weights have the dtypes of {like.folder} ({', '.join(narrow)}), to which the "
+        f"checkpoint's float32 is rounded; --dtype=float32 writes every bit of it."
     )
 
 

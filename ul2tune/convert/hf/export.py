@@ -22,7 +22,7 @@ from ul2tune.models import base
 
 MAX_SHARD_BYTES = 5 * 10**9
 # Transformers' (PyTorch's) names.
-_TORCH = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+TORCH = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ def plan_export(export: Export) -> Plan:
             dtype = export.dtypes.get(name, export.dtype)
             entries.append(Entry(name=name, dtype=dtype, shape=shape))
     hf.pop("torch_dtype", None)  # Transformers 4's name of "dtype", which it still reads
-    hf["dtype"] = _TORCH[Counter(entry.dtype for entry in entries).most_common(1)[0][0]]
+    hf["dtype"] = TORCH[Counter(entry.dtype for entry in entries).most_common(1)[0][0]]
     return Plan(export=export, hf=hf, entries=entries, places=places)
 
 
@@ -112,7 +112,7 @@ def write_model(
             layers = iter(found if leaf.stacked else [np.asarray(found)])
         with np.errstate(over="ignore"):
             value = leaf.to_theirs(next(layers)).astype(DTYPES[entry.dtype], copy=False)
-        models.check_finite(value, f"Tensor {entry.name!r} as {_TORCH[entry.dtype]}")
+        models.check_finite(value, f"Tensor {entry.name!r} as {TORCH[entry.dtype]}")
         report(entry.num_bytes)
         return value
 
