@@ -64,9 +64,22 @@ def test_of_two_that_begin_at_once_the_writers_settings_are_beside_its_answers(
             monkeypatch.undo()
             other = {**SETTINGS, "sampling": {"temperature": 1.0}}
             assert infer_output.start(output, other, iter(PROMPTS), held) == 0
+            write(output, 1)
 
         monkeypatch.setattr(preflight, "check_folder", begin_another)
         with pytest.raises(ValueError, match="Another process is writing to"):
             start(output)
+    with pytest.raises(ValueError, match=r"was made with sampling = \{'temperature': 1\.0\}"):
+        start(output)
+
+
+def test_an_output_without_answers_takes_other_settings(tmp_path):
+    """A start that failed later, with a model of another size, is no reason to delete anything."""
+    output = tmp_path / "out.jsonl"
+    assert start(output) == 0
+    other = {**SETTINGS, "sampling": {"temperature": 1.0}}
+    with contextlib.ExitStack() as held:
+        assert infer_output.start(output, other, iter(PROMPTS), held) == 0
+    write(output, 1)
     with pytest.raises(ValueError, match=r"was made with sampling = \{'temperature': 1\.0\}"):
         start(output)

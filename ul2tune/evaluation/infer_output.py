@@ -66,13 +66,19 @@ def start(
         preflight.check_folder(output.parent, "INFER_OUTPUT")
         output.parent.mkdir(parents=True, exist_ok=True)
     with _one_at_a_time(output.parent):
-        is_new = not output.exists()  # by now another process may have made it
-        if is_new:
-            text = json.dumps(settings, indent=1, sort_keys=True) + "\n"
-            atomic.write_text(_beside(output), text)
+        if not output.exists():  # by now another process may have made it
+            _write_settings(output, settings)
             output.touch()
         _hold(output, held)
+        # One that began and answered nothing is no answer to other settings.
+        is_new = output.stat().st_size == 0 and _beside(output).exists()
+        if is_new:
+            _write_settings(output, settings)
     return 0 if is_new else _resume(output, settings, asked)
+
+
+def _write_settings(output: Path, settings: dict[str, Any]) -> None:
+    atomic.write_text(_beside(output), json.dumps(settings, indent=1, sort_keys=True) + "\n")
 
 
 @contextlib.contextmanager

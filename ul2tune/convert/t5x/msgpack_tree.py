@@ -41,8 +41,8 @@ def loads(data: bytes, where: str) -> dict[str, Any]:
         return _joined(tree)
     except (ValueError, ArithmeticError, *_WRONG_TYPES, msgpack.UnpackException) as error:
         raise ValueError(
-            f"{where} cannot be read as T5X's msgpack: {type(error).__name__}: {error}. The file "
-            f"is damaged, truncated, or something else."
+            f"{where} cannot be read as T5X's msgpack: it is damaged, truncated, or something else "
+            f"({type(error).__name__}: {str(error).rstrip('.')})."
         ) from error
 
 
