@@ -84,3 +84,9 @@ def test_what_tasks_without_examples_give_up_goes_to_all_others():
     assert rates.flat(found) == pytest.approx({"rte": 0.6, "text": 0.4})
     assert [child.rate for child in found.children] == pytest.approx([0.6, 0.4])
     assert found.rate == pytest.approx(1.0)
+
+
+def test_rates_stay_where_no_task_has_examples():
+    """The split that `inspect` was asked for: that is the feed's to refuse."""
+    share = rates.resolve(Group(name="mix", children=(Leaf(name="text"),)), {"text": 7})
+    assert render_mixture.drawn(share, {"text": task("text", 0, 0)}) is share

@@ -80,16 +80,18 @@ def tree_of(mixture: MixtureManifest, tasks: Mapping[str, TaskManifest]) -> Shar
 
 def drawn(tree: Share, tasks: Mapping[str, TaskManifest]) -> Share:
     """The tree as a run draws from it (`feed.sources.Sources.rates`): tasks without examples give
-    up their rates, and those of all others grow in proportion.
+    up their rates, and those of all others grow in proportion. As it is where none has examples,
+    which a feed refuses.
 
     Args:
       tree: the mixture.
-      tasks: the manifests of all that are to be drawn; at least one has examples.
+      tasks: the manifests of all that are to be drawn.
     """
     rates = flat(tree)
-    if all(tasks[name].num_examples for name in rates):
+    left = [rate for name, rate in rates.items() if tasks[name].num_examples]
+    if len(left) in (0, len(rates)):
         return tree
-    return _grown(tree, tasks, 1.0 / sum(r for n, r in rates.items() if tasks[n].num_examples))
+    return _grown(tree, tasks, 1.0 / sum(left))
 
 
 def _grown(share: Share, tasks: Mapping[str, TaskManifest], factor: float) -> Share:
