@@ -82,12 +82,22 @@ def test_workers_end_with_a_killed_parent(words, tmp_path):
 
 
 NOTING = """
+import logging
 import sys
+from ul2tune.data.vocab import ByteVocabulary
 from ul2tune.prepare.tasks import register_text_task
 
 print("Note: on stdout.")
 print("Note: on stderr.", file=sys.stderr)
-register_text_task("noting", {words!r}, format="jsonl", vocabulary="bytes")
+log = logging.getLogger("noting")
+log.addHandler(logging.StreamHandler())
+
+class Noting(ByteVocabulary):
+    def _encode(self, text):
+        log.warning("Note: of a text.")
+        return super()._encode(text)
+
+register_text_task("noting", {words!r}, format="jsonl", vocabulary=Noting())
 """
 
 
@@ -110,6 +120,8 @@ def test_what_task_modules_print_is_printed_once(words, tmp_path):
         check=True,
     )
     assert [done.stdout.count(f"Note: on {name}.") for name in ("stdout", "stderr")] == [1, 1]
+    # What they print later, to the stream that they found when they were imported, is news.
+    assert "Note: of a text." in done.stdout
     assert len(list((tmp_path / "data" / "noting" / "train").glob("data-*-of-00002-*"))) == 2
 
 

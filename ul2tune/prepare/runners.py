@@ -10,10 +10,10 @@ import contextlib
 import dataclasses
 import functools
 import importlib
-import io
 import multiprocessing
 import os
 import shlex
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
@@ -168,10 +168,27 @@ def _work(item: Work) -> Receipt:
             with counter.get_lock():
                 counter.value += number
 
-    # What they print was printed where the work was planned.
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with _silent():  # what they print was printed where the work was planned
         import_modules(item.modules)
     return item.run(on_progress)
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Drops what this process prints. Below Python: handlers of logs, made meanwhile, keep the
+    streams that they find."""
+    kept = {number: os.dup(number) for number in (1, 2)}
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            for number in kept:
+                os.dup2(nowhere.fileno(), number)
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        for number, copy in kept.items():
+            os.dup2(copy, number)
+            os.close(copy)
 
 
 def run_on_beam(items: Sequence[Work], flags: str, progress: Progress) -> list[Receipt]:
