@@ -10,9 +10,12 @@ import sys
 # A process that is silent for this long counts as gone, and the others end. The signs of life come
 # from threads of JAX, whatever Python is doing.
 HEARTBEAT_TIMEOUT_SECS = 30
-# What JAX raises of a collective operation that another process has left. Mostly JAX ends this
-# process itself, of which no Python code hears, and says that another one died.
-_PEER_GONE = re.compile(r"\bGloo\b|by peer|coordination service", re.IGNORECASE)
+# What JAX raises of a collective operation that another process has left: of Gloo's errors those of
+# its connections, not that processes ask for different things. Mostly JAX ends this process itself,
+# of which no Python code hears, and says that another one died.
+_PEER_GONE = re.compile(
+    r"by peer|broken pipe|\bGloo\b.*timed out|coordination service", re.IGNORECASE | re.DOTALL
+)
 _joined = False
 
 
