@@ -60,7 +60,7 @@ def raising(error: Exception) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize("step", ["list_repo_files", "snapshot_download"])
-@pytest.mark.parametrize("module", ["httpx", "httpx2", "huggingface_hub.errors"])
+@pytest.mark.parametrize("module", ["hf_xet", "httpx", "httpx2", "huggingface_hub.errors"])
 def test_a_hub_that_cannot_be_reached_is_a_sentence(downloads: dict, monkeypatch, step, module):
     # Neither is an OSError.
     transport = type("TransportError", (Exception,), {"__module__": module})
@@ -68,6 +68,16 @@ def test_a_hub_that_cannot_be_reached_is_a_sentence(downloads: dict, monkeypatch
     downloads["files"] = ["config.json", "model.safetensors"]
     monkeypatch.setattr(sys.modules["huggingface_hub"], step, raising(error))
     with pytest.raises(OSError, match=r"google/flan-t5-base cannot .*Name or service not known"):
+        hub.folder("google/flan-t5-base")
+
+
+def test_a_transfer_that_fails_in_rust_is_a_sentence(downloads: dict, monkeypatch):
+    error = RuntimeError(
+        "Data processing error: CAS service error : Request failed after 5 retries"
+    )
+    downloads["files"] = ["config.json", "model.safetensors"]
+    monkeypatch.setattr(sys.modules["huggingface_hub"], "snapshot_download", raising(error))
+    with pytest.raises(OSError, match=r"cannot be downloaded .*CAS service error.*Check the conn"):
         hub.folder("google/flan-t5-base")
 
 

@@ -11,7 +11,7 @@ from ul2tune.convert.hf import folder as hf_folder
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # The packages whose errors mean that something is wrong between here and the hub.
-_CLIENTS = {"huggingface_hub", "httpx", "httpx2"}
+_CLIENTS = {"huggingface_hub", "hf_xet", "httpx", "httpx2"}
 
 
 def folder(source: str, revision: str | None = None) -> Path:
@@ -60,7 +60,8 @@ def _reached(source: str) -> Iterator[None]:
 
     Their classes are those of the HTTP client, which huggingface_hub changes (requests', which are
     OSErrors, then httpx's, httpx2's), and a few of its own; most of these are OSErrors and
-    ValueErrors with sentences. Any other error is a bug, and not the connection's.
+    ValueErrors with sentences. hf_xet, which transfers large files, mostly raises plain
+    RuntimeErrors. Any other error is a bug, and not the connection's.
     """
     try:
         yield
@@ -68,7 +69,7 @@ def _reached(source: str) -> Iterator[None]:
         raise
     except Exception as error:
         packages = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
-        if packages.isdisjoint(_CLIENTS):
+        if packages.isdisjoint(_CLIENTS) and type(error) is not RuntimeError:
             raise
         raise ConnectionError(
             f"The repository {source} cannot be downloaded from the Hugging Face Hub ({error}). "
