@@ -177,16 +177,16 @@ def _work(item: Work) -> Receipt:
 def _silent() -> Iterator[None]:
     """Drops what this process prints. Below Python: handlers of logs, made meanwhile, keep the
     streams that they find."""
-    kept = {number: os.dup(number) for number in (1, 2)}
+    streams = {1: sys.stdout, 2: sys.stderr}  # None, whose number may be another's, if closed
+    kept = {number: os.dup(number) for number, stream in streams.items() if stream is not None}
     try:
         with open(os.devnull, "wb") as nowhere:
             for number in kept:
                 os.dup2(nowhere.fileno(), number)
         yield
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
         for number, copy in kept.items():
+            streams[number].flush()
             os.dup2(copy, number)
             os.close(copy)
 
