@@ -75,6 +75,16 @@ def test_a_folder_is_left_as_it_was_and_one_that_can_be_made_is_not_made(tmp_pat
         preflight.check_folder(tmp_path / "new" / ("x" * 256), "X")
 
 
+def test_a_folder_above_what_a_link_names(tmp_path):
+    (tmp_path / "other" / "run").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("other/run")
+    (tmp_path / "out").touch()  # what the text of the path names
+    preflight.check_folder(tmp_path / "link/../out", "X")
+    (tmp_path / "other" / "out").touch()
+    with pytest.raises(ValueError, match=r"other/out is a file"):
+        preflight.check_folder(tmp_path / "link/../out", "X")
+
+
 @pytest.mark.parametrize(
     ("metric", "message"),
     [

@@ -36,7 +36,9 @@ def check_folder(folder: str | Path, setting: str) -> None:
     Raises:
       ValueError: if it cannot be written to.
     """
-    wanted = Path(os.path.abspath(folder))
+    wanted = Path(folder)
+    # ".." after a link is not what the text says.
+    wanted = wanted.resolve() if ".." in wanted.parts else wanted.absolute()
     there = next(path for path in (wanted, *wanted.parents) if os.path.lexists(path))
     try:
         with tempfile.TemporaryDirectory(prefix=".probe.", dir=there) as probe:
