@@ -132,9 +132,9 @@ def _note_undrawn(mixture: MixtureManifest, counts: Mapping[tuple[str, str], int
     if undrawn:
         names = ", ".join([*undrawn][:_MAX_TOLD]) + (", …" if len(undrawn) > _MAX_TOLD else "")
         print(
-            f"Note on mixture {mixture.name}: {sum(undrawn.values()):.2%} of its rates are of "
-            f"{len(undrawn)} tasks without examples in 'train' ({names}). All others are drawn "
-            "more often, in proportion.",
+            f"Note on mixture {mixture.name}: {sum(undrawn.values()):.2%} of its rates come to "
+            f"nothing, as there are no examples in 'train' of {names} ({len(undrawn)} of "
+            f"{len(mixture.tasks)} tasks). The others are drawn more often, in proportion.",
             file=sys.stderr,
             flush=True,
         )
