@@ -4,8 +4,9 @@
 
 registers the mixture `chat` and a task per file (docs/self_instruct.md). The folder's template is
 used, or the one that UL2TUNE_CHAT_TEMPLATE names. Prompts are kept within 1,024 tokens; for other
-lengths, the last reply only, or decoder-only models call `ul2tune.prepare.chat_tasks.register_chat`
-from a module of yours. `UL2TUNE_VOCABULARY` names the model's vocabulary.
+lengths, the last reply only, or a decoder-only model without a template of its own call
+`ul2tune.prepare.chat_tasks.register_chat` from a module of yours. `UL2TUNE_VOCABULARY`
+names the model's vocabulary.
 """
 
 from __future__ import annotations

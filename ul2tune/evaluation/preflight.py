@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def check_folder(folder: str | Path, setting: str) -> None:
-    """Makes and removes a folder in a folder, or one like it where it is to be made.
+    """Tries whether a folder can be written to, or made; leaves nothing behind.
 
     Args:
       folder: where to write later.
