@@ -94,6 +94,7 @@ def test_an_array_must_be_written_whole(tmp_path: Path):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.uint8, np.int32])
 def test_fingerprint_in_pieces_is_that_of_the_whole(monkeypatch, dtype):
+    monkeypatch.setattr(HostFingerprint, "_SHORT", 100)
     monkeypatch.setattr(HostFingerprint, "_LENGTH", 1000)
     x = RNG.integers(0, 255, 4321).astype(dtype)
     pieces = HostFingerprint()

@@ -68,8 +68,9 @@ class HostFingerprint:
       value: the fingerprint so far; that of the array once all its elements were given.
     """
 
-    # Padded to one length, so that one compiled function serves all arrays.
-    _LENGTH = 2**20
+    # Padded to one of two lengths, so that two compiled functions serve all arrays, and the many
+    # small ones do not cost as much as a large one.
+    _SHORT, _LENGTH = 2**14, 2**20
 
     def __init__(self) -> None:
         self.count = self.value = 0
@@ -80,7 +81,8 @@ class HostFingerprint:
         words = np.ascontiguousarray(piece).reshape(-1).view(unsigned)
         for begin in range(0, words.size, self._LENGTH):
             part = words[begin : begin + self._LENGTH]
-            padded = np.zeros(self._LENGTH, np.uint32)
+            length = self._SHORT if part.size <= self._SHORT else self._LENGTH
+            padded = np.zeros(length, np.uint32)
             padded[: part.size] = part
             start = (self.count + begin) % 2**32
             self.value += int(_piece(padded, np.uint32(start), np.uint32(part.size)))
