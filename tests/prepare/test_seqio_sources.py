@@ -79,6 +79,28 @@ def in_python(dataset):
     return dataset.map(column)
 
 
+def nested(dataset):
+    return dataset.map(
+        lambda line: {"targets": line, "answers": {"text": [line, line], "start": [1.5, 2.0]}}
+    )
+
+
+def complex_numbers(dataset):
+    return dataset.map(lambda line: {"targets": line, "z": tf.complex(1.0, 2.0)})
+
+
+def test_fields_in_fields_are_kept_and_what_json_lacks_is_named(name, tmp_path):
+    (tmp_path / "x.txt").write_text("a\n")
+    lines_of(name, tmp_path / "x.txt", nested)
+    reading.run(name, tmp_path / "data", splits=("train",))
+    (example,) = reading.examples(tmp_path / "data", name)
+    assert example.fields["answers"] == {"text": ["a", "a"], "start": [1.5, 2.0]}
+    lines_of(f"{name}_z", tmp_path / "x.txt", complex_numbers)
+    expected = rf"Task '{name}_z': field 'z' holds complex, which cannot be stored: have a prep"
+    with pytest.raises(ValueError, match=expected):
+        reading.run(f"{name}_z", tmp_path / "data", splits=("train",))
+
+
 def stops(dataset):
     raise RuntimeError("the tokenizer's own trouble")
 

@@ -26,6 +26,9 @@ def to_example(
 
     Returns:
       the example; everything else becomes a field of its own name, bytes as text.
+
+    Raises:
+      ValueError: naming a field that JSON cannot hold.
     """
     arrays = {name: np.asarray(element[name]) for name in features if name in element}
     fields: dict[str, Any] = {}
@@ -38,15 +41,29 @@ def to_example(
             name = name.removesuffix(_TEXT_SUFFIX) + "_text"
             if name in element:  # the task brings its own
                 continue
-            value = plain(value)
+            value = _stored(name, value)
             fields[name] = [value] if name == "targets_text" else value
         else:
-            fields[name] = plain(value)
+            fields[name] = _stored(name, value)
     return Example(arrays=arrays, fields=fields)
 
 
+def _stored(name: str, value: Any) -> Any:
+    try:
+        return plain(value)
+    except TypeError as error:
+        raise ValueError(
+            f"field {name!r} holds {error}, which cannot be stored: have a preprocessor drop it, "
+            f"or make numbers or text of it."
+        ) from error
+
+
 def plain(value: Any) -> Any:
-    """NumPy, ragged tensors and bytes as JSON values."""
+    """NumPy, ragged tensors and bytes as JSON values.
+
+    Raises:
+      TypeError: naming a type that has none.
+    """
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace")
     if hasattr(value, "to_list"):  # ragged
@@ -55,4 +72,8 @@ def plain(value: Any) -> Any:
         return plain(value.tolist())
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {name: plain(item) for name, item in value.items()}
+    if value is not None and not isinstance(value, bool | int | float | str):
+        raise TypeError(type(value).__name__)
     return value

@@ -151,7 +151,10 @@ def _write_examples(
     num_documents = num_tokens = read_before = 0
     with _writer(path) as write:
         for element in elements(plan, shard, rejections):
-            example = to_example(element, plan.features, keep_text=keep_text)
+            try:
+                example = to_example(element, plan.features, keep_text=keep_text)
+            except ValueError as error:
+                raise ValueError(f"Task {plan.task.name!r}: {error}") from error
             tokens = tally.add(example)
             write(codec.encode(example))
             num_documents, num_tokens = num_documents + 1, num_tokens + tokens
