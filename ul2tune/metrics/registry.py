@@ -7,10 +7,10 @@ its manifest names them as ``ul2tune.metrics.registry.exact_match``.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
+from ul2tune import named_function
 from ul2tune.metrics.answers import score_bbh, score_gsm8k, score_mmlu
 from ul2tune.metrics.denotation import score_all_ex, score_denotation
 from ul2tune.metrics.dialogue_state import score_multiwoz_joint
@@ -91,11 +91,8 @@ def resolve(name: str) -> MetricFn:
     Raises:
       ValueError: if there is no such function.
     """
-    module, separator, function = name.partition(":")
-    if not separator:
-        module, _, function = name.rpartition(".")
     try:
-        found: Any = getattr(importlib.import_module(module), function)
+        found = named_function.find(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
             f"Metric {name!r} of the manifest cannot be imported ({error}). Put it into a module "
