@@ -7,6 +7,8 @@ import pytest
 
 from ul2tune.data import manifest
 from ul2tune.data.manifest import MixtureManifest, Shard, TaskManifest
+from ul2tune.data.seqio_metrics import SeqioMetrics
+from ul2tune.named_function import NamedFunction
 
 TASK = TaskManifest(
     task="t",
@@ -36,6 +38,37 @@ def test_round_trip_through_files(tmp_path):
         "manifest.json",
         "m.mixture.json",
     }
+
+
+def test_functions_of_seqio_go_through_files(tmp_path):
+    names = [NamedFunction(name=f"m:{n}", args=(n,), kwargs={"labels": ["a"]}) for n in range(3)]
+    metrics = SeqioMetrics(postprocess=names[0], of_predictions=(names[1],), of_scores=(names[2],))
+    path = manifest.task_dir(tmp_path, "t", "train") / "manifest.json"
+    for one in (metrics, dataclasses.replace(metrics, postprocess=None)):
+        written = dataclasses.replace(TASK, metrics=(), seqio_metrics=one)
+        manifest.write(written, path)
+        assert manifest.read_task(tmp_path, "t", "train") == written
+        assert written.metric_names == ("m:1", "m:2")
+    # Other tasks' manifests have no trace of it.
+    manifest.write(TASK, path)
+    assert "seqio" not in path.read_text()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"postprocess": None},
+        {"postprocess": "m:f", "of_predictions": [], "of_scores": []},
+        {"postprocess": None, "of_predictions": ["m:f"], "of_scores": []},
+        [],
+    ],
+)
+def test_damaged_functions_of_seqio(tmp_path, damage):
+    path = manifest.task_dir(tmp_path, "t", "train") / "manifest.json"
+    manifest.write(TASK, path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "seqio_metrics": damage}))
+    with pytest.raises(ValueError, match=r"not a readable manifest .*Delete its folder"):
+        manifest.read_task(tmp_path, "t", "train")
 
 
 def test_missing_says_what_to_do(tmp_path):

@@ -5,14 +5,12 @@ import functools
 import pytest
 import seqio
 
-from tests.prepare import reading
 from ul2tune.data.ul2 import preset
 from ul2tune.data.vocab import ByteVocabulary
 from ul2tune.prepare import plan as plans
 from ul2tune.prepare.identity import identity
 from ul2tune.prepare.plan import make_plan, split_pipeline
 from ul2tune.prepare.preprocessors import UL2Preprocessor
-from ul2tune.prepare.record_tasks import references
 from ul2tune.prepare.runners import choose_num_workers
 from ul2tune.prepare.seqio_vocab import SeqioVocabulary
 from ul2tune.prepare.tasks import register_text_task
@@ -168,57 +166,6 @@ def test_workers():
     assert choose_num_workers(3, num_shards=8, num_bytes=10_000) == 3  # as asked
     assert choose_num_workers(16, num_shards=8, num_bytes=None) == 8
     assert choose_num_workers(5, num_shards=0, num_bytes=None) == 1
-
-
-def test_metrics_without_a_name_are_noted():
-    def local(targets, predictions):
-        return {}
-
-    task = make_task("t", []).replace(metric_fns=[local, named_metric])
-    plan = make_plan(task, "train")
-    assert plan.metrics == (f"{__name__}.named_metric",)
-    (note,) = plan.notes
-    assert "has no importable name; `evaluate` will not" in note
-
-
-def test_what_seqio_would_compute_otherwise_is_noted():
-    """A metric of classes would compare texts, and be 0, without a word."""
-    task = make_task("t", []).replace(
-        metric_fns=[named_metric, named_score_metric], postprocess_fn=to_class
-    )
-    plan = make_plan(task, "train")
-    assert plan.metrics == (f"{__name__}.named_metric",)
-    left_out, otherwise = plan.notes
-    assert "named_score_metric wants more than targets and predictions; `evaluate` will" in left_out
-    assert "references as text, without to_class, which SeqIO applies before." in otherwise
-    ours = {"metric_fns": [named_metric], "postprocess_fn": references}
-    for changes in ({"metric_fns": []}, ours):
-        assert make_plan(task.replace(**changes), "train").notes == ()
-    objects = [seqio.metrics.PassthroughLegacyMetric.from_metric_fn(named_metric)]
-    (note,) = make_plan(task.replace(metric_fns=[], metric_objs=objects), "train").notes
-    assert "its metric_objs are not metric_fns; `evaluate` will not" in note
-
-
-def test_notes_on_a_task_come_once_whatever_its_splits(task, name, tmp_path, capfd):
-    def local(targets, predictions):
-        return {}
-
-    seqio.TaskRegistry.remove(name)
-    seqio.TaskRegistry.add_provider(name, task.replace(metric_fns=[local]))
-    reading.run(name, tmp_path)
-    assert capfd.readouterr().err.count(f"Note on task {name}: metric ") == 1
-
-
-def named_metric(targets, predictions):
-    return {}
-
-
-def named_score_metric(targets, scores):
-    return {}
-
-
-def to_class(text, **_):
-    return len(text)
 
 
 def test_a_name_that_is_not_registered_is_answered_with_the_nearest_of_thousands():

@@ -211,7 +211,7 @@ def test_metrics_eos_and_text_of_a_supervised_task(name, tmp_path):
     assert entry.online is None
     assert entry.features["inputs"]["add_eos"] is False
     assert entry.features["targets"]["add_eos"] is True
-    assert entry.metrics == (f"{__name__}.seqio_like_metric",)
+    assert entry.metric_names == (f"{__name__}:seqio_like_metric",)
     first = reading.examples(tmp_path / "data", name)[0]
     assert first.fields == {"inputs_text": "question 0", "targets_text": ["answer 0"]}
     assert bytes(first.arrays["targets"].astype(np.uint8) - 3) == b"answer 0"

@@ -40,7 +40,7 @@ def print_tasks(data: FeedConfig, mixture: MixtureManifest, tasks: Iterable[Task
         rate = f"{rates.get(task.task, 0.0):7.2%}"
         print(f"{rate}  {task.task}: {task.num_examples:,} examples; {tokens}")
         online = task.online["kind"] if task.online else "nothing: prepared to the end"
-        print(f"         online: {online}; metrics: {', '.join(task.metrics) or 'none'}")
+        print(f"         online: {online}; metrics: {', '.join(task.metric_names) or 'none'}")
         if rejected := sum(task.rejected.values()):
             print(f"         {rejected:,} malformed records: {', '.join(task.rejected_examples)}")
 

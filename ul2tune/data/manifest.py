@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from ul2tune import atomic
 from ul2tune.data.rates import Share, share_leaves
+from ul2tune.data.seqio_metrics import SeqioMetrics
 
 FORMAT_VERSION = 1
 
@@ -60,7 +61,10 @@ class TaskManifest:
       online: JSON configuration of the transform that runs at training time, or None. UL2 noise is
         ``{"kind": "ul2", "feature": "targets", "config": UL2Config.to_json()}``: the prepared
         examples hold only the raw text's ids under that feature.
-      metrics: dotted names of metric functions (modules without TensorFlow).
+      metrics: dotted names of metric functions (modules without TensorFlow) that get references
+        and answers as texts.
+      seqio_metrics: of a task that this package did not register, in their place; None where an
+        older version prepared it, which gave its `metrics` texts.
       num_records: read from the source, where it counts them, for all splits together; else 0.
       rejected: number of malformed ones by reason; `rejected_examples` names the first few (file,
         line).
@@ -75,10 +79,17 @@ class TaskManifest:
     fingerprint: str
     online: Mapping[str, Any] | None = None
     metrics: tuple[str, ...] = ()
+    seqio_metrics: SeqioMetrics | None = None
     num_records: int = 0
     rejected: Mapping[str, int] = field(default_factory=dict)
     rejected_examples: tuple[str, ...] = ()
     format_version: int = FORMAT_VERSION
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Of all metric functions, for people."""
+        seqio = self.seqio_metrics.functions if self.seqio_metrics else ()
+        return (*self.metrics, *(function.name for function in seqio))
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> TaskManifest:
@@ -86,6 +97,8 @@ class TaskManifest:
         values["shards"] = tuple(Shard(**shard) for shard in values["shards"])
         for name in ("metrics", "rejected_examples"):
             values[name] = _texts(name, values.get(name, ()))
+        if values.get("seqio_metrics") is not None:
+            values["seqio_metrics"] = SeqioMetrics.from_json(values["seqio_metrics"])
         manifest = TaskManifest(**values)
         for name in (manifest.task, manifest.split, *(shard.file for shard in manifest.shards)):
             _check_name(name)
@@ -210,7 +223,10 @@ def mixture_path(data_dir: str | Path, mixture: str) -> Path:
 def write(manifest: TaskManifest | MixtureManifest, path: Path) -> None:
     """Writes atomically: a reader sees the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(dataclasses.asdict(manifest), indent=1, sort_keys=True, ensure_ascii=False)
+    values = dataclasses.asdict(manifest)
+    if values.get("seqio_metrics", ...) is None:
+        del values["seqio_metrics"]  # versions that do not know it read all other manifests
+    text = json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False)
     atomic.write_text(path, text + "\n")
 
 

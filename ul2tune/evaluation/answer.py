@@ -28,6 +28,7 @@ class Answer:
       priors: what has been subtracted from `choices`; empty = nothing.
       finished: the generation ended by itself, before the longest length allowed.
       scores: metric -> number in [0, 1].
+      target: log-likelihood of the target, where a metric of its task wants it.
     """
 
     example: EvalExample
@@ -36,6 +37,7 @@ class Answer:
     scores: Mapping[str, float]
     priors: tuple[LogLikelihood, ...] = ()
     finished: bool = True
+    target: LogLikelihood | None = None
 
     def to_json(self, split_hash: str) -> dict[str, Any]:
         """One line of `predictions.jsonl`."""
@@ -60,6 +62,8 @@ class Answer:
             "finished": self.finished,
             "scores": dict(self.scores),
         }
+        if self.target:
+            line["log_likelihood_target"] = round(self.target.sum, 4)
         if self.choices:
             line["answer_choices"] = [choice.strip() for choice in example.answer_choices]
             line["log_likelihood_sum"] = [round(choice.sum, 4) for choice in self.choices]

@@ -19,6 +19,7 @@ from typing import Any
 
 from ul2tune.evaluation import groups
 from ul2tune.evaluation.answer import Answer
+from ul2tune.evaluation.eval_set import MetricFunctions
 from ul2tune.instructions import reading
 from ul2tune.metrics import aggregate, classification
 from ul2tune.metrics.aggregate import Result
@@ -99,13 +100,13 @@ class PromptResult:
 
 
 def results(
-    answers: Sequence[Answer], metric_functions: Mapping[str, Sequence[str]]
+    answers: Sequence[Answer], metric_functions: Mapping[str, MetricFunctions]
 ) -> list[PromptResult]:
     """The results of one evaluation, in the order of its tasks.
 
     Args:
       answers: of all examples.
-      metric_functions: dotted names by SeqIO task.
+      metric_functions: by SeqIO task.
     """
     prompts: dict[tuple[str, str, str], list[Answer]] = {}
     for answer in answers:

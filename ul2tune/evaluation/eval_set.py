@@ -8,10 +8,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ul2tune.data.seqio_metrics import SeqioMetrics
 from ul2tune.data.vocab import Vocabulary
+from ul2tune.evaluation.seqio_example import SeqioExample
 from ul2tune.evaluation.tokens import until
 from ul2tune.instructions.records import Query
 from ul2tune.metrics.reply_frame import ReplyFrame
+
+# Of a task: dotted names of metric functions that get references and answers as texts, or all that
+# SeqIO's Evaluator would compute.
+MetricFunctions = tuple[str, ...] | SeqioMetrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +50,7 @@ class EvalExample:
         was cut here to the length.
       reply_frame: what the task has the model write around an answer, as the vocabulary spells it.
       stop_id: the token that frame ends answers with; None = only the end of sequence does.
+      seqio: what the metrics of a task that is registered in plain SeqIO need; None = of ours.
     """
 
     task: str
@@ -69,6 +76,12 @@ class EvalExample:
     truncated: bool = False
     reply_frame: ReplyFrame = field(default_factory=ReplyFrame)
     stop_id: int | None = None
+    seqio: SeqioExample | None = None
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether an answer is generated: not where only likelihoods are compared."""
+        return not self.queries and (self.seqio is None or self.seqio.is_answered)
 
     @property
     def name(self) -> str:
@@ -77,7 +90,8 @@ class EvalExample:
 
     def said(self, vocabulary: Vocabulary, ids: Sequence[int]) -> str:
         """The answer in generated ids."""
-        return self.reply_frame.content(vocabulary.decode(until(ids, self.stop_id)))
+        text = vocabulary.decode(until(ids, self.stop_id))
+        return text if self.seqio else self.reply_frame.content(text)
 
     @property
     def first_difference(self) -> int | None:
@@ -101,7 +115,7 @@ class EvalSet:
     Attributes:
       examples: tasks one after the other.
       vocabulary: of the prepared data.
-      metric_functions: dotted names by task, from the manifests.
+      metric_functions: by task, from the manifests.
       fingerprints: of each task's prepared data.
       split_hash: of the names of all examples, in order.
       split_hashes: of the ids of each task's examples, in order.
@@ -109,7 +123,7 @@ class EvalSet:
 
     examples: tuple[EvalExample, ...]
     vocabulary: Vocabulary
-    metric_functions: Mapping[str, tuple[str, ...]]
+    metric_functions: Mapping[str, MetricFunctions]
     fingerprints: Mapping[str, str]
     split_hash: str
     split_hashes: Mapping[str, str] = field(default_factory=dict)

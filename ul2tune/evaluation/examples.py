@@ -16,7 +16,7 @@ import numpy as np
 from ul2tune.data import manifest, vocab
 from ul2tune.data.codec import Example
 from ul2tune.data.vocab import Vocabulary
-from ul2tune.evaluation import splits
+from ul2tune.evaluation import seqio_example, splits
 from ul2tune.evaluation.eval_set import EvalExample, EvalSet
 from ul2tune.evaluation.tokens import Tokenizer, spelled_frame, words
 from ul2tune.feed.store import Readers, Store
@@ -86,7 +86,9 @@ def load(
     return EvalSet(
         examples=tuple(examples),
         vocabulary=splits.one_vocabulary(list(manifests.values()), data_dir),
-        metric_functions={task: entry.metrics for task, entry in manifests.items()},
+        metric_functions={
+            task: entry.seqio_metrics or entry.metrics for task, entry in manifests.items()
+        },
         fingerprints={task: entry.fingerprint for task, entry in manifests.items()},
         split_hash=split_hash(names),
         split_hashes={task: split_hash(found) for task, found in ids.items()},
@@ -145,6 +147,7 @@ def _example(
         truncated=bool(fields.get("truncated")) or (queries_cut if queries else truncated),
         reply_frame=frame,
         stop_id=stop_id,
+        seqio=seqio_example.of_row(row, entry.seqio_metrics, vocabulary, tokenizer, inputs_S),
     )
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from ul2tune.data.seqio_metrics import SeqioMetrics
+from ul2tune.evaluation import seqio_metrics
 from ul2tune.evaluation.answer import Answer
+from ul2tune.evaluation.eval_set import MetricFunctions
 from ul2tune.metrics import registry
 from ul2tune.metrics.choices import rank_choice
 from ul2tune.metrics.classification import score_macro_f1
@@ -35,7 +38,7 @@ def mean_of_means(tables: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in columns.items()}
 
 
-def task_scores(answers: Sequence[Answer], functions: Sequence[str]) -> dict[str, float]:
+def task_scores(answers: Sequence[Answer], functions: MetricFunctions) -> dict[str, float]:
     """All scores of a task's answers: means, class-wise F1, and its own metric functions."""
     return means(answers) | macro_f1(answers) | declared(answers, functions)
 
@@ -71,8 +74,10 @@ def macro_f1(answers: Sequence[Answer]) -> dict[str, float]:
     }
 
 
-def declared(answers: Sequence[Answer], functions: Sequence[str]) -> dict[str, float]:
+def declared(answers: Sequence[Answer], functions: MetricFunctions) -> dict[str, float]:
     """The metric functions the task itself declares, with SeqIO's signature."""
+    if isinstance(functions, SeqioMetrics):
+        return seqio_metrics.compute(answers, functions)
     targets = [answer.example.references for answer in answers]
     predictions = [answer.text for answer in answers]
     results: dict[str, float] = {}

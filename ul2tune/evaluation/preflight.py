@@ -10,14 +10,20 @@ import dataclasses
 import logging
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ul2tune.evaluation import groups, layouts
+from ul2tune.data.seqio_metrics import SeqioMetrics
+from ul2tune.evaluation import groups, layouts, seqio_metrics
 from ul2tune.evaluation.answer import Answer, judge
-from ul2tune.evaluation.eval_set import EvalExample, EvalSet
-from ul2tune.evaluation.predictor import choose_layout, padded_prompt, padded_target
+from ul2tune.evaluation.eval_set import EvalExample, EvalSet, MetricFunctions
+from ul2tune.evaluation.predictor import (
+    LogLikelihood,
+    choose_layout,
+    padded_prompt,
+    padded_target,
+)
 from ul2tune.evaluation.ranking import Ranker
 
 if TYPE_CHECKING:
@@ -57,10 +63,11 @@ def check_metrics(eval_set: EvalSet, names: Sequence[str]) -> None:
 
     Every task has its first example scored by `names` and its own `metric_names`. Its metric
     functions see all of its examples, as they will later: some (a correlation) need several. One
-    that cannot tell the references from empty answers is warned of.
+    that cannot tell the references from empty answers is warned of, and a postprocessor that fails
+    on an empty answer.
 
     Raises:
-      ValueError: if a metric fails, naming it and the task.
+      ValueError: if a metric or a postprocessor fails, naming it and the task.
     """
     tasks: dict[str, list[EvalExample]] = {}
     for example in eval_set.examples:
@@ -71,7 +78,11 @@ def check_metrics(eval_set: EvalSet, names: Sequence[str]) -> None:
             Answer(example=example, text=example.references[0], choices=(), scores={})
             for example in examples
         ]
-        for function in eval_set.metric_functions[task]:
+        functions = eval_set.metric_functions[task]
+        if isinstance(functions, SeqioMetrics):
+            _check_as_in_seqio(task, examples, functions)
+            continue
+        for function in functions:
             _check_function(task, answers, function)
 
 
@@ -117,10 +128,13 @@ def check_model(eval_set: EvalSet, model: Any, config: EvalConfig) -> None:
     vocabulary, buckets = eval_set.vocabulary, config.buckets
     choose_layout(model, config.layout, vocabulary.info, vocabulary.size)
     for example in eval_set.examples:
-        if not example.queries:
-            source = padded_prompt(len(example.inputs_S), buckets)
-            what = f"The prompt of example {example.id!r} of task {example.task!r}"
+        source = padded_prompt(len(example.inputs_S), buckets)
+        what = f"The prompt of example {example.id!r} of task {example.task!r}"
+        if example.is_answered:
             layouts.check_row(model, source, config.sampling.max_decode_length, what)
+        if example.seqio and example.seqio.is_scored:
+            target = padded_target(len(example.seqio.target_L))
+            layouts.check_row(model, source, target, f"{what} with its target")
     for inputs_S, targets_L in Ranker(eval_set.examples, every=config.rank_choices).pairs:
         source, target = padded_prompt(len(inputs_S), buckets), padded_target(len(targets_L))
         if layouts.why_too_long(model, source, target):  # a suite has too many choices to spell all
@@ -140,30 +154,63 @@ def _check_scores(task: str, example: EvalExample, names: Sequence[str]) -> None
 
 def _check_function(task: str, answers: Sequence[Answer], function: str) -> None:
     try:
-        found = groups.declared(answers, [function])
+        found = groups.declared(answers, (function,))
     except Exception as error:  # a function of the user's may raise anything
         what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise ValueError(
             f"Task {task!r} cannot be scored by its metric function {function!r}: {what}"
         ) from error
-    if found and found == _of_empty(answers, function):
-        numbers = ", ".join(f"{name} = {number:g}" for name, number in found.items())
+    if found and found == _of_empty(answers, (function,)):
         log.warning(
             "Task %r: its metric function %r gives the references themselves what it gives empty "
             "answers (%s). A target is the tuple of an example's references here, also where there "
             "is one: does it compare that with a text? (docs/evaluation.md)",
             task,
             function,
-            numbers,
+            _spelled(found),
         )
 
 
-def _of_empty(answers: Sequence[Answer], function: str) -> dict[str, float] | None:
-    """What a metric function makes of answers without text; None where it can make nothing."""
+def _check_as_in_seqio(task: str, examples: Sequence[EvalExample], metrics: SeqioMetrics) -> None:
+    # Any log-likelihood will do.
+    answers = [
+        Answer(
+            example=example,
+            text=example.seqio.target if example.seqio else "",
+            choices=(),
+            scores={},
+            target=LogLikelihood(sum=-1.0, num_tokens=1),
+        )
+        for example in examples
+    ]
+    groups.declared(answers, metrics)
+    metrics = dataclasses.replace(metrics, of_scores=())
+    empty = [dataclasses.replace(answer, text="") for answer in answers]
+    try:
+        seqio_metrics.postprocessed(empty, metrics, is_target=False)
+    except ValueError as error:
+        log.warning("%s Should the model give an empty answer, its evaluation fails.", error)
+        return
+    found = groups.declared(answers, metrics)
+    if found and found == _of_empty(answers, metrics):
+        log.warning(
+            "Task %r: its metric functions give its own targets what they give empty answers (%s). "
+            "Does its postprocess_fn make the same of both? (docs/evaluation.md)",
+            task,
+            _spelled(found),
+        )
+
+
+def _spelled(found: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} = {number:g}" for name, number in found.items())
+
+
+def _of_empty(answers: Sequence[Answer], functions: MetricFunctions) -> dict[str, float] | None:
+    """What metric functions make of answers without text; None where they can make nothing."""
     if not any(answer.text for answer in answers):
         return None
     empty = [dataclasses.replace(answer, text="") for answer in answers]
     try:
-        return groups.declared(empty, [function])
+        return groups.declared(empty, functions)
     except Exception:  # of a function of the user's; real answers are rarely all empty
         return None

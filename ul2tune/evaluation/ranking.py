@@ -1,4 +1,5 @@
-"""Likelihoods of answer choices: after the example's prompt, or each after a prompt of its own."""
+"""Likelihoods of answer choices: after the example's prompt, or each after a prompt of its own; and
+of targets, where a task's metrics want them."""
 
 from __future__ import annotations
 
@@ -18,10 +19,12 @@ class Ranking:
     Attributes:
       choices: what is compared; with priors, these are subtracted already.
       priors: given the prompts that say nothing; empty = there are none.
+      target: of the example's target; None = nothing wants it.
     """
 
     choices: tuple[LogLikelihood, ...] = ()
     priors: tuple[LogLikelihood, ...] = ()
+    target: LogLikelihood | None = None
 
 
 class Ranker:
@@ -42,6 +45,12 @@ class Ranker:
             self._requests(example) if every or example.queries else ([], [])
             for example in examples
         ]
+        self._targets = [
+            self._number(example.inputs_S, example.seqio.target_L)
+            if example.seqio and example.seqio.is_scored
+            else None
+            for example in examples
+        ]
 
     def __len__(self) -> int:
         """Sequences to score."""
@@ -58,12 +67,18 @@ class Ranker:
             [inputs for inputs, _ in self.pairs], [targets for _, targets in self.pairs], on_done
         )
         rankings = []
-        for choices, priors in self._asked:
+        for (choices, priors), target in zip(self._asked, self._targets, strict=True):
             found = [scores[number] for number in choices]
             before = [scores[number] for number in priors]
             if before:
                 found = [score.minus(prior) for score, prior in zip(found, before, strict=True)]
-            rankings.append(Ranking(choices=tuple(found), priors=tuple(before)))
+            rankings.append(
+                Ranking(
+                    choices=tuple(found),
+                    priors=tuple(before),
+                    target=None if target is None else scores[target],
+                )
+            )
         return rankings
 
     def _requests(self, example: EvalExample) -> tuple[list[int], list[int]]:

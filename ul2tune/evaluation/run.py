@@ -206,7 +206,7 @@ def evaluate_set(
 def answer_all(predictor: Predictor, eval_set: EvalSet, eval: EvalConfig) -> list[Answer]:
     """Generates an answer to every example and scores its answer choices."""
     asked = eval_set.examples
-    generated = [example for example in asked if not example.queries]
+    generated = [example for example in asked if example.is_answered]
     ranker = Ranker(asked, every=eval.rank_choices)
     progress = Progress(
         "evaluate",
@@ -231,10 +231,12 @@ def answer_all(predictor: Predictor, eval_set: EvalSet, eval: EvalConfig) -> lis
         ids = written.get(example.name)
         said = [] if ids is None else ids.tolist()
         text = example.said(eval_set.vocabulary, said)
-        answer = judge(example, text, ranking.choices, eval.metrics, ranking.priors)
+        # Where nothing is answered, only ranks can be judged.
+        names = eval.metrics if example.is_answered or example.queries else ()
+        answer = judge(example, text, ranking.choices, names, ranking.priors)
         ends = {eval_set.vocabulary.info.eos_id, example.stop_id}
         finished = ids is None or not ends.isdisjoint(said)
-        answers.append(dataclasses.replace(answer, finished=finished))
+        answers.append(dataclasses.replace(answer, finished=finished, target=ranking.target))
         progress.advance(1)
     progress.close()
     return answers

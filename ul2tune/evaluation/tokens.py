@@ -66,6 +66,11 @@ class Tokenizer:
             np.array(self.vocabulary.encode(text) + self.targets_end, np.int32) for text in texts
         )
 
+    def ended_target(self, ids_L: np.ndarray) -> np.ndarray:
+        """A prepared target, ended as the others are."""
+        body_L = ids_L[:-1] if ids_L[-1:].tolist() == [self.vocabulary.info.eos_id] else ids_L
+        return np.array([*body_L, *self.targets_end], np.int32)
+
 
 def words(ids: Sequence[int], vocabulary: Vocabulary) -> str:
     """A prompt's text without its end of sequence. One inside of it, with which chat templates may

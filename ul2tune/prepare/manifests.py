@@ -48,6 +48,12 @@ def up_to_date(plan: Plan, access: Access) -> bool:
     receipts = _receipts(found)
     _merged(receipts).check(plan.max_rejected_fraction, title(plan))
     wanted = _manifest(plan, receipts, access)
+    if _is_of_before_seqio_metrics(found, wanted) and (access.obstacle or not _may_replace()):
+        _say(
+            f"{title(plan)}: an older version prepared it, and `evaluate` gives its metrics texts, "
+            f"as that did, until `ul2tune prepare` is run where it may write."
+        )
+        wanted = found
     if wanted != found:
         _check_may_replace(str(folder))
         access.check(f"the manifest of {title(plan)} is out of date")
@@ -128,7 +134,8 @@ def _manifest(plan: Plan, receipts: Sequence[Receipt], access: Access) -> TaskMa
         vocabulary=_keep_vocabulary(plan.vocabulary, access),
         fingerprint=plan.fingerprint,
         online=plan.pipeline.online,
-        metrics=plan.metrics,
+        metrics=plan.scoring.metrics,
+        seqio_metrics=plan.scoring.seqio_metrics,
         num_records=rejections.num_records,
         rejected=dict(sorted(rejections.counts.items())),
         rejected_examples=tuple(rejections.examples),
@@ -193,8 +200,20 @@ def _clear_away(folder: Path, wanted: TaskManifest) -> None:
             path.unlink()
 
 
+def _is_of_before_seqio_metrics(found: TaskManifest, wanted: TaskManifest) -> bool:
+    """Whether nothing else is new: no reason to refuse data to a run that trains on it."""
+    if found.seqio_metrics is not None or wanted.seqio_metrics is None:
+        return False
+    new = {"metrics": wanted.metrics, "seqio_metrics": wanted.seqio_metrics}
+    return dataclasses.replace(found, **new) == wanted
+
+
+def _may_replace() -> bool:
+    return os.environ.get(PREPARE) != MISSING
+
+
 def _check_may_replace(what: str) -> None:
-    if os.environ.get(PREPARE) == MISSING:
+    if not _may_replace():
         raise ValueError(
             f"{what} was made by another version, or before its task, vocabulary or text changed; "
             "run `ul2tune prepare` to prepare it again, which replaces it for every run that reads "

@@ -18,6 +18,7 @@ from ul2tune.data.documents import MAX_REJECTED_FRACTION, FileCorpus
 from ul2tune.data.vocab import Vocabulary
 from ul2tune.nearest import did_you_mean
 from ul2tune.prepare.identity import identity, source_identity
+from ul2tune.prepare.scoring import Scoring, scoring_of
 from ul2tune.prepare.seqio_vocab import from_seqio
 from ul2tune.prepare.sources import DocumentSource
 
@@ -62,8 +63,7 @@ class Plan:
       vocabulary: of all features.
       num_shards: how many shards there will be; 0 if the task has no such split.
       fingerprint: hash of everything that determines the shards' bytes.
-      metrics: dotted names of the metric functions that `evaluate` computes.
-      notes: what of the task's scoring it leaves out or does otherwise than SeqIO, a sentence each.
+      scoring: what `evaluate` computes.
       max_rejected_fraction: more malformed records than this are an error.
     """
 
@@ -73,8 +73,7 @@ class Plan:
     vocabulary: Vocabulary
     num_shards: int
     fingerprint: str
-    metrics: tuple[str, ...]
-    notes: tuple[str, ...]
+    scoring: Scoring
     max_rejected_fraction: float
 
     @property
@@ -120,7 +119,6 @@ def make_plan(
         "text": pipeline.online is None,
     }
     text = json.dumps(facts, sort_keys=True, default=str)
-    metrics, notes = _metric_names(task)
     return Plan(
         task=task,
         split=split,
@@ -128,8 +126,7 @@ def make_plan(
         vocabulary=vocabulary,
         num_shards=num_shards,
         fingerprint=hashlib.sha256(text.encode()).hexdigest()[:16],
-        metrics=metrics,
-        notes=notes,
+        scoring=scoring_of(task),
         max_rejected_fraction=max_rejected_fraction,
     )
 
@@ -221,33 +218,6 @@ def check_one_vocabulary(mixture: str, tasks: Sequence[seqio.Task]) -> None:
                 f'with vocabulary=seqio_vocabulary("trained", FileCorpus(files=(…, …))), see '
                 f"docs/data.md."
             )
-
-
-def _metric_names(task: seqio.Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The metrics that `evaluate` computes, and notes on what it does not do."""
-    names, left_out = [], []
-    for function in task.metric_fns:
-        name = f"{function.__module__}.{getattr(function, '__qualname__', '')}"
-        if function not in task.predict_metric_fns:
-            left_out.append(f"metric {name} wants more than targets and predictions")
-        elif "<" in name or name.endswith("."):
-            left_out.append(f"metric {function} has no importable name")
-        else:
-            names.append(name)
-    if len(task.metric_objs) > len(task.metric_fns):
-        left_out.append("its metric_objs are not metric_fns")
-    notes = [f"{what}; `evaluate` will not compute it." for what in left_out]
-    if names and task.postprocessor is not None and not _is_ours(task.postprocessor):
-        notes.append(
-            f"its metrics get answers and references as text, without "
-            f"{seqio.utils.function_name(task.postprocessor)}, which SeqIO applies before."
-        )
-    return tuple(names), tuple(notes)
-
-
-def _is_ours(function: Callable) -> bool:
-    """Our postprocessors do what `evaluate` does by itself."""
-    return getattr(function, "__module__", "").startswith("ul2tune.")
 
 
 def _append_eos(step: Callable) -> Any:

@@ -121,7 +121,7 @@ def _check_arguments(
 
 
 def _note(plan: Plan) -> None:
-    for note in plan.notes:
+    for note in plan.scoring.notes:
         print(f"Note on task {plan.task.name}: {note}", file=sys.stderr, flush=True)
 
 
