@@ -113,6 +113,20 @@ def test_scores_are_likelihoods_of_targets(task, model, layout, tmp_path):
     assert predictor.num_compiled == 2  # targets of up to 4 tokens and of up to 8, no generation
 
 
+def test_a_target_must_fit_the_model(task, tmp_path):
+    name = task("choices", seqio_tasks.rows(targets=["a" * 65], idx=[[0, 0]], is_correct=[True]))
+    config = test_ranking.config("causal_lm")
+    eval_set = load(name, tmp_path, config)
+    for room in (64 + 128, 64 + 127):
+        model = dataclasses.replace(test_ranking.DECODER, max_length=room)
+        if room == 64 + 128:
+            preflight.check_model(eval_set, model, config)
+            continue
+        expected = f"^The prompt of example '0' of task '{name}' with its target is padded to 64 "
+        with pytest.raises(ValueError, match=expected):
+            preflight.check_model(eval_set, model, config)
+
+
 def test_answers_and_likelihoods_of_one_task(task, tmp_path):
     config = dataclasses.replace(test_ranking.config("encoder_decoder"), rank_choices=False)
     eval_set = load(task("both"), tmp_path, config)
