@@ -225,6 +225,22 @@ def test_drift_names_every_difference():
     drift.check(saved, config(data=2), allow=True, where="checkpoint 5")
 
 
+def test_a_task_that_only_one_mixture_has_is_one_difference():
+    """Not a line for every setting of every task."""
+
+    def config(*tasks: str) -> dict[str, Any]:
+        return {"prepared": {name: {"fingerprint": name, "eos": [1, 2]} for name in tasks}}
+
+    many = [f"new{i:03}" for i in range(300)]
+    saved, now = config("kept", "gone"), config("kept", *many)
+    assert drift.differences(saved, config("kept")) == ["prepared/gone: (present) -> (absent)"]
+    assert len(drift.differences(saved, now)) == 301
+    assert drift.differences({}, config("one")) == ["prepared/one: (absent) -> (present)"]
+    with pytest.raises(ValueError, match=r"prepared/new018: .*\n  and 281 more\nUse ") as caught:
+        drift.check(saved, now, allow=False, where="checkpoint 5")
+    assert "prepared data of 'new003' and of 296 more the saved position" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("change", "note"),
     [

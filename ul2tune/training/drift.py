@@ -20,15 +20,18 @@ EXEMPT = frozenset(
 )
 # Of the run's own settings only these define it; the others say how long, how often, where.
 RUN_FIELDS = ("seed", "num_microbatches", "ema_decay")
+# A mixture of hundreds of tasks may differ in hundreds of places.
+_MAX_TOLD, _MAX_NAMED = 20, 5
 
 
 def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """``["model/d_model: 512 -> 256", …]`` for every setting that differs.
+    """``["model/d_model: 512 -> 256", …]`` for every setting that differs. A task that only one of
+    them has is one difference, ``"prepared/rte: (absent) -> (present)"``.
 
     A field that is younger than the checkpoint does not differ while it is at its default: new
     fields default to what was done before they existed.
     """
-    old, new = _flat(saved), _flat(current)
+    old, new = _flat_beside(saved, current), _flat_beside(current, saved)
     exempt = EXEMPT | (_at_default(current) - old.keys())
     return [
         f"{path}: {old.get(path, '(absent)')} -> {new.get(path, '(absent)')}"
@@ -37,7 +40,22 @@ def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[st
     ]
 
 
+def told(changes: Sequence[str]) -> list[str]:
+    """As many of the :func:`differences` as anybody reads, and how many more there are."""
+    more = len(changes) - _MAX_TOLD
+    return [*changes[:_MAX_TOLD], *([f"and {more} more"] if more > 0 else [])]
+
+
 _MISSING = object()
+
+
+def _flat_beside(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """:func:`_flat`, but one entry for a prepared task that the other configuration lacks: a task
+    has dozens of settings, a mixture hundreds of tasks."""
+    tasks, others = (part.get("prepared", {}) for part in (config, other))
+    both = {name: task for name, task in tasks.items() if name in others}
+    lone = {f"prepared/{name}": "(present)" for name in tasks if name not in others}
+    return {**_flat({**config, "prepared": both}), **lone}
 
 
 def _items(value: Any, path: str) -> list[tuple[str, Any]] | None:
@@ -78,9 +96,12 @@ def streams_restart(changes: Sequence[str]) -> str | None:
             found.add(f"FeedConfig.{name}")
     if not found:
         return None
+    named = sorted(found)
+    more = f" and of {len(named) - _MAX_NAMED} more" if len(named) > _MAX_NAMED else ""
     return (
-        f"With other {', '.join(sorted(found))} the saved position in the data means nothing: its "
-        "streams start from the beginning, and examples already seen in this epoch may come again."
+        f"With other {', '.join(named[:_MAX_NAMED])}{more} the saved position in the data means "
+        "nothing: its streams start from the beginning, and examples already seen in this epoch "
+        "may come again."
     )
 
 
@@ -102,14 +123,14 @@ def check(saved: Mapping[str, Any], current: Mapping[str, Any], *, allow: bool, 
     """Raises unless the configurations agree or may differ.
 
     Raises:
-      ValueError: naming every difference.
+      ValueError: naming the differences.
     """
     found = differences(saved, current)
     if found and not allow:
         notes = [note for note in (_schedule_redrawn(found), streams_restart(found)) if note]
         raise ValueError(
             f"{where} was made with another configuration (saved -> now):\n  "
-            + "\n  ".join(found)
+            + "\n  ".join(told(found))
             + "\nUse the saved configuration, another MODEL_DIR, or allow it with "
             "RunConfig.allow_config_change = True." + "".join(f"\n{note}" for note in notes)
         )

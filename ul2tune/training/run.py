@@ -330,7 +330,7 @@ def _last_step(settings: Settings, opt_state: Any, first_step: int, step: int) -
 def _resume_data(feed: Feed, meta: Mapping[str, Any], current: Mapping[str, Any]) -> None:
     """Goes to the checkpoint's position in the data, if the data is still that."""
     changes = drift.differences(meta["config"], current)
-    for change in changes:
+    for change in drift.told(changes):
         log.warning("Resuming with another configuration: %s", change)
     position = streams.restore(meta["streams"])
     moved = drift.streams_restart(changes)
