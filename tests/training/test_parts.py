@@ -176,6 +176,19 @@ def test_a_continued_run_counts_its_own_steps():
     assert last.startswith("step 28/28 (100 %)")
 
 
+def test_an_evaluation_is_one_line():
+    values = {
+        "validation/accuracy": 0.1,
+        "validation/loss": 3.41234,
+        "validation/loss/docs/R1": 3.0,
+    }
+    assert progress.evaluated(5, values) == "step 5: validation/loss 3.412"
+    hooks = {f"eval/chat/{i}": 12.5 for i in range(8)}
+    line = progress.evaluated(5, {**values, **hooks})
+    assert line.startswith("step 5: validation/loss 3.412, eval/chat/0 12.5, eval/chat/1 12.5, ")
+    assert line.endswith("eval/chat/5 12.5 and 2 more")
+
+
 def test_live_line_is_sparse_where_nobody_watches():
     stream = io.StringIO()
     live = progress.LiveLine(1000, stream)

@@ -381,6 +381,7 @@ def test_what_a_person_sees(finished, copy, data_dir, capsys, tmp_path):
         "0 -> 6",
         "fill (positions that are not padding): decoder",
         "step 6/6 (100 %)  loss ",
+        "step 6: validation/loss ",
     ):
         assert text.count(words) == 1, words
     assert "tokens/s (" in text

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from ul2tune import sharding
 from ul2tune.checkpoints import streams, vocabulary
 from ul2tune.checkpoints.manager import CheckpointManager
+from ul2tune.training import progress
 from ul2tune.training.compiled import CompiledStep
 from ul2tune.training.config import RunConfig
 from ul2tune.training.metrics import MUST_BE_FINITE, NonFiniteLossError, StepRecord, Window
@@ -217,6 +218,8 @@ def observe(parts: Parts, state: Tree, frozen: Tree, at: Position) -> None:
     )
     for hook in hooks:
         values.update(hook(context))
+    if values:
+        _note(parts, progress.evaluated(step, values))
     if parts.writer is not None and values:
         parts.writer.metrics(step, values)
 

@@ -7,6 +7,8 @@ from typing import TextIO
 
 from ul2tune.status_line import StatusLine
 
+_MAX_VALUES = 7
+
 
 class LiveLine(StatusLine):
     """Step, loss, rates and time left in one line.
@@ -91,6 +93,19 @@ def line(
         left = int(stretch * (last_step - step) / rates["steps_per_sec"])
         parts.append(f"ETA {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}")
     return "  ".join(parts)
+
+
+def evaluated(step: int, values: Mapping[str, float]) -> str:
+    """``step 500: validation/loss 3.412, eval/chat/exact_match 12.5``
+
+    Of the validation only the loss, of the hooks' values as many as one reads in a line: all are
+    in the files.
+    """
+    shown = [name for name in values if not name.startswith("validation/")]
+    shown = [*(name for name in ("validation/loss",) if name in values), *shown]
+    parts = [f"{name} {values[name]:.4g}" for name in shown[:_MAX_VALUES]]
+    more = len(shown) - _MAX_VALUES
+    return f"step {step}: {', '.join(parts)}" + (f" and {more} more" if more > 0 else "")
 
 
 def compact(value: float) -> str:
