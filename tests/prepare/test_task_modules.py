@@ -34,3 +34,32 @@ def test_what_a_module_lacks_is_named_with_file_and_line(folder):
     expected = r"^TASK_MODULES 'helped_tasks', helping.py:3: cannot import name 'Absent' from 'ul2"
     with pytest.raises(ImportError, match=expected):
         import_modules(["helped_tasks"])
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("x = 1\nregister(x)", r":2: NameError: name 'register' is not defined"),
+        (
+            "from ul2tune.data.documents import FileCorpus as F\nF(file='a')",
+            r":2: TypeError: .* 'file'",
+        ),
+        ("import os\n\nos.environ['NO_SUCH']", r":3: KeyError: 'NO_SUCH'"),
+        ("int('many')", r":1: ValueError: invalid literal"),
+        ("import numpy as np\nnp.zeros(-1)", r":2: ValueError: negative dim"),
+        ("x = (1", r":1 is not valid Python: '\(' was never closed"),
+    ],
+)
+def test_a_mistake_in_a_module_is_named_with_its_line(folder, lines, message):
+    """In one sentence: thirty lines of traceback through us and importlib say no more."""
+    (folder / "wrong_tasks.py").write_text(lines + "\n")
+    with pytest.raises(ValueError, match=rf"^TASK_MODULES 'wrong_tasks', wrong_tasks\.py{message}"):
+        import_modules(["wrong_tasks"])
+
+
+def test_our_own_sentences_stay_as_they_are(folder):
+    (folder / "preset_tasks.py").write_text(
+        "import ul2tune.data.ul2\nul2tune.data.ul2.preset('ul2x')\n"
+    )
+    with pytest.raises(ValueError, match=r"^There is no UL2 preset 'ul2x', did you mean 'ul2'"):
+        import_modules(["preset_tasks"])

@@ -10,13 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _IMPORTLIB = os.path.dirname(importlib.__file__)
+_PACKAGE = Path(__file__).parents[1]
+# The folder of installed packages: a mistake that one of them meets was made in what called it.
+_INSTALLED = f"{os.sep}site-packages{os.sep}"
 
 
 def import_modules(modules: Sequence[str]) -> None:
     """Imports the modules that register tasks, also from the working directory.
 
     Raises:
-      ValueError: if Python does not find one.
+      ValueError: if Python does not find one, or it fails: naming its line, unless the error is one
+        of ours and says what is wrong by itself.
       ImportError: if one needs what Python does not find, naming the line that asks for it.
     """
     if os.getcwd() not in sys.path:  # a project's own `tasks` package, from a console script
@@ -34,13 +38,47 @@ def import_modules(modules: Sequence[str]) -> None:
             raise ValueError(
                 f"TASK_MODULES names {module!r}, which Python does not find from {os.getcwd()}."
             ) from error
+        except (OSError, MemoryError):
+            raise  # has its remedy
+        except Exception as error:
+            if (told := _told(error)) is None:
+                raise
+            raise ValueError(f"TASK_MODULES {module!r}, {told}") from error
+
+
+def _told(error: Exception) -> str | None:
+    """What a module met, with the line of it; None of an error from here, which speaks for itself
+    or is a bug."""
+    if isinstance(error, SyntaxError):
+        return f"{_relative(error.filename or '')}:{error.lineno} is not valid Python: {error.msg}."
+    frames = _frames(error)
+    if _is_ours(frames[-1]):
+        return None
+    theirs = [f for f in frames if not (_is_ours(f) or _INSTALLED in f.filename)]
+    return f"{_at((theirs or frames)[-1])}: {type(error).__name__}: {error}"
+
+
+def _is_ours(frame: traceback.FrameSummary) -> bool:
+    """Whether a frame is of this package; the tasks of the project in it are a user's."""
+    path = Path(frame.filename)
+    return path.is_relative_to(_PACKAGE) and not path.is_relative_to(_PACKAGE / "project")
 
 
 def _where(error: ImportError) -> str:
     """File and line of the import that failed, the file as seen from the working directory."""
+    return _at(_frames(error)[-1])
+
+
+def _frames(error: Exception) -> list[traceback.FrameSummary]:
+    """Where an error came through, without Python's own import machinery."""
     frames = traceback.extract_tb(error.__traceback__)
-    frame = [f for f in frames if not f.filename.startswith((_IMPORTLIB, "<frozen"))][-1]
-    path = Path(frame.filename)
-    if path.is_relative_to(Path.cwd()):
-        path = path.relative_to(Path.cwd())
-    return f"{path}:{frame.lineno}"
+    return [f for f in frames if not f.filename.startswith((_IMPORTLIB, "<frozen"))]
+
+
+def _at(frame: traceback.FrameSummary) -> str:
+    return f"{_relative(frame.filename)}:{frame.lineno}"
+
+
+def _relative(filename: str) -> Path:
+    path = Path(filename)
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
