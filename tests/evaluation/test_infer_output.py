@@ -69,7 +69,9 @@ def test_of_two_that_begin_at_once_the_writers_settings_are_beside_its_answers(
         monkeypatch.setattr(preflight, "check_folder", begin_another)
         with pytest.raises(ValueError, match="Another process is writing to"):
             start(output)
-    with pytest.raises(ValueError, match=r"was made with sampling = \{'temperature': 1\.0\}"):
+    with pytest.raises(
+        ValueError, match=r"with sampling\.temperature = 1\.0, now it is 0\.0\. Delete"
+    ):
         start(output)
 
 
@@ -81,5 +83,7 @@ def test_an_output_without_answers_takes_other_settings(tmp_path):
     with contextlib.ExitStack() as held:
         assert infer_output.start(output, other, iter(PROMPTS), held) == 0
     write(output, 1)
-    with pytest.raises(ValueError, match=r"was made with sampling = \{'temperature': 1\.0\}"):
+    with pytest.raises(
+        ValueError, match=r"with sampling\.temperature = 1\.0, now it is 0\.0\. Delete"
+    ):
         start(output)

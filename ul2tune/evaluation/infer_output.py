@@ -128,10 +128,8 @@ def _resume(output: Path, settings: dict[str, Any], asked: Iterator[Prompt]) -> 
     other = [name for name in facts if found.get(name) != settings[name]]
     if other:
         name = other[0]
-        raise ValueError(
-            f"{output} was made with {name} = {found.get(name)!r}, now it is {settings[name]!r}. "
-            + again
-        )
+        changed = "; ".join(_changes(name, found.get(name), settings[name]))
+        raise ValueError(f"{output} was made with {changed}. {again}")
     data = output.read_bytes()
     whole = data[: data.rfind(b"\n") + 1]
     done = whole.splitlines()
@@ -149,6 +147,14 @@ def _resume(output: Path, settings: dict[str, Any], asked: Iterator[Prompt]) -> 
         with open(output, "r+b") as file:
             file.truncate(len(whole))
     return len(done)
+
+
+def _changes(name: str, then: Any, now: Any) -> list[str]:
+    """``["sampling.num_beams = 4, now it is 2", …]``: of a group only the settings that changed."""
+    if not (isinstance(then, dict) and isinstance(now, dict)):
+        return [f"{name} = {then!r}, now it is {now!r}"]
+    keys = [key for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key)]
+    return [x for key in keys for x in _changes(f"{name}.{key}", then.get(key), now.get(key))]
 
 
 def _completed(then: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:

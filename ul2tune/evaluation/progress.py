@@ -37,18 +37,24 @@ class Progress:
         self._before, self._done = done, done
         self._start = time.monotonic()
         self._line = StatusLine(stream, live_secs=0.25)
+        self._told: int | None = None
 
     def advance(self, count: int) -> None:
         """Counts `count` more units."""
         self._done += count
         if self._enabled and self._line.is_due():
-            self._line.put(self.line())
+            self._put()
 
     def close(self) -> None:
-        """Writes the last line for good."""
+        """Writes the last line for good, unless it stands there."""
         if self._enabled:
-            self._line.put(self.line())
+            if self._told != self._done:
+                self._put()
             self._line.end()
+
+    def _put(self) -> None:
+        self._told = self._done
+        self._line.put(self.line())
 
     def line(self) -> str:
         """The line as it stands now."""
