@@ -121,7 +121,9 @@ def test_a_child_prepares_what_is_missing_and_replaces_nothing(project, capfd, c
     edit(project)
     prepared.prepare_missing(mixture="notes", **ASK)
     assert "before these changed: module own_tasks. It is used as it is" in caplog.text
-    with pytest.raises(ValueError, match=r"own_tasks; run `ul2tune prepare` .* another DATA_DIR"):
+    with pytest.raises(
+        ValueError, match=r"own_tasks; run `ul2tune prepare` for \w+, which keeps .* DATA_DIR"
+    ):
         prepared.prepare_missing(mixture="notes", **ASK, begins=True)
     assert contents(project) == before
     command = [sys.executable, "-m", "ul2tune", "prepare", "--gin_file=runs/prepare.gin"]

@@ -180,7 +180,7 @@ def _tell_changes(
     )
     if begins:
         raise ValueError(
-            f"{told}; run `ul2tune prepare` to prepare it again, which replaces it for every run "
-            "that reads it, or use another DATA_DIR."
+            f"{told}; run `ul2tune prepare` for {mixture}, which keeps what would be the same "
+            "examples and replaces others for every run that reads them, or use another DATA_DIR."
         )
     log.warning("%s. It is used as it is; run `ul2tune prepare` to prepare it again.", told)
