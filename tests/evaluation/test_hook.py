@@ -70,7 +70,11 @@ def test_a_mixture_in_another_vocabulary_stops_the_run_before_its_first_step(tmp
 @pytest.mark.parametrize(
     ("mixtures", "error", "message"),
     [
-        (("instruction",), FileNotFoundError, "ul2tune prepare"),
+        (
+            ("instruction",),
+            FileNotFoundError,
+            r"^EvaluationHook\.mixtures: 'instruction': .*ul2tune prepare",
+        ),
         ("instructions", ValueError, "must be a list of different names, got 'instructions'"),
         ((), ValueError, "must be a list of different names"),
         (("instructions",) * 2, ValueError, "must be a list of different names"),
@@ -80,6 +84,14 @@ def test_mistakes_show_before_the_first_step(tmp_path, mixtures, error, message)
     prepared.write(tmp_path)
     with pytest.raises(error, match=message):
         EvaluationHook(3, mixtures, str(tmp_path), EVAL)
+
+
+def test_text_without_prompts_is_refused_by_the_setting_that_names_it(tmp_path):
+    tiny.write_data(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"^EvaluationHook\.mixtures: 'mix': Task 'text' holds raw"
+    ):
+        EvaluationHook(3, ("mix",), str(tmp_path), EVAL)
 
 
 def test_the_shipped_file_makes_one(tmp_path):

@@ -53,7 +53,7 @@ class EvaluationHook:
         self.period_steps, self._eval = period_steps, eval
         # A package that one host lacks, for example, must stop all of them.
         with agreement.together():
-            self._sets = {mixture: load_set(mixture, data_dir, eval) for mixture in mixtures}
+            self._sets = {mixture: _load(mixture, data_dir, eval) for mixture in mixtures}
             for eval_set in self._sets.values():
                 preflight.check_metrics(eval_set, eval.metrics)
                 preflight.check_choices(eval_set, every=eval.rank_choices)
@@ -131,3 +131,13 @@ class EvaluationHook:
 
 def _folder(model_dir: str, mixture: str) -> Path:
     return Path(model_dir) / "evaluation" / mixture
+
+
+def _load(mixture: str, data_dir: str, eval: EvalConfig) -> EvalSet:
+    """Its errors name the setting: a run has a mixture of its own, which they may not mean."""
+    try:
+        return load_set(mixture, data_dir, eval)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"EvaluationHook.mixtures: {mixture!r}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"EvaluationHook.mixtures: {mixture!r}: {error}") from error
