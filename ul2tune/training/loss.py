@@ -140,7 +140,7 @@ def loss_weights(batch: Batch, config: LossConfig) -> tuple[jax.Array, jax.Array
 
 
 def _sums_per_sequence(weights_BL: jax.Array, segment_ids: Array | None) -> jax.Array:
-    """Every token's sum of weights over its own sequence."""
+    """Every token's sum of weights over its own sequence; padding, segment 0, is none."""
     if segment_ids is None:
         return jnp.broadcast_to(jnp.sum(weights_BL, axis=1, keepdims=True), weights_BL.shape)
 
@@ -149,7 +149,7 @@ def _sums_per_sequence(weights_BL: jax.Array, segment_ids: Array | None) -> jax.
         starts_L = jnp.diff(segments_L, prepend=segments_L[:1]) != 0
         number_L = jnp.cumsum(starts_L)
         sums = jax.ops.segment_sum(weights_L, number_L, num_segments=segments_L.size)
-        return sums[number_L]
+        return jnp.where(segments_L != 0, sums[number_L], 0)
 
     return jax.vmap(row)(weights_BL, jnp.asarray(segment_ids))
 
