@@ -1,8 +1,11 @@
 """Documents out of files, and what is wrong with them."""
 
 import gzip
+import hashlib
 import json
+import os
 import random
+import time
 
 import pytest
 import zstandard
@@ -262,3 +265,23 @@ def test_validation_split_is_a_fixed_share_by_text():
     assert not any(documents.split_of(t, 0.0) == "validation" for t in texts[:1000])
     # Fixed for ever: data prepared on another day or machine agrees.
     assert held_out[:2] == ["document number 144", "document number 159"]
+
+
+def test_a_text_is_hashed_again_only_when_it_changed(tmp_path, monkeypatch):
+    path, opened = tmp_path / "a.txt", []
+    open_raw = files._open_raw
+    monkeypatch.setattr(files, "_open_raw", lambda file: opened.append(file) or open_raw(file))
+
+    def digest(text: str, secs: float) -> str:
+        path.write_text(text)
+        os.utime(path, (secs, secs))
+        return files.sha256(str(path)).hex()
+
+    long_ago, now = time.time() - 1000, time.time() + 1000
+    first = digest("one", long_ago)
+    assert digest("one", long_ago) == first == hashlib.sha256(b"one").hexdigest()
+    assert len(opened) == 1
+    assert digest("two", long_ago + 1) == hashlib.sha256(b"two").hexdigest()
+    # Changed within a step of the file system's clock: size and time say nothing yet.
+    assert digest("one", now) == first
+    assert digest("two", now) == hashlib.sha256(b"two").hexdigest()

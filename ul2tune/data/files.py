@@ -7,11 +7,13 @@ local files.
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import gzip
 import hashlib
 import io
 import os
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO, cast
@@ -19,6 +21,9 @@ from typing import Any, BinaryIO, cast
 _GZIP = (".gz",)
 _ZSTANDARD = (".zst", ".zstd")
 _CHUNK_BYTES = 2**20
+# A file that changed a moment ago may change again without another time: file systems count in
+# steps of up to so much.
+_SETTLED_NANOSECS = 3 * 10**9
 
 
 def is_compressed(file: str) -> bool:
@@ -90,7 +95,22 @@ def stamp(file: str) -> tuple[int, str]:
 
 
 def sha256(file: str) -> bytes:
-    """Digest of a file as stored."""
+    """Digest of a file as stored. Kept as long as its size and time do not change: fingerprints of
+    every split, vocabularies and stamps ask for that of the same text."""
+    if "://" not in file:
+        status = os.stat(file)
+        if time.time_ns() - status.st_mtime_ns > _SETTLED_NANOSECS:
+            return _kept_sha256(os.path.abspath(file), status.st_size, status.st_mtime_ns)
+    return _sha256(file)
+
+
+@functools.lru_cache(maxsize=4096)
+def _kept_sha256(file: str, size: int, changed: int) -> bytes:
+    del size, changed  # with the path, what it is kept by
+    return _sha256(file)
+
+
+def _sha256(file: str) -> bytes:
     with _open_raw(file) as stream:
         return hashlib.file_digest(cast(Any, stream), "sha256").digest()
 
