@@ -247,3 +247,13 @@ def test_a_models_own_sentinels_are_counted_when_it_is_opened_not_for_every_id(s
     monkeypatch.setattr(vocab, "_num_own_sentinels", lambda x: counted.append(x) or count(x))
     assert vocabulary.decode(vocabulary.encode("a line of text")) == "a line of text"
     assert len(counted) <= 2
+
+
+def test_vocabularies_of_one_model_share_what_is_read_of_it(shared, tmp_path):
+    copy = tmp_path / "copy.model"
+    copy.write_bytes((shared / T5_MODEL).read_bytes())
+    first, second = vocab.load(shared / T5_MODEL), vocab.load(copy)
+    assert first.encode("a line") == second.encode("a line")
+    assert first._opened is second._opened  # type: ignore[attr-defined]
+    copy.write_bytes((shared / PLAIN_MODEL).read_bytes())
+    assert vocab.load(copy).base_size != first.base_size

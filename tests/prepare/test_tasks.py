@@ -98,3 +98,13 @@ def test_vocabularies_by_description(tmp_path):
         seqio_vocabulary("trained")
     with pytest.raises(ValueError, match="does not exist"):
         _ = seqio_vocabulary(tmp_path / "x.model").vocab_size
+
+
+def test_tasks_registered_together_share_a_vocabulary_until_it_is_read(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"kind": "bytes", "extra_ids": 7}')
+    first, second = seqio_vocabulary(str(path)), seqio_vocabulary(path)
+    assert first is second
+    assert first.vocabulary.extra_ids == 7
+    path.write_text('{"kind": "bytes", "extra_ids": 8}')
+    assert seqio_vocabulary(str(path)).vocabulary.extra_ids == 8

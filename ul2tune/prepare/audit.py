@@ -10,9 +10,9 @@ import numpy as np
 
 from ul2tune.data import roundtrip
 from ul2tune.data.roundtrip import RoundTrip
+from ul2tune.prepare.elements import elements
 from ul2tune.prepare.fields import plain
 from ul2tune.prepare.plan import Plan, find_tasks, make_plan
-from ul2tune.prepare.shards import elements
 from ul2tune.prepare.sources import DocumentSource
 from ul2tune.prepare.task_modules import import_modules
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,18 @@ import seqio
 from ul2tune.data.vocab import Vocabulary
 from ul2tune.instructions import chat
 from ul2tune.instructions.chat import Message, Style
-from ul2tune.instructions.chat_specials import MARK, MARKS, UNMARKED, QuotedStyle, Quoting
+from ul2tune.instructions.chat_specials import (
+    MARK,
+    MARKS,
+    UNMARKED,
+    QuotedStyle,
+    Quoting,
+    unquote,
+)
 from ul2tune.instructions.records import Record, Rendered, Renderer
 from ul2tune.instructions.tk_instruct import Tokenizer
 from ul2tune.metrics.reply_frame import ReplyFrame
+from ul2tune.prepare import python_steps
 from ul2tune.prepare.record_tasks import tk_instruct_renderer
 from ul2tune.prepare.runtime import tf
 from ul2tune.prepare.seqio_vocab import SeqioVocabulary
@@ -108,10 +116,7 @@ def _framed(render: Renderer, context: str, record: Record, seed: int) -> Render
 @functools.wraps(seqio.preprocessors.tokenize)
 def tokenize(dataset: tf.data.Dataset, output_features: Mapping[str, Any]) -> tf.data.Dataset:
     """As SeqIO's `tokenize`, for texts with quoted messages."""
-    features = {
-        name: dataclasses.replace(feature, vocabulary=_Quoted(feature.vocabulary))
-        for name, feature in output_features.items()
-    }
+    features = _quoted(output_features)
 
     def without_marks(element: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         texts = {f"{name}_pretokenized" for name in features} & element.keys()
@@ -119,6 +124,29 @@ def tokenize(dataset: tf.data.Dataset, output_features: Mapping[str, Any]) -> tf
         return {**element, **clean}
 
     return seqio.preprocessors.tokenize(dataset, features).map(without_marks)
+
+
+def _tokenize(output_features: Mapping[str, Any]) -> Callable:
+    """As `tokenize`, one element in Python."""
+    quoted = python_steps.tokenize(_quoted(output_features))
+    names = {f"{name}_pretokenized" for name in output_features}
+
+    def step(element: Mapping[str, Any]) -> dict[str, Any]:
+        result = quoted(element)
+        return {**result, **{name: unquote(result[name]) for name in names & result.keys()}}
+
+    return step
+
+
+python_steps.TWINS[tokenize] = _tokenize
+
+
+def _quoted(features: Mapping[str, Any]) -> dict[str, Any]:
+    """The features for texts with quoted messages."""
+    return {
+        name: dataclasses.replace(feature, vocabulary=_Quoted(feature.vocabulary))
+        for name, feature in features.items()
+    }
 
 
 class _Quoted(SeqioVocabulary):

@@ -113,16 +113,21 @@ def without_prose(source: str) -> str:
 def _code(value: Any, below: Any) -> Any:
     function = inspect.unwrap(value)
     name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', function)}"
-    try:
-        code = without_prose(inspect.getsource(function))
-        source = hashlib.sha256(code.encode()).hexdigest()[:16]
-    except (OSError, TypeError):
-        source = ""  # built in, or typed into an interpreter
     closure = {}
     if inspect.isfunction(function):
         bound = inspect.getclosurevars(function).nonlocals
         closure = {name: below(item) for name, item in bound.items() if item is not value}
-    return [name, source, below(getattr(function, "__defaults__", None)), closure]
+    return [name, _source(function), below(getattr(function, "__defaults__", None)), closure]
+
+
+@functools.lru_cache(maxsize=4096)
+def _source(function: Any) -> str:
+    """Digest of its source code; the same function stands in every task of a mixture."""
+    try:
+        code = without_prose(inspect.getsource(function))
+    except (OSError, TypeError):
+        return ""  # built in, or typed into an interpreter
+    return hashlib.sha256(code.encode()).hexdigest()[:16]
 
 
 def _instance(value: Any, below: Any) -> Any:

@@ -39,6 +39,11 @@ class SeqioVocabulary(seqio.Vocabulary):
         """The wrapped vocabulary."""
         return self._make()
 
+    @property
+    def is_read(self) -> bool:
+        """Whether the wrapped vocabulary has been made."""
+        return "vocabulary" in vars(self)
+
     def __getstate__(self):
         # Trained or read once, then shipped to workers as what it is.
         return {"_extra_ids": 0, "vocabulary": self.vocabulary}
@@ -63,6 +68,10 @@ class SeqioVocabulary(seqio.Vocabulary):
     def _base_vocab_size(self) -> int:
         return self.vocabulary.base_size
 
+    def ids(self, text: str | bytes) -> np.ndarray:
+        """Token ids of a text, int32 [L], without end of sequence."""
+        return np.asarray(self._encode(text), np.int32)
+
     def _encode(self, s: str | bytes) -> list[int]:
         return self.vocabulary.encode(s.decode("utf-8") if isinstance(s, bytes) else s)
 
@@ -81,7 +90,7 @@ class SeqioVocabulary(seqio.Vocabulary):
             # Bytes inside graphs, an array without axes outside. An array made of the bytes
             # would lose NULs at their end.
             one = text if isinstance(text, bytes) else text.item()
-            return np.asarray(self._encode(one), np.int32)
+            return self.ids(one)
 
         ids = tf.numpy_function(encode, [s], tf.int32, stateful=False)
         return tf.ensure_shape(ids, [None])

@@ -16,29 +16,24 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import seqio
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from ul2tune import atomic
 from ul2tune.data import codec
 from ul2tune.data.documents import Rejections
 from ul2tune.data.manifest import Shard, task_dir
+from ul2tune.prepare.elements import elements
 from ul2tune.prepare.fields import to_example
 from ul2tune.prepare.plan import Plan
-from ul2tune.prepare.runtime import tf
-from ul2tune.prepare.sources import DocumentSource, PythonSource
 
 # One record per group, so that the feed reads any example alone.
 _WRITER_OPTIONS = "group_size:1"
 _REPORT_EVERY = 64
-_GRAPH_NODES = re.compile(r"\[\[.*?\]\]|\[Op:\w*\] name:|\{\{.*?\}\}", re.DOTALL)
-_PYTHON_FAILED = "Traceback (most recent call last)"
 # Called with (documents, tokens, bytes of input read) since the last call.
 OnProgress = Callable[[int, int, int], None]
 
@@ -188,80 +183,6 @@ def _on_disk(path: Path) -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise OSError(f"Could not write {path}: {error}. Is the disk full?") from error
-
-
-def elements(
-    plan: Plan, shard: int = 0, rejections: Rejections | None = None
-) -> Iterator[dict[str, Any]]:
-    """The elements of one shard after the offline preprocessors, as NumPy values.
-
-    Random preprocessors get seeds that depend on the shard alone. What a source of documents
-    rejects is added to `rejections`.
-
-    Raises:
-      ValueError: on what TensorFlow finds wrong with the data: a file that is not there, a damaged
-        record.
-    """
-    source, num_shards = plan.task.source, plan.num_shards
-    if isinstance(source, DocumentSource) and rejections is not None:
-        source = source.counting(rejections)
-    info = seqio.ShardInfo(index=shard, num_shards=num_shards)
-    at_source = (
-        source.supports_arbitrary_sharding or len(source.list_shards(plan.split)) >= num_shards
-    )
-    if num_shards == 1:
-        dataset = source.get_dataset(split=plan.split, shuffle=False)
-    elif at_source:
-        dataset = source.get_dataset(split=plan.split, shuffle=False, shard_info=info)
-    else:
-        dataset = source.get_dataset(split=plan.split, shuffle=False).shard(num_shards, shard)
-    with seqio.map_seed_manager(int(plan.fingerprint[:6], 16) + shard):
-        for step in plan.pipeline.offline:
-            bound = seqio.add_kwargs_to_transform(
-                step, sequence_length=None, output_features=plan.task.output_features
-            )
-            dataset = bound(dataset)
-    _check_features(plan, dataset)
-    found: Any = dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
-    try:
-        yield from found
-    except tf.errors.OpError as error:
-        if isinstance(source, PythonSource) and source.failure is not None:
-            raise source.failure from error
-        if _PYTHON_FAILED in error.message:  # a preprocessor's mistake: its author needs the lines
-            raise
-        raise ValueError(
-            f"Task {plan.task.name!r} cannot be read (split {plan.split!r}). TensorFlow says: "
-            f"{_plain(error.message)}. Check the task's files and preprocessors; --debug shows "
-            "where it stopped."
-        ) from error
-
-
-def _plain(message: str) -> str:
-    """What an error of TensorFlow says, without the names of its graph's nodes.
-
-    >>> _plain("{{function_node wrapped}} /x.tsv; No such file [[{{node CSV}}]] [Op:Next] name: ")
-    '/x.tsv; No such file'
-    """
-    return " ".join(_GRAPH_NODES.sub(" ", message).split()).rstrip(".")
-
-
-def _check_features(plan: Plan, dataset: tf.data.Dataset) -> None:
-    spec: Any = dataset.element_spec
-    for name in plan.features:
-        if name not in spec:
-            if plan.pipeline.online is None and not plan.task.output_features[name].required:
-                continue
-            raise ValueError(
-                f"Task {plan.task.name!r} has no feature {name!r} after its offline preprocessors, "
-                f"only {sorted(spec)}."
-            )
-        if not spec[name].dtype.is_integer or spec[name].shape.rank != 1:
-            raise ValueError(
-                f"Feature {name!r} of task {plan.task.name!r} is {spec[name]} after its offline "
-                "preprocessors; token ids (1-D integers) are needed: is "
-                "`seqio.preprocessors.tokenize` missing?"
-            )
 
 
 def _remove_leftovers(path: Path) -> None:

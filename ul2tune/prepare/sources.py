@@ -22,12 +22,14 @@ class PythonSource(seqio.DataSource):
       signature: `tf.TensorSpec` of each key of an element.
 
     Attributes:
+      is_text: whether all values are strings or lists of strings.
       failure: what stopped the last reading; TensorFlow hides it in a long message of its own.
     """
 
     def __init__(self, splits: Sequence[str], signature: Mapping[str, tf.TensorSpec]):
         super().__init__(splits=tuple(splits))
         self._signature = dict(signature)
+        self.is_text = all(spec.dtype == tf.string for spec in signature.values())
         self.failure: Exception | None = None
 
     @property

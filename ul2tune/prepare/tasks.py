@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import seqio
 
@@ -24,10 +26,13 @@ from ul2tune.data.stdlib_corpus import StdlibCorpus
 from ul2tune.data.ul2 import UL2Config, preset
 from ul2tune.data.vocab import Vocabulary
 from ul2tune.data.vocab_training import VocabularyConfig, trained_vocabulary
+from ul2tune.prepare import python_steps
 from ul2tune.prepare.preprocessors import UL2Preprocessor
 from ul2tune.prepare.runtime import tf
 from ul2tune.prepare.seqio_vocab import SeqioVocabulary
 from ul2tune.prepare.sources import DocumentSource
+
+_unread: weakref.WeakValueDictionary[str, SeqioVocabulary] = weakref.WeakValueDictionary()
 
 VocabularyLike = str | Path | Vocabulary | VocabularyConfig | SeqioVocabulary
 
@@ -113,8 +118,16 @@ def tokenize_documents(dataset: tf.data.Dataset, vocabulary: SeqioVocabulary) ->
     )
 
 
+def _tokenize_documents(_: Mapping[str, Any], vocabulary: SeqioVocabulary) -> Callable:
+    return lambda element: {"targets": vocabulary.ids(element["text"]), "id": element["id"]}
+
+
+python_steps.TWINS[tokenize_documents] = _tokenize_documents
+
+
 def seqio_vocabulary(vocabulary: VocabularyLike, corpus: Corpus | None = None) -> SeqioVocabulary:
-    """A vocabulary for features, made when first used.
+    """A vocabulary for features, made when first used. The tasks that a module registers with the
+    same description share one.
 
     Args:
       vocabulary: ``"stdlib"``, trained on the embedded corpus (4,096 rows, loses no character);
@@ -127,10 +140,19 @@ def seqio_vocabulary(vocabulary: VocabularyLike, corpus: Corpus | None = None) -
     if isinstance(vocabulary, Vocabulary):
         return SeqioVocabulary(vocabulary)
     if vocabulary == "stdlib":
-        return SeqioVocabulary(functools.partial(trained_vocabulary, StdlibCorpus()))
+        return _shared("stdlib", functools.partial(trained_vocabulary, StdlibCorpus()))
     config = VocabularyConfig() if vocabulary == "trained" else vocabulary
     if isinstance(config, VocabularyConfig):
         if corpus is None:
             raise ValueError("A trained vocabulary needs a corpus to learn from.")
         return SeqioVocabulary(functools.partial(trained_vocabulary, corpus, config))
-    return SeqioVocabulary(functools.partial(vocab.load, config))
+    return _shared(str(config), functools.partial(vocab.load, config))
+
+
+def _shared(description: str, make: Callable[[], Vocabulary]) -> SeqioVocabulary:
+    """The one of this description that is not read yet: 450 copies of Llama's would be many
+    gigabytes. What is read stays with those who have it, as its files may have changed since."""
+    found = _unread.get(description)
+    if found is None or found.is_read:
+        found = _unread[description] = SeqioVocabulary(make)
+    return found
