@@ -17,6 +17,7 @@ from ul2tune import atomic
 from ul2tune.checkpoints.manager import CheckpointWriteError
 from ul2tune.cli import distributed, prepared
 from ul2tune.cli.train import saved
+from ul2tune.data.embedding_rows import ROWS
 from ul2tune.training import lock
 
 ERRORS = [ValueError, AttributeError, KeyboardInterrupt, FloatingPointError]
@@ -197,6 +198,14 @@ def test_a_run_whose_data_cannot_be_prepared_leaves_nothing(tmp_path, monkeypatc
     assert resume.train(resume.FILES, **resume.MACROS, TRAIN_STEPS=1) == 1
     assert "Preparing it failed with exit status 3" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_prepares_for_a_run_knows_the_models_rows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = []
+    monkeypatch.setattr(prepared, "_prepare", lambda values: told.append(os.environ[ROWS]) or 3)
+    assert resume.train([*resume.FILES], **resume.MACROS, TRAIN_STEPS=1) == 1
+    assert told == ["4096"]  # of models/t5_1_1_tiny.gin
 
 
 def test_a_run_that_goes_on_does_not_look_for_its_initial_checkpoint(tmp_path, monkeypatch, capsys):

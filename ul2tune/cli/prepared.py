@@ -3,12 +3,13 @@ there is never replaced: other runs may depend on it."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from ul2tune.checkpoints import agreement
 from ul2tune.cli import parent, termination
 from ul2tune.data import manifest, stamp
 from ul2tune.data.documents import MAX_REJECTED_FRACTION
+from ul2tune.data.embedding_rows import ROWS
 from ul2tune.data.manifest import MISSING, PREPARE
 from ul2tune.signal_handlers import raise_ignored_interrupt
 
@@ -81,6 +83,21 @@ def prepare_missing(
         )
     if jax.distributed.is_initialized():
         _check_seen(mixture, data_dir, splits, LAG_SECS if missing else 0.0, process_index)
+
+
+@contextlib.contextmanager
+def for_model(model: Any) -> Iterator[None]:
+    """A block in which preparing is refused if the model, which will read the data, has too few
+    rows for its vocabulary: nobody should wait for data that is no use to the run."""
+    before = os.environ.get(ROWS)
+    os.environ[ROWS] = str(model.vocab_size)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[ROWS]
+        else:
+            os.environ[ROWS] = before
 
 
 def _from_first(find: Callable[[], Any]) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ul2tune import atomic
 from ul2tune.checkpoints import agreement, layout
 from ul2tune.cli import allocator, distributed, launch, termination
-from ul2tune.cli.prepared import prepare_missing
+from ul2tune.cli.prepared import for_model, prepare_missing
 from ul2tune.training import lock, preflight
 from ul2tune.training.run import train
 
@@ -31,7 +31,8 @@ def run(options: argparse.Namespace) -> None:
     with agreement.together():
         if index == 0:
             preflight.check_places(model_dir, known.get("init") if begins else None)
-    config.call(prepare_missing, process_index=index, begins=begins)
+    with for_model(known["model"]):
+        config.call(prepare_missing, process_index=index, begins=begins)
     arguments = config.arguments(train)
     with ExitStack() as stack:
         with agreement.together():

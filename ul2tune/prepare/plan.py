@@ -15,6 +15,7 @@ import seqio
 
 from ul2tune.data import files
 from ul2tune.data.documents import MAX_REJECTED_FRACTION, FileCorpus
+from ul2tune.data.embedding_rows import check_rows
 from ul2tune.data.vocab import Vocabulary
 from ul2tune.nearest import did_you_mean
 from ul2tune.prepare.identity import identity, source_identity
@@ -201,11 +202,14 @@ def _vocabulary(task: seqio.Task) -> Vocabulary:
     return next(iter(found.values()))
 
 
-def check_one_vocabulary(mixture: str, tasks: Sequence[seqio.Task]) -> None:
+def check_one_vocabulary(
+    mixture: str, tasks: Sequence[seqio.Task], num_rows: int | None = None
+) -> None:
     """Refuses a mixture that no model could read, before a big corpus is tokenized for it.
 
     Raises:
-      ValueError: if two tasks have different vocabularies.
+      ValueError: if two tasks have different vocabularies, or theirs has more ids than the model
+        that will read them has rows, where that is known.
     """
     first, *others = [(task.name, _vocabulary(task)) for task in tasks]
     for name, vocabulary in others:
@@ -218,6 +222,8 @@ def check_one_vocabulary(mixture: str, tasks: Sequence[seqio.Task]) -> None:
                 f'with vocabulary=seqio_vocabulary("trained", FileCorpus(files=(…, …))), see '
                 f"docs/data.md."
             )
+    if num_rows is not None:
+        check_rows(mixture, first[1].size, num_rows)
 
 
 def _append_eos(step: Callable) -> Any:

@@ -12,6 +12,7 @@ error.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ import seqio
 
 from ul2tune.data import manifest, stamp
 from ul2tune.data.documents import MAX_REJECTED_FRACTION
+from ul2tune.data.embedding_rows import ROWS
 from ul2tune.data.manifest import MixtureManifest
 from ul2tune.data.rates import flat
 from ul2tune.prepare import inputs, runners
@@ -69,8 +71,9 @@ def prepare(
     import_modules(modules)
     tasks = find_tasks(mixture)
     _check_splits(mixture, tasks, splits, data_dir)
+    rows = os.environ.get(ROWS)
     with hold(Path(data_dir)) as access:
-        check_one_vocabulary(mixture, tasks)
+        check_one_vocabulary(mixture, tasks, int(rows) if rows else None)
         made_from = stamp.make(modules, {path for task in tasks for path in inputs.paths(task)})
         for task in tasks:
             for split in splits:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ul2tune.data.embedding_rows import check_rows
 from ul2tune.feed.feed import Feed
 
 
@@ -14,13 +15,8 @@ def check_ids(model: Any, feed: Feed) -> None:
     Raises:
       ValueError: naming the vocabulary, or what brings an id that is not the vocabulary's.
     """
-    num_ids, num_rows, mixture = feed.vocabulary.size, model.vocab_size, feed.config.mixture
-    if num_ids > num_rows:
-        raise ValueError(
-            f"The vocabulary of {mixture!r} has {num_ids} ids but the model "
-            f"{num_rows} rows. Set its vocab_size to at least {num_ids} (runs/extend.gin gives a "
-            f"checkpoint more rows), or prepare the data in the model's vocabulary."
-        )
+    num_rows, mixture = model.vocab_size, feed.config.mixture
+    check_rows(mixture, feed.vocabulary.size, num_rows)
     for place, largest in feed.largest_ids.items():
         if largest >= num_rows:
             raise ValueError(
