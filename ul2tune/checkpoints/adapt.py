@@ -18,6 +18,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +58,7 @@ class FromDecoderOnly:
     model: T5GemmaConfig
     encoder_path: str
     decoder_path: str | None = None
-    cross_attention: str = "auto"
+    cross_attention: Annotated[str, CROSS_ATTENTION] = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -261,6 +261,7 @@ def check_types(used: Reachable, symbols: Mapping[int, Symbol]) -> None:
             calls = isinstance(value, Reference) and not value.evaluate
             raise ValueError(
                 f"{origin.location}: {origin.name} = {value!r}, but {binding.name} must be {shown}"
+                f"{_one_of(symbols[symbol_id].value, parameter)}"
                 f"{f' (did you mean {value!r}()?)' if calls else ''}."
             )
 
@@ -310,9 +311,22 @@ def defaults(value: Callable[..., Any]) -> dict[str, Any]:
     }
 
 
-def _hints(value: Callable[..., Any]) -> dict[str, Any]:
+def _one_of(value: Callable[..., Any], parameter: str) -> str:
+    """ ", one of …" for a parameter that declares what it may be: `Annotated[str, names]`."""
+    hint = _hints(value, include_extras=True)[parameter]
+    options = typing.get_args(hint) if _is_union(hint) else (hint,)
+    choices = [o.__metadata__[0] for o in options if typing.get_origin(o) is typing.Annotated]
+    return f", one of {', '.join(map(repr, choices[0]))}" if choices else ""
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)
+
+
+def _hints(value: Callable[..., Any], *, include_extras: bool = False) -> dict[str, Any]:
+    called = value.__init__ if inspect.isclass(value) else value
     try:
-        return typing.get_type_hints(value.__init__ if inspect.isclass(value) else value)
+        return typing.get_type_hints(called, include_extras=include_extras)
     except (NameError, TypeError, AttributeError):  # names only a type checker sees
         return {}
 
@@ -322,7 +336,7 @@ def _fits(value: Any, hint: Any) -> bool:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if value is UNSET or hint in (Any, object) or isinstance(hint, typing.TypeVar):
         return True
-    if origin in (typing.Union, types.UnionType):
+    if _is_union(hint):
         return any(_fits(value, option) for option in arguments)
     if origin is typing.Literal:
         return value in arguments

@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -74,7 +74,7 @@ class InferConfig:
     layout: str | None = None
     ema: bool = False
     allow_other_vocabulary: bool = False
-    input_format: str | None = None
+    input_format: Annotated[str, prompts.FORMATS] | None = None
     stop: str | None = None
 
     def __post_init__(self) -> None:

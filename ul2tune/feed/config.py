@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
 LAYOUTS = ("encoder_decoder", "prefix_lm", "causal_lm")
 PACKINGS = ("balanced", "greedy", "none")
@@ -68,13 +68,13 @@ class FeedConfig:
     batch_size: int
     split: str = "train"
     seed: int = 0
-    layout: str = "encoder_decoder"
-    packing: str = "balanced"
+    layout: Annotated[str, LAYOUTS] = "encoder_decoder"
+    packing: Annotated[str, PACKINGS] = "balanced"
     window: int = 32
     min_segment_tokens: int = 256
     max_segment_tokens: int = 512
     cross_documents: bool = True
-    document_separator: str = "none"
+    document_separator: Annotated[str, SEPARATORS] = "none"
     loss_on_inputs: bool = False
     shuffle: bool = True
     num_epochs: int | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from ul2tune.models.attention import IMPLEMENTATIONS
 from ul2tune.models.folding import REMAT
@@ -16,6 +16,13 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "remat": tuple(REMAT),
     "attention": IMPLEMENTATIONS,
 }
+
+
+# The types of these fields, which say what they may be to whoever reads them (`cli.gin_check`).
+Activation = Annotated[str, _CHOICES["activation"]]
+Dtype = Annotated[str, _CHOICES["dtype"]]
+Remat = Annotated[str, _CHOICES["remat"]]
+Attention = Annotated[str, _CHOICES["attention"]]
 
 
 def check_choices(config: Any, **further: tuple[str, ...]) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax
 
@@ -101,9 +101,9 @@ class DecoderConfig:
     head_dim: int
     d_ff: int
     max_length: int
-    activation: str = "silu_gated"
-    norm: str = "rms"
-    norm_order: str = "pre"
+    activation: config_checks.Activation = "silu_gated"
+    norm: Annotated[str, norms.NORMS] = "rms"
+    norm_order: Annotated[str, NORM_ORDERS] = "pre"
     final_norm: bool = True
     norm_eps: float = 1e-6
     qk_norm: bool = False
@@ -127,10 +127,10 @@ class DecoderConfig:
     start_id: int = 0
     dropout_rate: float = 0.0
     attention_dropout_rate: float = 0.0
-    dtype: str = "bfloat16"
-    remat: str = "none"
+    dtype: config_checks.Dtype = "bfloat16"
+    remat: config_checks.Remat = "none"
     scan_layers: bool = True
-    attention: str = "auto"
+    attention: config_checks.Attention = "auto"
     attention_chunk_tokens: int = 512
 
     def __post_init__(self):

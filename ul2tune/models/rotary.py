@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,7 @@ class Rope:
     """
 
     theta: float = 10000.0
-    scaling: str = "none"
+    scaling: Annotated[str, SCALINGS] = "none"
     factor: float = 1.0
     low_freq_factor: float | None = None
     high_freq_factor: float | None = None

@@ -68,7 +68,7 @@ class T5Config:
     num_heads: int
     num_encoder_layers: int
     num_decoder_layers: int
-    activation: str = "gelu_gated"
+    activation: config_checks.Activation = "gelu_gated"
     tied_logits: bool = False
     scale_logits: bool = False
     relative_buckets: int = 32
@@ -76,10 +76,10 @@ class T5Config:
     per_layer_relative_bias: bool = False
     dropout_rate: float = 0.0
     layer_norm_eps: float = 1e-6
-    dtype: str = "bfloat16"
-    remat: str = "none"
+    dtype: config_checks.Dtype = "bfloat16"
+    remat: config_checks.Remat = "none"
     scan_layers: bool = True
-    attention: str = "auto"
+    attention: config_checks.Attention = "auto"
     attention_chunk_tokens: int = 512
 
     def __post_init__(self):

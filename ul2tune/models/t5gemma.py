@@ -61,7 +61,7 @@ class StackConfig:
     d_ff: int
     max_length: int
     rope: Rope
-    activation: str = "gelu_gated"
+    activation: config_checks.Activation = "gelu_gated"
     norm_eps: float = 1e-6
     attention_bias: bool = False
     local_rope: Rope | None = None
@@ -120,10 +120,10 @@ class T5GemmaConfig:
     eoi_id: int | None = None
     dropout_rate: float = 0.0
     attention_dropout_rate: float = 0.0
-    dtype: str = "bfloat16"
-    remat: str = "none"
+    dtype: config_checks.Dtype = "bfloat16"
+    remat: config_checks.Remat = "none"
     scan_layers: bool = True
-    attention: str = "auto"
+    attention: config_checks.Attention = "auto"
     attention_chunk_tokens: int = 512
 
     def __post_init__(self):

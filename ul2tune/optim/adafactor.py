@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +58,7 @@ class AdafactorConfig:
     momentum: float | None = None
     factored: bool = True
     min_dim_size_to_factor: int = 128
-    stacked_as: str = "unscanned"
+    stacked_as: Annotated[str, STACKED_AS] = "unscanned"
     epsilon1: float = 1e-30
     epsilon2: float = 1e-3
 

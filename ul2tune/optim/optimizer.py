@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import optax
@@ -61,7 +61,7 @@ class OptimizerConfig:
         embeddings decay; norms, biases, relative-position tables and single vectors do not.
     """
 
-    name: str = "adafactor"
+    name: Annotated[str, _ALGORITHMS] = "adafactor"
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     adafactor: AdafactorConfig = field(default_factory=AdafactorConfig)
     adamw: AdamWConfig = field(default_factory=AdamWConfig)

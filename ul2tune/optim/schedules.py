@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +60,7 @@ class ScheduleConfig:
     NUMERICS: evaluated in float32.
     """
 
-    name: str = "constant"
+    name: Annotated[str, _FIELDS] = "constant"
     learning_rate: float = 1e-3
     warmup_steps: int = 0
     timescale_steps: int | None = None

@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +54,7 @@ class LossConfig:
 
     z_loss: float = 1e-4
     label_smoothing: float = 0.0
-    normalizer: str | float | None = "num_real_target_tokens"
+    normalizer: Annotated[str, NORMALIZERS] | float | None = "num_real_target_tokens"
     chunk_tokens: int = 2048
 
     def __post_init__(self):
