@@ -135,3 +135,34 @@ def test_shares_of_the_first_rows_stand_beside_the_rates(packing, tmp_path, caps
     assert table["none"] == [0, 0, 0]
     assert (table["texts/prefix_75"][1] < 36) == (packing == "balanced")
     assert ("Each keeps up to 32 draws waiting" in printed) == (packing == "balanced")
+
+
+def test_a_large_mixture_is_summed_up_beyond_its_largest_tasks(tmp_path, capsys):
+    tasks = [prepared.Task(name=f"task{i}", examples=prepared.pairs(4 + i)) for i in range(6)]
+    prepared.write(tmp_path, "many", tasks, rates=(0.3, 0.05, 0.1, 0.2, 0.05, 0.3))
+    mixture = manifest.read_mixture(tmp_path, "many")
+    manifests = [manifest.read_task(tmp_path, task, "train") for task in mixture.tasks]
+    largest = ["task0", "task3", "task5"]
+
+    def rows(most):
+        """What stands last in each line of the tables, and the share it starts with."""
+        with feed_of(tmp_path, "many", packing="none") as feed:
+            inspect_sections.print_tasks(feed.config, mixture, manifests, most)
+            first = capsys.readouterr().out
+            inspect_sections.print_fill(feed, 50, most)
+            second = capsys.readouterr().out
+            inspect_sections.print_tree(feed, mixture, 100, most)
+            return first, second, capsys.readouterr().out
+
+    for printed in rows(None):
+        assert all(f"task{i}" in printed for i in range(6))
+        assert "more" not in printed.replace("More --batches", "")
+    first, second, third = rows(3)
+    for printed in (first, second, third):
+        assert [f"task{i}" for i in range(6) if f"task{i}" in printed] == largest
+        assert "(--all shows every one)" in printed
+    assert " 20.00%  3 more tasks of lower rates: 19 examples" in first
+    assert " 20.00% " in next(line for line in second.splitlines() if "3 more sources" in line)
+    (line,) = [line for line in third.splitlines() if "3 more of lower rates" in line]
+    assert line.split()[:2] == ["20.00%", "19"]
+    assert int(line.split()[2].replace(",", "")) > 0

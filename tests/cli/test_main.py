@@ -63,7 +63,7 @@ def test_every_command_has_help_without_loading_anything(command, capsys):
         (["inspect", "runs/a", "--gin_file=x"], "leave out --gin_file"),
         (["inspect", "--json"], "--json is about a checkpoint"),
         (["inspect", "runs/a", "--gin.X=3"], "leave out --gin.X"),
-        (["inspect", "--gin_file=x", "--all"], "--all is about a checkpoint"),
+        (["inspect", "--gin_file=x", "--json"], "--json is about a checkpoint"),
         (["inspect", "--gin_file=x", "--report=y"], "give --against"),
         (["evaluate", "--gin_file=x", "--report=y"], "--report is about outputs"),
         (["evaluate", "runs/a/eval", "--print_config"], "leave out --print_config"),

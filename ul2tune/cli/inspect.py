@@ -10,9 +10,11 @@ from typing import Any
 from ul2tune.cli import inspect_checkpoint, launch
 from ul2tune.cli import inspect_sections as sections
 from ul2tune.cli.prepared import prepare_missing
+from ul2tune.cli.shown import MOST
 from ul2tune.data import manifest
 from ul2tune.feed.config import FeedConfig
 from ul2tune.feed.feed import Feed
+from ul2tune.nearest import did_you_mean
 
 ROOTS = (prepare_missing, FeedConfig)
 
@@ -26,20 +28,23 @@ def run(options: argparse.Namespace) -> None:
     data = dataclasses.replace(data, split=options.split or data.split, num_workers=0)
     config.call(prepare_missing, splits=(data.split,))
     mixture = manifest.read_mixture(data.data_dir, data.mixture)
+    more = f" and {len(mixture.tasks) - MOST:,} more" if len(mixture.tasks) > MOST else ""
     if options.task is not None and options.task not in mixture.tasks:
         raise ValueError(
-            f"--task={options.task} is not a task of {data.mixture!r}, which has "
-            f"{', '.join(mixture.tasks)}."
+            f"--task={options.task} is not a task of {data.mixture!r}"
+            f"{did_you_mean(options.task, mixture.tasks)}, which has "
+            f"{', '.join(mixture.tasks[:MOST])}{more}."
         )
     names = [options.task] if options.task else list(mixture.tasks)
     tasks = [manifest.read_task(data.data_dir, name, data.split) for name in names]
-    sections.print_tasks(data, mixture, tasks)
+    most = None if options.all else MOST
+    sections.print_tasks(data, mixture, tasks, most)
     with Feed(data) as feed:
         sections.print_rows(feed, options)
-        sections.print_fill(feed, options.batches)
+        sections.print_fill(feed, options.batches, most)
         steps = options.steps or _planned_steps(config.macros)
-        sections.print_tree(feed, mixture, steps)
-        sections.print_audit(feed, data, mixture, tasks)
+        sections.print_tree(feed, mixture, steps, most)
+        sections.print_audit(feed, data, mixture, tasks, most)
     if options.against is not None:
         sections.print_overlap(data, options)
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ul2tune.cli import render, render_mixture
+from ul2tune.cli.shown import HINT, divide
 from ul2tune.data import manifest, roundtrip
 from ul2tune.data.manifest import MixtureManifest, TaskManifest
 from ul2tune.data.rates import flat
@@ -27,12 +28,18 @@ _MAX_TOLD = 5
 _BLOCK_EXAMPLES = 256  # read at once where only their tokens are counted
 
 
-def print_tasks(data: FeedConfig, mixture: MixtureManifest, tasks: Iterable[TaskManifest]) -> None:
-    """The mixture's table."""
+def print_tasks(
+    data: FeedConfig,
+    mixture: MixtureManifest,
+    tasks: Iterable[TaskManifest],
+    most: int | None = None,
+) -> None:
+    """The mixture's table, of at most so many tasks."""
     heading(f"{data.mixture} ({data.split})")
     every = _manifests(data, mixture)
     rates = flat(render_mixture.drawn(render_mixture.tree_of(mixture, every), every))
-    for task in tasks:
+    shown, left = divide(tasks, lambda task: rates.get(task.task, 0.0), most)
+    for task in shown:
         tokens = ", ".join(
             f"{name} {facts['tokens']:,} tokens (longest {facts['max_tokens']:,})"
             for name, facts in task.features.items()
@@ -43,6 +50,17 @@ def print_tasks(data: FeedConfig, mixture: MixtureManifest, tasks: Iterable[Task
         print(f"         online: {online}; metrics: {', '.join(task.metric_names) or 'none'}")
         if rejected := sum(task.rejected.values()):
             print(f"         {rejected:,} malformed records: {', '.join(task.rejected_examples)}")
+    if left:
+        rate = sum(rates.get(task.task, 0.0) for task in left)
+        examples, bad = (
+            sum(counts)
+            for counts in zip(*((t.num_examples, sum(t.rejected.values())) for t in left))
+        )
+        malformed = f", {bad:,} malformed records" if bad else ""
+        print(
+            f"{rate:7.2%}  {len(left):,} more tasks of lower rates: {examples:,} examples"
+            f"{malformed} ({HINT})"
+        )
 
 
 def print_rows(feed: Feed, options: argparse.Namespace) -> None:
@@ -85,8 +103,9 @@ def print_segment(segment: render.Segment, feed: Feed, width: int) -> None:
             print(f"    {name:<9}{block.lstrip()}")
 
 
-def print_fill(feed: Feed, num_batches: int) -> None:
-    """Fill over some batches, and their shares of every source beside its rate."""
+def print_fill(feed: Feed, num_batches: int, most: int | None = None) -> None:
+    """Fill over some batches, and their shares of every source beside its rate; of at most so many
+    sources, those drawn most."""
     for _ in range(num_batches):
         if next(feed, None) is None:
             break
@@ -98,9 +117,20 @@ def print_fill(feed: Feed, num_batches: int) -> None:
     print(f"{stats['segments'] / max(1, stats['rows']):7.2f}  segments per row")
     print(f"{stats['truncated_examples']:7.0f}  examples were cut to TASK_FEATURE_LENGTHS")
     print("    rate   segments   raw tokens  source")
-    for name, rate in zip(feed.source_names, feed.source_rates, strict=True):
-        of_segments = stats[f"segments/{name}"] / max(1, stats["segments"])
-        of_tokens = stats[f"raw_tokens/{name}"] / max(1, stats["raw_tokens"])
+    shares = [
+        (
+            rate,
+            stats[f"segments/{name}"] / max(1, stats["segments"]),
+            stats[f"raw_tokens/{name}"] / max(1, stats["raw_tokens"]),
+            name,
+        )
+        for name, rate in zip(feed.source_names, feed.source_rates, strict=True)
+    ]
+    shown, left = divide(shares, lambda share: share[0], most)
+    if left:
+        first, second, third = (sum(column) for column in zip(*(share[:3] for share in left)))
+        shown.append((first, second, third, f"{len(left):,} more sources of lower rates ({HINT})"))
+    for rate, of_segments, of_tokens, name in shown:
         print(f" {rate:7.2%}    {of_segments:7.2%}      {of_tokens:7.2%}  {name}")
     if feed.config.packing == "balanced":
         print(
@@ -111,8 +141,11 @@ def print_fill(feed: Feed, num_batches: int) -> None:
         )
 
 
-def print_tree(feed: Feed, mixture: MixtureManifest, steps: int | None) -> None:
-    """Where the rates come from, and how often a run of the planned steps repeats each task."""
+def print_tree(
+    feed: Feed, mixture: MixtureManifest, steps: int | None, most: int | None = None
+) -> None:
+    """Where the rates come from, and how often a run of the planned steps repeats each task; at
+    most so many branches of each mixture."""
     data = feed.config
     tasks = _manifests(data, mixture)
     planned = render_mixture.tree_of(mixture, tasks)
@@ -121,7 +154,7 @@ def print_tree(feed: Feed, mixture: MixtureManifest, steps: int | None) -> None:
     after = f" after {steps:,} steps of {data.batch_size} rows" if steps else ""
     heading(f"{mixture.name}: the tree of its rates{after}")
     in_use = {name: _in_use(data, task) for name, task in tasks.items()} if plan else tasks
-    for line in render_mixture.lines(tree, tasks, plan, in_use):
+    for line in render_mixture.lines(tree, tasks, plan, in_use, most):
         print(line)
     if tree is not planned:
         lost = {n: rate for n, rate in flat(planned).items() if not tasks[n].num_examples}
@@ -174,7 +207,11 @@ def print_overlap(data: FeedConfig, options: argparse.Namespace) -> None:
 
 
 def print_audit(
-    feed: Feed, data: FeedConfig, mixture: MixtureManifest, tasks: Iterable[TaskManifest]
+    feed: Feed,
+    data: FeedConfig,
+    mixture: MixtureManifest,
+    tasks: Iterable[TaskManifest],
+    most: int | None = None,
 ) -> None:
     """What the vocabulary cannot represent: of the tasks' own texts, not of what was tokenised."""
     vocabulary = feed.vocabulary
@@ -198,8 +235,8 @@ def print_audit(
         for name, report in reports.items():
             print(f"{name}: {report.describe()}")
     elif reports:
-        print(f"The first {AUDITED_TEXTS} examples of each task; --task=NAME shows where.")
-        print(roundtrip.table(reports))
+        print(f"The first {AUDITED_TEXTS} examples of each task; --task=NAME shows where, {HINT}.")
+        print(roundtrip.table(reports, most))
 
 
 def heading(title: str) -> None:

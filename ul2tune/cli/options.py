@@ -107,9 +107,8 @@ def _check_all_count(options: argparse.Namespace, given: Collection[str]) -> Non
                     f"checkpoints to inspect a mixture."
                 )
     elif options.command == "inspect":
-        for flag in ("--json", "--all"):
-            if flag in given:
-                raise UsageError(f"{flag} is about a checkpoint: name one.")
+        if "--json" in given:
+            raise UsageError("--json is about a checkpoint: name one.")
         if "--report" in given and "--against" not in given:
             raise UsageError("--report is about what is shared with a mixture: give --against.")
     elif options.command == "evaluate" and options.outputs:
@@ -181,7 +180,10 @@ def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
         "model; and a second one to compare it with",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="with CHECKPOINTs: print JSON")
-    parser.add_argument("--all", action="store_true", help="with CHECKPOINTs: also optimiser state")
+    parser.add_argument(
+        "--all", action="store_true",
+        help="every task of a large mixture; with CHECKPOINTs: also optimiser state",
+    )  # fmt: skip
     _gin_arguments(parser)
     parser.add_argument("--task", help="show only this task of the mixture")
     parser.add_argument("--split", help="which split (default: FeedConfig.split, 'train')")

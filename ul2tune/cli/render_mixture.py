@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from ul2tune.cli.shown import HINT, divide
 from ul2tune.data.manifest import MixtureManifest, TaskManifest
 from ul2tune.data.rates import Share, flat, share_leaves
 
@@ -109,6 +110,7 @@ def lines(
     tasks: Mapping[str, TaskManifest],
     plan: Plan | None,
     in_use: Mapping[str, TaskManifest] | None = None,
+    most: int | None = None,
 ) -> Iterator[str]:
     """The table, a line per node.
 
@@ -118,13 +120,34 @@ def lines(
       plan: of the run; None leaves the epochs out.
       in_use: the manifests as the run sees them, if it does not use all examples: what epochs are
         of.
+      most: branches of each mixture to show; None = all.
     """
     yield HEADER
     rates, read = flat(tree), in_use or tasks
     epochs = {
         name: plan.epochs(rate, read[name]) for name, rate in rates.items() if plan is not None
     }
-    yield from _lines(tree, tasks, epochs, ("", ""), "")
+    yield from _lines(_folded(tree, most), tasks, epochs, ("", ""), "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Folded(Share):
+    """Branches of one mixture that share a line."""
+
+
+def _folded(share: Share, most: int | None) -> Share:
+    shown, left = divide(share.children, lambda child: child.rate, most)
+    children = [_folded(child, most) for child in shown]
+    if left:
+        fold = _Folded(
+            name=f"{len(left):,} more of lower rates ({HINT})",
+            rate=sum(child.rate for child in left),
+            weight=sum(child.weight for child in left),
+            examples=sum(child.examples or 0 for child in left),
+            children=tuple(left),
+        )
+        children.append(fold)
+    return replace(share, children=tuple(children))
 
 
 def _lines(
@@ -147,7 +170,7 @@ def _lines(
     )
     name = share.name.removeprefix(f"{parent}.") + (f", {share.policy}" if share.policy else "")
     yield f"{' '.join(columns)}  {own}{name}"
-    for number, child in enumerate(share.children, start=1):
+    for number, child in enumerate(() if isinstance(share, _Folded) else share.children, start=1):
         last = number == len(share.children)
         ahead = (below + ("└─ " if last else "├─ "), below + ("   " if last else "│  "))
         yield from _lines(child, tasks, epochs, ahead, share.name)

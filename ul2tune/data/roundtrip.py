@@ -74,21 +74,30 @@ class RoundTrip:
         self.examples = [*self.examples, *other.examples][:MAX_EXAMPLES]
 
 
-def table(reports: Mapping[str, RoundTrip]) -> str:
-    """A line per task that loses something, the worst first, then the sum over all tasks."""
+def table(reports: Mapping[str, RoundTrip], most: int | None = None) -> str:
+    """A line per task that loses something, the worst first and at most so many, then the sum over
+    all tasks."""
     lossy = {name: report for name, report in reports.items() if report.num_lossy}
     names = sorted(lossy, key=lambda name: (-lossy[name].lossy_share, name))
     lines = []
     if names:
         lines.append(f"{'changed':>9}  {'of texts':>9}  {'unknown':>9}  task: what is lost most")
-    for name in names:
+    for name in names[:most]:
         lines.append(_line(lossy[name], f"{name}: {lossy[name].worst()}"))
-    total = RoundTrip()
-    for report in reports.values():
-        total.add(report)
+    if rest := names[len(names[:most]) :]:
+        sums = _sum(lossy[name] for name in rest)
+        lines.append(_line(sums, f"{len(rest):,} more tasks: {sums.worst()}"))
+    total = _sum(reports.values())
     clean = f"{len(reports) - len(lossy)} of {len(reports)} tasks lose nothing"
     lines.append(_line(total, f"all: {clean}{'; ' * bool(names)}{total.worst()}"))
     return "\n".join(lines)
+
+
+def _sum(reports: Iterable[RoundTrip]) -> RoundTrip:
+    total = RoundTrip()
+    for report in reports:
+        total.add(report)
+    return total
 
 
 def _line(report: RoundTrip, words: str) -> str:
