@@ -1,7 +1,7 @@
 """The layers of the design, read off the import statements.
 
 Under all: file_lock |
-L0 atomic named_function nearest signal_handlers status_line types tree |
+L0 atomic first_names named_function nearest signal_handlers status_line types tree |
 L1 sharding compilation_cache data metrics | L2 instructions | L3 prepare feed models |
 L4 optim decoding checkpoints convert | L5 training | L6 evaluation | L7 cli integrations |
 L8 __main__.
@@ -22,7 +22,16 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     {"file_lock"},
-    {"atomic", "named_function", "nearest", "signal_handlers", "status_line", "types", "tree"},
+    {
+        "atomic",
+        "first_names",
+        "named_function",
+        "nearest",
+        "signal_handlers",
+        "status_line",
+        "types",
+        "tree",
+    },
     {"sharding", "compilation_cache", "data", "metrics"},
     {"instructions"},
     {"prepare", "feed", "models"},

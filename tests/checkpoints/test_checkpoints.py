@@ -95,6 +95,18 @@ def test_retention(tmp_path):
         CheckpointManager(tmp_path, keep_last=0)
 
 
+def test_a_start_that_would_delete_what_another_kept_says_so(tmp_path, caplog):
+    rules: dict[str, int] = {"keep_last": 1, "keep_period_steps": 4}
+    _save(tmp_path, 0, 4, 6, **rules)
+    CheckpointManager(tmp_path, **rules).close()
+    CheckpointManager(tmp_path, keep_last=3).close()
+    assert "deletes" not in caplog.text
+    CheckpointManager(tmp_path, keep_last=1).close()
+    assert "The next save deletes checkpoints that an earlier start kept: 0, 4 in" in caplog.text
+    assert "keep_checkpoint_period_steps = None. To keep them" in caplog.text
+    assert layout.steps(tmp_path) == [0, 4, 6]
+
+
 def _flip(path: Path, offset: int, bit: int = 3) -> None:
     data = bytearray(path.read_bytes())
     data[offset] ^= 1 << bit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,11 +16,14 @@ from orbax.checkpoint import checkpoint_managers as policies
 from ul2tune import tree
 from ul2tune.checkpoints import layout, quiet
 from ul2tune.checkpoints.fingerprint import fingerprints
+from ul2tune.first_names import first_names
 from ul2tune.types import Tree
 
 # Larger arrays are stored in pieces: stacks layer by layer, and what is still larger in pieces of
 # this size. Reading one layer after the other (`pieces`) then takes the memory of one.
 CHUNK_BYTES = 64 * 2**20
+
+log = logging.getLogger(__name__)
 
 
 class CheckpointWriteError(OSError):
@@ -41,7 +45,8 @@ class CheckpointManager:
         Args:
           directory: the folder of step folders.
           keep_last: number of newest checkpoints to keep (at least 1).
-          keep_period_steps: also keep every checkpoint whose step is a multiple of this, for good.
+          keep_period_steps: also keep every checkpoint whose step is a multiple of this, as long as
+            all later starts say so too. What these rules do not keep is warned of.
 
         Raises:
           ValueError: if `keep_last` is below 1.
@@ -55,6 +60,8 @@ class CheckpointManager:
             keep.append(policies.EveryNSteps(keep_period_steps))
         self._directory = Path(directory).absolute()
         self._saving: int | None = None  # the newest that was begun
+        if jax.process_index() == 0:
+            self._warn_of_losses(keep_last, keep_period_steps)
         quiet.repeated_errors()
         with self._write_errors("open"):
             self._manager = ocp.CheckpointManager(
@@ -112,6 +119,21 @@ class CheckpointManager:
         """Releases threads; does not hide an error of the last save."""
         self.wait()
         self._manager.close()
+
+    def _warn_of_losses(self, keep_last: int, keep_period_steps: int | None) -> None:
+        """Rules hold for all that is there: what an earlier start kept is not kept by itself."""
+        older = layout.steps(self._directory)[:-keep_last]
+        lost = [step for step in older if not keep_period_steps or step % keep_period_steps]
+        if lost:
+            log.warning(
+                "The next save deletes checkpoints that an earlier start kept: %s in %s, as now "
+                "keep_checkpoints = %d and keep_checkpoint_period_steps = %s. To keep them, stop "
+                "and set these as they were, or move the folders away.",
+                first_names(lost),
+                self._directory,
+                keep_last,
+                keep_period_steps,
+            )
 
     @contextlib.contextmanager
     def _write_errors(self, what: str) -> Iterator[None]:

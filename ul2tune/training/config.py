@@ -25,7 +25,8 @@ class RunConfig:
       eval_ema: validation and hooks judge the average.
       checkpoint_period_steps: save at multiples of this, at the first step and at the end.
       keep_checkpoints: number of newest checkpoints to keep.
-      keep_checkpoint_period_steps: keep checkpoints at multiples of this for good.
+      keep_checkpoint_period_steps: keep checkpoints at multiples of this, as long as every later
+        start of the run sets it too; a start that would delete some of them warns.
       log_period_steps: metrics are averaged over, and written at multiples of, this many steps.
       eval_period_steps: validation loss at multiples of this and at the end; None turns it off.
       eval_split: the split of the mixture for the validation loss.
