@@ -62,7 +62,7 @@ def test_the_first_absent_tasks_are_named(name, tmp_path, capsys):
     register(tmp_path, name, train="a p", test="b p q r s t")
     train, test = capsys.readouterr().err.splitlines()
     assert train.endswith("the others are left out (p).")
-    assert test.endswith("the others are left out (p, q, r, …).")
+    assert test.endswith("the others are left out (p, q, r and 2 more).")
 
 
 def test_a_list_without_tasks_is_said_to_be_empty(name, tmp_path):

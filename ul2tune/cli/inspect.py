@@ -14,6 +14,7 @@ from ul2tune.cli.shown import MOST
 from ul2tune.data import manifest
 from ul2tune.feed.config import FeedConfig
 from ul2tune.feed.feed import Feed
+from ul2tune.first_names import first_names
 from ul2tune.nearest import did_you_mean
 
 ROOTS = (prepare_missing, FeedConfig)
@@ -28,12 +29,11 @@ def run(options: argparse.Namespace) -> None:
     data = dataclasses.replace(data, split=options.split or data.split, num_workers=0)
     config.call(prepare_missing, splits=(data.split,))
     mixture = manifest.read_mixture(data.data_dir, data.mixture)
-    more = f" and {len(mixture.tasks) - MOST:,} more" if len(mixture.tasks) > MOST else ""
     if options.task is not None and options.task not in mixture.tasks:
         raise ValueError(
             f"--task={options.task} is not a task of {data.mixture!r}"
             f"{did_you_mean(options.task, mixture.tasks)}, which has "
-            f"{', '.join(mixture.tasks[:MOST])}{more}."
+            f"{first_names(mixture.tasks, MOST)}."
         )
     names = [options.task] if options.task else list(mixture.tasks)
     tasks = [manifest.read_task(data.data_dir, name, data.split) for name in names]

@@ -21,10 +21,10 @@ from ul2tune.feed.config import FeedConfig
 from ul2tune.feed.feed import Feed
 from ul2tune.feed.store import Readers, Store
 from ul2tune.feed.texts import mixture_texts
+from ul2tune.first_names import first_names
 from ul2tune.instructions import decontaminate
 
 AUDITED_TEXTS = 200
-_MAX_TOLD = 5
 _BLOCK_EXAMPLES = 256  # read at once where only their tokens are counted
 
 
@@ -160,8 +160,8 @@ def print_tree(
         lost = {n: rate for n, rate in flat(planned).items() if not tasks[n].num_examples}
         print(
             f"(Tasks without examples in {data.split!r} are not drawn from: "
-            f"{sum(lost.values()):.2%} of the mixture's rates, of {', '.join([*lost][:_MAX_TOLD])}"
-            f"{', …' if len(lost) > _MAX_TOLD else ''}.\nAll others have grown in proportion.)"
+            f"{sum(lost.values()):.2%} of the mixture's rates, of {first_names(lost)}.\n"
+            "All others have grown in proportion.)"
         )
     if plan is None:
         print("(Give --steps, or inspect a training recipe, to see epochs.)")

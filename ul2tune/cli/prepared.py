@@ -20,12 +20,12 @@ from ul2tune.data import manifest, stamp
 from ul2tune.data.documents import MAX_REJECTED_FRACTION
 from ul2tune.data.embedding_rows import ROWS
 from ul2tune.data.manifest import MISSING, PREPARE
+from ul2tune.first_names import first_names
 from ul2tune.signal_handlers import raise_ignored_interrupt
 
 POLL_SECS = 2.0
 # How long another host's view of a network file system may lag behind.
 LAG_SECS = 60.0
-_MAX_TOLD = 5
 
 log = logging.getLogger(__name__)
 
@@ -190,10 +190,9 @@ def _tell_changes(
     if not changed:
         return
     what = list(dict.fromkeys(name for split in changed.values() for name in split))
-    more = f" and {len(what) - _MAX_TOLD} more" if len(what) > _MAX_TOLD else ""
     told = (
         f"{mixture} ({', '.join(changed)}) in {data_dir} was prepared before these changed: "
-        f"{', '.join(what[:_MAX_TOLD])}{more}"
+        f"{first_names(what)}"
     )
     if begins:
         raise ValueError(

@@ -16,6 +16,7 @@ import seqio
 from ul2tune.data import files
 from ul2tune.data.documents import FileCorpus
 from ul2tune.data.manifest import TaskManifest
+from ul2tune.first_names import first_names
 from ul2tune.prepare.seqio_vocab import from_seqio
 from ul2tune.prepare.sources import DocumentSource
 
@@ -48,7 +49,7 @@ def why_empty(task: seqio.Task, entry: TaskManifest) -> str:
     if not isinstance(source, DocumentSource) or not isinstance(source.corpus, FileCorpus):
         return ""
     found = files.expand(source.corpus.files)
-    shown = ", ".join(found[:_MAX_SHOWN]) + (", …" if len(found) > _MAX_SHOWN else "")
+    shown = first_names(found, _MAX_SHOWN)
     if not entry.num_records:
         return f"{task.name!r} read {shown}: no records, as in an empty file."
     rejected = sum(entry.rejected.values())

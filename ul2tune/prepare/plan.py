@@ -17,6 +17,7 @@ from ul2tune.data import files
 from ul2tune.data.documents import MAX_REJECTED_FRACTION, FileCorpus
 from ul2tune.data.embedding_rows import check_rows
 from ul2tune.data.vocab import Vocabulary
+from ul2tune.first_names import first_names
 from ul2tune.nearest import did_you_mean
 from ul2tune.prepare.identity import identity, source_identity
 from ul2tune.prepare.scoring import Scoring, scoring_of
@@ -244,10 +245,9 @@ def find_tasks(mixture: str) -> Sequence[seqio.Task]:
     # Mixtures first: a collection has tens of them and thousands of tasks.
     names = [*sorted(seqio.MixtureRegistry.names()), *sorted(seqio.TaskRegistry.names())]
     if mixture not in names:
-        more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
         raise ValueError(
             f"No task or mixture {mixture!r} is registered by TASK_MODULES"
             f"{did_you_mean(mixture, names)}; there are "
-            f"{', '.join(map(repr, names[:_MAX_NAMES])) or 'none'}{more}."
+            f"{first_names(map(repr, names), _MAX_NAMES) or 'none'}."
         )
     return seqio.get_subtasks(seqio.get_mixture_or_task(mixture))

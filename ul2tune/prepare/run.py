@@ -24,6 +24,7 @@ from ul2tune.data.documents import MAX_REJECTED_FRACTION
 from ul2tune.data.embedding_rows import ROWS
 from ul2tune.data.manifest import MixtureManifest
 from ul2tune.data.rates import flat
+from ul2tune.first_names import first_names
 from ul2tune.prepare import inputs, runners
 from ul2tune.prepare.folder import hold
 from ul2tune.prepare.manifests import finish, title, up_to_date, write_mixture
@@ -35,7 +36,6 @@ from ul2tune.prepare.sources import DocumentSource
 from ul2tune.prepare.task_modules import import_modules
 
 _BEAM = "beam"
-_MAX_TOLD = 5
 # A run asks for both, whichever it reads: a mixture may lack one of them.
 _USUAL_SPLITS = ("train", "validation")
 
@@ -133,11 +133,11 @@ def _note_undrawn(mixture: MixtureManifest, counts: Mapping[tuple[str, str], int
     rates = zip(mixture.tasks, mixture.rates, strict=True)
     undrawn = {task: rate for task, rate in rates if not counts[task, "train"]}
     if undrawn:
-        names = ", ".join([*undrawn][:_MAX_TOLD]) + (", …" if len(undrawn) > _MAX_TOLD else "")
         print(
             f"Note on mixture {mixture.name}: {sum(undrawn.values()):.2%} of its rates come to "
-            f"nothing, as there are no examples in 'train' of {names} ({len(undrawn)} of "
-            f"{len(mixture.tasks)} tasks). The others are drawn more often, in proportion.",
+            f"nothing, as there are no examples in 'train' of {first_names(undrawn)} "
+            f"({len(undrawn)} of {len(mixture.tasks)} tasks). The others are drawn "
+            f"more often, in proportion.",
             file=sys.stderr,
             flush=True,
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import seqio
 
+from ul2tune.first_names import first_names
 from ul2tune.instructions import superni, tk_instruct
 from ul2tune.instructions.superni import TaskFile
 from ul2tune.instructions.tk_instruct import TkInstruct
@@ -118,7 +119,7 @@ def _present(folder: Path, track: str, split: str) -> list[str]:
     there = {task: (folder / "tasks" / f"{task}.json").is_file() for task in listed}
     present = [task for task in listed if there[task]]
     absent = [task for task in listed if not there[task]]
-    first = ", ".join(absent[:_NAMED]) + (", …" if len(absent) > _NAMED else "")
+    first = first_names(absent, _NAMED)
     if not present:
         raise ValueError(
             f"{folder / 'tasks'} has none of the {len(listed)} tasks of {path} ({first})."
