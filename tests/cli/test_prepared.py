@@ -136,6 +136,21 @@ def test_a_child_prepares_what_is_missing_and_replaces_nothing(project, capfd, c
     prepared.prepare_missing(mixture="notes", **ASK, begins=True)
 
 
+def test_a_module_that_is_nowhere_is_told(project, caplog):
+    found = manifest.MixtureManifest(
+        name="mix", tasks=("a",), rates=(1.0,), stamps={"train": stamp.make(["own_tasks"], [])}
+    )
+    manifest.write(found, manifest.mixture_path("data", "mix"))
+    make("data", "a", "train")
+    ask = {"mixture": "mix", "data_dir": "data", "splits": ("train",)}
+    prepared.prepare_missing(**ask, modules=("own_tasks", "json"))
+    (project / "own_tasks.py").unlink()  # as on a machine that only trains
+    prepared.prepare_missing(**ask, modules=("own_tasks",))
+    assert not caplog.text
+    prepared.prepare_missing(**ask, modules=("own_tusks",))
+    assert "TASK_MODULES: own_tusks is not found, and mix in data was prepared" in caplog.text
+
+
 KILLED = """
 import os, signal, time
 os.kill(os.getppid(), signal.SIGKILL)

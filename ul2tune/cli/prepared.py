@@ -187,6 +187,7 @@ def _tell_changes(
         return changes(mixture, modules, data_dir, splits), begins
 
     changed, begins = _from_first(find)
+    _warn_of_modules(mixture, modules, data_dir, splits)
     if not changed:
         return
     what = list(dict.fromkeys(name for split in changed.values() for name in split))
@@ -200,3 +201,19 @@ def _tell_changes(
             "examples and replaces others for every run that reads them, or use another DATA_DIR."
         )
     log.warning("%s. It is used as it is; run `ul2tune prepare` to prepare it again.", told)
+
+
+def _warn_of_modules(
+    mixture: str, modules: Sequence[str], data_dir: str, splits: Sequence[str]
+) -> None:
+    """Prepared data needs no module, so nothing else would notice one that is misspelt."""
+    stamps = manifest.read_mixture(data_dir, mixture).stamps if splits else {}
+    stray = [stamp.missing_modules(stamps[split], modules) for split in splits if split in stamps]
+    if names := list(dict.fromkeys(name for split in stray for name in split)):
+        log.warning(
+            "TASK_MODULES: %s is not found, and %s in %s was prepared without it. The prepared "
+            "data is used; if the name is misspelt, correct it.",
+            first_names(names),
+            mixture,
+            data_dir,
+        )

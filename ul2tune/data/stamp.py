@@ -23,7 +23,7 @@ import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,11 @@ def differences(stamp: Stamp, modules: Sequence[str]) -> list[str]:
     return changed
 
 
+def missing_modules(stamp: Stamp, modules: Sequence[str]) -> list[str]:
+    """Those of TASK_MODULES that are neither in a stamp nor found on this machine: misspelt."""
+    return [name for name in modules if name not in stamp["modules"] and _spec(name) is None]
+
+
 def _stored(digests: Digests) -> str:
     return " ".join(digests)
 
@@ -139,9 +144,8 @@ def _module_files(modules: Sequence[str]) -> dict[str, bytes]:
     return dict(sorted(found.items()))
 
 
-def _find(module: str) -> Path | None:
-    """Where Python would find a module of the project; as `prepare` does, from the working
-    directory first."""
+def _spec(module: str) -> ModuleSpec | None:
+    """Where Python would find a module; as `prepare` does, from the working directory first."""
     path = sys.path if os.getcwd() in sys.path else [os.getcwd(), *sys.path]
     spec, parts = None, module.split(".")
     for i in range(len(parts)):
@@ -149,6 +153,12 @@ def _find(module: str) -> Path | None:
         if spec is None:
             return None
         path = spec.submodule_search_locations or []
+    return spec
+
+
+def _find(module: str) -> Path | None:
+    """The file of a module of the project."""
+    spec = _spec(module)
     if spec is None or not (spec.origin or "").endswith(".py"):
         return None
     installed = {"site-packages", "dist-packages"} & set(Path(spec.origin or "").parts)
