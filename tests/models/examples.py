@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ul2tune import tree
 from ul2tune.models import base
 from ul2tune.models.t5 import T5Config
+from ul2tune.models.t5gemma import T5GemmaConfig
 from ul2tune.types import Batch
 
 VOCAB = 32
@@ -39,12 +41,20 @@ def config(**changes: Any) -> T5Config:
 
 
 def params(model: base.ModelConfig, seed: int = 0) -> Any:
-    """Initial parameters; the norms' scales are moved off one, so that they matter."""
-    init = jax.jit(base.init_params, static_argnums=0, compiler_options=QUICK)
-    leaves, treedef = jax.tree.flatten(init(model, jax.random.key(seed)))
+    """Parameters about as large as initial ones, drawn by NumPy: nothing is compiled for them. The
+    norms' scales are moved off one (Gemma's off zero) and biases off zero, so that they matter."""
     rng = np.random.default_rng(seed)
-    noise = [0.1 * rng.standard_normal(x.shape).astype(np.float32) for x in leaves]
-    return jax.tree.unflatten(treedef, [x + n for x, n in zip(leaves, noise)])
+    offset = isinstance(model, T5GemmaConfig) or getattr(model, "norm", None) == "rms_offset"
+
+    def draw(path: str, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        name = path.rsplit("/", 1)[-1]
+        norm = "norm" in path and name != "bias"
+        large = name == "token_embedding" and isinstance(model, T5Config)
+        small = norm or name == "query" or (name.endswith("bias") and name != "relative_bias")
+        std = 0.1 if small else 1.0 if large else 0.25
+        return std * rng.standard_normal(leaf.shape, np.float32) + np.float32(norm and not offset)
+
+    return jax.device_put(tree.map_with_path(draw, base.abstract_params(model)))
 
 
 def segments(seed: int = 0) -> list[list[tuple[np.ndarray, np.ndarray]]]:
