@@ -3,7 +3,9 @@
 import gc
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Before JAX is imported anywhere.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -14,6 +16,7 @@ import jax
 import pytest
 
 from tests import compiling
+from ul2tune.optim import optimizer
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -37,6 +40,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first: none is left to one worker at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(scope="module")
+def one_program() -> Iterator[None]:
+    """Optimisers of equal configurations are one: to JAX, a step is then the one that another run
+    or trainer of this module has compiled."""
+    made: dict[Any, Any] = {}
+
+    def make(config: Any, params: Any, axes: Any) -> Any:
+        key = (config, repr(params), repr(axes))
+        if key not in made:
+            made[key] = original(config, params, axes)
+        return made[key]
+
+    original = optimizer.make
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optimizer, "make", make)
+        yield
 
 
 @pytest.fixture(scope="session")

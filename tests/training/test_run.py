@@ -25,6 +25,8 @@ from ul2tune.training.config import RunConfig
 from ul2tune.training.metrics import NonFiniteLossError
 from ul2tune.types import HookContext
 
+pytestmark = pytest.mark.usefixtures("one_program")
+
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory) -> Path:
@@ -320,10 +322,8 @@ def test_every_field_is_in_the_table():
 
 # Fields whose views do not meet share a run.
 TOGETHER = (
-    ("seed",),
-    ("checkpoint_period_steps", "tensorboard"),
-    ("keep_checkpoints", "eval_period_steps"),
-    ("log_period_steps",),
+    ("seed", "checkpoint_period_steps", "tensorboard", "eval_period_steps"),
+    ("keep_checkpoints", "log_period_steps"),
     ("eval_split",),
     ("eval_steps",),
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from typing import Any
 
@@ -28,8 +27,11 @@ class CompiledStep:
 
     def __init__(self, recipe: Recipe, spec: StateSpec):
         shardings = jax.tree.map(lambda x: x.sharding, spec.state)
+        self._recipe = recipe
+        # Static rather than bound: to JAX, steps of equal recipes are one function.
         self._jitted = jax.jit(
-            functools.partial(train_step, recipe=recipe),
+            train_step,
+            static_argnames="recipe",
             donate_argnums=0,
             out_shardings=(shardings, None),
             compiler_options=base.compiler_options(recipe.model),
@@ -44,7 +46,7 @@ class CompiledStep:
         """Compiles for these arguments (arrays or `jax.ShapeDtypeStruct` with shardings)."""
         assert not self.is_compiled
         start = time.perf_counter()
-        self._executable = self._jitted.lower(state, frozen, batch).compile()
+        self._executable = self._jitted.lower(state, frozen, batch, recipe=self._recipe).compile()
         self.compile_secs = time.perf_counter() - start
         memory = self._executable.memory_analysis()
         self.temporary_bytes = getattr(memory, "temp_size_in_bytes", None)

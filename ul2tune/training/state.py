@@ -96,23 +96,30 @@ def create(
     `init` are not copied.
     """
 
-    def build(params: Tree) -> tuple[dict[str, Any], Tree]:
-        trainable, frozen = tree.partition(params, optimizer.trainable)
-        opt_state = optimizer.tx.init(trainable)
-        state = {"step": jnp.int32(first_step), "params": trainable, "opt_state": opt_state}
-        if "ema" in spec.state:
-            # Arrays of its own: both are donated to the step.
-            state["ema"] = jax.tree.map(jnp.copy, trainable)
-        return state, frozen
-
+    how = {"optimizer": optimizer, "first_step": first_step, "ema": "ema" in spec.state}
     out_shardings = jax.tree.map(lambda x: x.sharding, (spec.state, spec.frozen))
     if init is None:
-        fresh = jax.jit(
-            lambda key: build(base.init_params(model, key)), out_shardings=out_shardings
-        )
-        return fresh(init_key(seed))
-    given = jax.jit(build, out_shardings=out_shardings, donate_argnums=0)
-    return given(init(spec.params))
+        fresh = jax.jit(_draw, static_argnames=("model", *how), out_shardings=out_shardings)
+        return fresh(init_key(seed), model=model, **how)
+    given = jax.jit(_build, static_argnames=(*how,), out_shardings=out_shardings, donate_argnums=0)
+    return given(init(spec.params), **how)
+
+
+def _draw(key: jax.Array, *, model: Any, **how: Any) -> tuple[dict[str, Any], Tree]:
+    return _build(base.init_params(model, key), **how)
+
+
+def _build(
+    params: Tree, *, optimizer: Optimizer, first_step: int, ema: bool
+) -> tuple[dict[str, Any], Tree]:
+    """The first state of these parameters, and those among them that are frozen."""
+    trainable, frozen = tree.partition(params, optimizer.trainable)
+    opt_state = optimizer.tx.init(trainable)
+    state = {"step": jnp.int32(first_step), "params": trainable, "opt_state": opt_state}
+    if ema:
+        # Arrays of its own: both are donated to the step.
+        state["ema"] = jax.tree.map(jnp.copy, trainable)
+    return state, frozen
 
 
 def bytes_per_device(abstract: Tree) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import jax
@@ -39,8 +38,11 @@ class Validation:
         self._batches = batches
         self._source_names = source_names
         self._mesh, self._batch_size = mesh, batch_size
+        self._recipe = recipe
+        # Static rather than bound: to JAX, steps of equal recipes are one function.
         self._step = jax.jit(
-            functools.partial(eval_step, recipe=recipe),
+            eval_step,
+            static_argnames="recipe",
             compiler_options=base.compiler_options(recipe.model),
         )
 
@@ -48,5 +50,5 @@ class Validation:
         total: dict[str, tuple[float, float]] = {}
         for local in self._batches():
             batch = sharding.to_global(local, self._mesh, self._batch_size)
-            add(total, fetch(self._step(params, batch), self._source_names))
+            add(total, fetch(self._step(params, batch, recipe=self._recipe), self._source_names))
         return {f"validation/{name}": value for name, value in means(total).items()}
