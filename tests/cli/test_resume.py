@@ -6,6 +6,8 @@ import dataclasses
 import os
 import signal
 
+import pytest
+
 from tests.training import tiny
 from tests.training.processes import lines
 from ul2tune.checkpoints import layout
@@ -13,11 +15,14 @@ from ul2tune.cli import main
 from ul2tune.data import manifest
 from ul2tune.training import writers
 
+pytestmark = pytest.mark.usefixtures("one_program")
 FILES = ("models/t5_1_1_tiny.gin", "optim/adafactor_pretrain.gin", "runs/pretrain.gin")
 MACROS = {
     "MIXTURE_OR_TASK_NAME": "mix",
     "TASK_MODULES": (),
-    "TASK_FEATURE_LENGTHS": {"inputs": 512, "targets": 256},
+    "TASK_FEATURE_LENGTHS": {"inputs": 64, "targets": 48},
+    "FeedConfig.min_segment_tokens": 16,
+    "FeedConfig.max_segment_tokens": 48,
     "DATA_DIR": "data",
     "MODEL_DIR": "run",
     "BATCH_SIZE": 8,

@@ -17,6 +17,7 @@ from ul2tune.evaluation.run import EvalConfig, evaluate
 from ul2tune.training import run as training
 from ul2tune.training.run import train
 
+pytestmark = pytest.mark.usefixtures("one_program")
 EVAL = EvalConfig(
     inputs_length=64,
     length_buckets=(64,),

@@ -24,6 +24,7 @@ from ul2tune.training import run as run_lib
 from ul2tune.training.config import RunConfig
 from ul2tune.types import HookContext
 
+pytestmark = pytest.mark.usefixtures("one_program")
 DECAY = 0.75
 MESH = MeshConfig(fsdp=4, tensor=2)
 ONLY_DECODER = {"groups": ((r"decoder/.*", 1.0), (".*", "freeze"))}

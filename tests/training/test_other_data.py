@@ -10,6 +10,7 @@ import pytest
 from tests.training import tiny
 from ul2tune.training import run as run_lib
 
+pytestmark = pytest.mark.usefixtures("one_program")
 OTHER = "its streams start from the beginning"
 
 

@@ -22,6 +22,8 @@ from ul2tune.training.loss import LossConfig
 from ul2tune.training.step import BY_SOURCE
 
 # gin/mesh/*.gin, on eight devices (tests/test_sharding.py reads the files).
+pytestmark = pytest.mark.usefixtures("one_program")
+
 PRESETS = {
     "fsdp": MeshConfig(fsdp=-1),
     "tensor": MeshConfig(fsdp=1, tensor=-1),

@@ -9,6 +9,8 @@ from ul2tune.checkpoints import initialize
 from ul2tune.optim.schedules import ScheduleConfig
 from ul2tune.training import run
 
+pytestmark = pytest.mark.usefixtures("one_program")
+
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
