@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import pytest
 
 from tests.decoding import tiny
 from tests.evaluation.test_checkpoint_vocabulary import ask_evaluate, ask_infer
+from tests.models import examples
 from ul2tune.checkpoints.description import describe
 from ul2tune.checkpoints.manager import CheckpointManager
-from ul2tune.models import base
 
 
 def save(folder, **changes) -> str:
     model = dataclasses.replace(tiny.MODEL, **changes)
-    params = base.init_params(model, jax.random.key(0))
+    params = examples.params(model)
     manager = CheckpointManager(folder / "model/checkpoints", keep_last=1)
     manager.save(7, {"params": params}, {"config": describe({"model": model})})
     manager.close()

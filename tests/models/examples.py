@@ -43,7 +43,8 @@ def config(**changes: Any) -> T5Config:
 def params(model: base.ModelConfig, seed: int = 0) -> Any:
     """Parameters about as large as initial ones, drawn by NumPy: nothing is compiled for them. The
     norms' scales are moved off one (Gemma's off zero) and biases off zero, so that they matter."""
-    rng = np.random.default_rng(seed)
+    rng, abstract = np.random.default_rng(seed), base.abstract_params(model)
+    usual = abstract["token_embedding"].shape[-1] ** -0.5
     offset = isinstance(model, T5GemmaConfig) or getattr(model, "norm", None) == "rms_offset"
 
     def draw(path: str, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -51,10 +52,10 @@ def params(model: base.ModelConfig, seed: int = 0) -> Any:
         norm = "norm" in path and name != "bias"
         large = name == "token_embedding" and isinstance(model, T5Config)
         small = norm or name == "query" or (name.endswith("bias") and name != "relative_bias")
-        std = 0.1 if small else 1.0 if large else 0.25
+        std = 0.1 if small else 1.0 if large else usual
         return std * rng.standard_normal(leaf.shape, np.float32) + np.float32(norm and not offset)
 
-    return jax.device_put(tree.map_with_path(draw, base.abstract_params(model)))
+    return jax.device_put(tree.map_with_path(draw, abstract))
 
 
 def segments(seed: int = 0) -> list[list[tuple[np.ndarray, np.ndarray]]]:

@@ -126,7 +126,7 @@ def test_devices_add_the_gradient_by_distance(values):
     """Not as [H, L, S], which is L times as much."""
     config = examples.config(num_heads=4, attention="xla", **values)
     batch = {name: jnp.tile(x, (8, 1))[:8] for name, x in examples.packed_batch().items()}
-    params = base.init_params(config, jax.random.key(0))
+    params = examples.params(config)
 
     def gradient(params, batch):
         return jax.grad(lambda p: jnp.sum(base.bind(config, p).hidden(batch) ** 2))(params)

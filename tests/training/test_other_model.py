@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import pytest
 
+from tests.models import examples
 from tests.training import tiny
 from ul2tune.checkpoints import initialize
 from ul2tune.checkpoints.description import describe
 from ul2tune.checkpoints.manager import CheckpointManager
-from ul2tune.models import base
 from ul2tune.training.run import train
 
 
 def start(folder, **changes) -> None:
     """Starts a run from a checkpoint of a model with these changes."""
     model = dataclasses.replace(tiny.RUN_MODEL, **changes)
-    params = base.init_params(model, jax.random.key(0))
+    params = examples.params(model)
     manager = CheckpointManager(folder / "first/checkpoints", keep_last=1)
     manager.save(0, {"params": params}, {"config": describe({"model": model})})
     manager.close()

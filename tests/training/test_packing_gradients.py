@@ -17,7 +17,6 @@ import pytest
 from tests.models import examples
 from ul2tune.data import convert, packing
 from ul2tune.data.ragged import Ragged
-from ul2tune.models import base
 from ul2tune.models.decoder import DecoderConfig
 from ul2tune.models.rotary import Rope
 from ul2tune.training.loss import LossConfig, loss_weights
@@ -101,15 +100,10 @@ def objective(model: Any, params: Any, features: dict[str, np.ndarray]) -> Any:
     return jax.jit(jax.value_and_grad(loss), compiler_options=examples.QUICK)(params)
 
 
-def initial(model: Any) -> Any:
-    init = jax.jit(base.init_params, static_argnums=0, compiler_options=examples.QUICK)
-    return init(model, jax.random.key(0))
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_packed_and_unpacked_gradients_agree(name):
     model, layout = MODELS[name]
-    params = initial(model)
+    params = examples.params(model)
     # Three segments in a row, then two, then one.
     packed = objective(model, params, batch(layout, [0, 0, 0, 1, 1, 2], 3, packed=True))
     alone = objective(model, params, batch(layout, list(range(6)), 6, packed=False))
@@ -127,7 +121,7 @@ def test_packed_and_unpacked_gradients_agree(name):
 
 def test_without_the_mask_they_would_not():
     model, layout = MODELS["learned positions"]
-    params = initial(model)
+    params = examples.params(model)
     right = batch(layout, [0, 0, 0, 1, 1, 2], 3, packed=True)
     leaking = {k: v for k, v in right.items() if k != "decoder_segment_ids"}
     losses = [objective(model, params, features)[0] for features in (right, leaking)]
