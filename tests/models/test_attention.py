@@ -24,15 +24,21 @@ def visibility(*, causal: bool, cross: bool) -> Visibility:
     )
 
 
+def normal(rng: np.random.Generator, *shape: int, dtype=jnp.float32) -> jax.Array:
+    return jax.device_put(rng.standard_normal(shape, np.float32).astype(dtype))
+
+
 def random_inputs(seen: Visibility, *, with_bias: bool = True, dtype=jnp.float32):
-    keys = jax.random.split(jax.random.key(0), 4)
+    rng = np.random.default_rng(0)
     (batch, length), source = seen.query_BL.shape, seen.key_BS.shape[1]
-    query, key, value = (
-        jax.random.normal(k, (batch, n, 3, 8), dtype)
-        for k, n in zip(keys, (length, source, source))
-    )
-    bias_HW = jax.random.normal(keys[3], (3, length + source - 1)) if with_bias else None
-    return query, key, value, bias_HW
+    query, key, value = (normal(rng, batch, n, 3, 8, dtype=dtype) for n in (length, source, source))
+    return query, key, value, normal(rng, 3, length + source - 1) if with_bias else None
+
+
+def attend(query, key, value, bias_HW, seen: Visibility, how: Implementation, **kwargs):
+    """One program instead of one per primitive."""
+    attend = jax.jit(lambda *inputs: attention.attend(*inputs, seen, how, **kwargs))
+    return attend(query, key, value, bias_HW)
 
 
 def by_hand(query, key, value, bias_HW, mask_BLS):
@@ -73,7 +79,7 @@ def test_implementations_agree_with_attention_by_hand(causal, cross, chunk_token
     name = "xla" if chunk_tokens is None else "chunked"
     how = Implementation(name=name, chunk_tokens=chunk_tokens or 1)
     inputs = random_inputs(seen, with_bias=not cross)
-    out = attention.attend(*inputs, seen, how)
+    out = attend(*inputs, seen, how)
     np.testing.assert_allclose(out, by_hand(*inputs, np.asarray(seen.mask())), atol=2e-6)
 
 
@@ -82,13 +88,14 @@ def test_chunked_gradients_are_those_of_xla(causal, cross):
     """Also, across, those of queries that see no key."""
     seen = visibility(causal=causal, cross=cross)
     inputs = random_inputs(seen)
-    weights = jax.random.normal(jax.random.key(9), inputs[0].shape)
+    weights = normal(np.random.default_rng(9), *inputs[0].shape)
 
     def loss(inputs, how):
         return jnp.sum(attention.attend(*inputs, seen, how) * weights)
 
-    xla = jax.grad(loss)(inputs, Implementation(name="xla", chunk_tokens=1))
-    chunked = jax.grad(loss)(inputs, Implementation(name="chunked", chunk_tokens=2))
+    gradient = jax.jit(jax.grad(loss), static_argnums=1)
+    xla = gradient(inputs, Implementation(name="xla", chunk_tokens=1))
+    chunked = gradient(inputs, Implementation(name="chunked", chunk_tokens=2))
     for ours, theirs in zip(chunked, xla):
         assert np.abs(theirs).max() > 0.1
         np.testing.assert_allclose(ours, theirs, atol=5e-6)
@@ -132,8 +139,8 @@ def grouped_case():
     seen = visibility(causal=True, cross=False)
     prefix = jnp.array([[1, 0, 1, 1, 0], [1, 1, 0, 0, 0]])
     seen = dataclasses.replace(seen, prefix_BL=prefix, window=2)
-    keys = jax.random.split(jax.random.key(1), 3)
-    return seen, *(jax.random.normal(k, (2, 5, n, 8)) for k, n in zip(keys, (4, 2, 2), strict=True))
+    rng = np.random.default_rng(1)
+    return seen, *(normal(rng, 2, 5, n, 8) for n in (4, 2, 2))
 
 
 def test_masks_with_prefix_and_window():
@@ -154,7 +161,7 @@ def test_masks_with_prefix_and_window():
 def test_query_heads_share_keys(softcap):
     seen, query, key, value = grouped_case()
     how = Implementation(name="xla", chunk_tokens=1)
-    out = attention.attend(query, key, value, None, seen, how, softcap=softcap)
+    out = attend(query, key, value, None, seen, how, softcap=softcap)
     key, value = (np.repeat(np.asarray(x), 2, axis=2) for x in (key, value))
     if softcap is None:
         expected = by_hand(query, key, value, None, np.asarray(seen.mask()))
@@ -175,7 +182,7 @@ def test_chunked_gradients_are_those_of_xla_with_groups_prefixes_and_caps(chunk_
             out = attention.attend(query, key, value, None, seen, how, softcap=1.5)
             return jnp.sum(jnp.sin(out))
 
-        return jax.value_and_grad(loss, argnums=(0, 1, 2))(*inputs)
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(*inputs)
 
     chunked = gradients(Implementation(name="chunked", chunk_tokens=chunk_tokens))
     whole = gradients(Implementation(name="xla", chunk_tokens=1))
@@ -188,7 +195,7 @@ def test_softmax_is_float32_whatever_the_compute_dtype():
     inputs = random_inputs(seen, dtype=jnp.bfloat16)
     exact = by_hand(*inputs, np.asarray(seen.mask()))
     for how in (("xla", 1), ("chunked", 2)):
-        out = attention.attend(*inputs, seen, Implementation(name=how[0], chunk_tokens=how[1]))
+        out = attend(*inputs, seen, Implementation(name=how[0], chunk_tokens=how[1]))
         assert out.dtype == jnp.bfloat16
         np.testing.assert_allclose(np.asarray(out, np.float32), exact, atol=0.03)
 
