@@ -165,9 +165,15 @@ def test_decoding_step_by_step_gives_the_teacher_forced_logits(changes):
     if config.tied_logits:
         # Logits as large as those of a head of its own: the bound is a few of their float32 steps.
         params["token_embedding"] *= config.d_model**-0.5
-    expected_BLV = logits(config, params, batch)
-    model = base.bind(config, params)
-    cache = model.start_decoding(batch, max_decode_length=10)  # longer than needed
+    expected_BLV = np.asarray(logits(config, params, batch))
+    start = jax.jit(
+        lambda params: base.bind(config, params).start_decoding(
+            batch,
+            max_decode_length=10,  # longer than needed
+        ),
+        compiler_options=examples.QUICK,
+    )
+    cache = start(params)
     step = jax.jit(
         lambda params, cache, tokens, index: base.bind(config, params).decode_step(
             cache, tokens, index
@@ -176,16 +182,18 @@ def test_decoding_step_by_step_gives_the_teacher_forced_logits(changes):
     )
     # The encoder and the cross-attention's keys and values were computed once: their parameters do
     # not matter any more.
-    zeros = jax.tree.map(jnp.zeros_like, params)
+    zeros = jax.tree.map(np.zeros_like, params)
     cross = params["decoder"]["layers"]["cross_attention"]
     for name in ("key", "value"):
-        cross[name] = jnp.zeros_like(cross[name])
+        cross[name] = np.zeros_like(cross[name])
     params["encoder"] = zeros["encoder"]
     for index in range(4):
         out_BV, cache = step(params, cache, batch["decoder_input_tokens"][:, index], index)
         assert out_BV.dtype == jnp.float32
         real_B = batch["decoder_target_tokens"][:, index] > 0
-        np.testing.assert_allclose(out_BV[real_B], expected_BLV[real_B, index], atol=5e-6)
+        np.testing.assert_allclose(
+            np.asarray(out_BV)[real_B], expected_BLV[real_B, index], atol=5e-6
+        )
 
 
 def test_decoding_refuses_packed_batches():
