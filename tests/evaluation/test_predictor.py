@@ -44,7 +44,7 @@ def make_predictor(
     vocabulary = prepared.VOCABULARY
     return Predictor(
         model,
-        jax.device_put(base.init_params(model, jax.random.key(0)), shardings),
+        jax.device_put(jax.device_get(base.init_params(model, jax.random.key(0))), shardings),
         mesh,
         info=vocabulary.info,
         num_ids=vocabulary.size,

@@ -66,7 +66,7 @@ def on_mesh(mesh_config: MeshConfig, data_dir: str, output: Path, config: EvalCo
     shardings = sharding.param_shardings(
         base.abstract_params(tiny.MODEL), base.param_axes(tiny.MODEL), mesh
     )
-    params = jax.device_put(tiny.params(), shardings)
+    params = jax.device_put(jax.device_get(tiny.params()), shardings)
     eval_set = run.load_set("instructions", data_dir, config)
     predictor = run.make_predictor(tiny.MODEL, params, mesh, eval_set, config)
     table = run.evaluate_set(predictor, eval_set, config, str(output), {})

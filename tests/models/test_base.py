@@ -57,7 +57,7 @@ def test_eight_devices_compute_what_one_does(one_device, mesh_config):
         base.abstract_params(CONFIG), base.param_axes(CONFIG), mesh
     )
     with jax.set_mesh(mesh):
-        placed = jax.tree.map(jax.device_put, params, shardings)
+        placed = jax.tree.map(jax.device_put, jax.device_get(params), shardings)
         on_mesh = jax.device_put(batch, sharding.batch_sharding(mesh))
         logits = LOGITS(placed, on_mesh)
     np.testing.assert_allclose(logits, expected, atol=5e-6)

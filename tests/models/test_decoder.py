@@ -176,7 +176,7 @@ def test_a_mesh_that_splits_more_ways_than_there_are_key_heads():
     assert shardings["layers"]["attention"]["query"].spec == P(None, "fsdp", "tensor", None)
     twice = jax.tree.map(lambda x: np.concatenate([x, x]), batch)
     with jax.set_mesh(mesh):
-        placed = jax.device_put(params, shardings)
+        placed = jax.device_put(jax.device_get(params), shardings)
         rows = jax.device_put(twice, sharding.batch_sharding(mesh))
         on_mesh = jax.jit(lambda p, b: base.bind(config, p).logits(b))(placed, rows)
     expected = logits(config, params, batch)

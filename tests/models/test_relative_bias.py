@@ -136,7 +136,7 @@ def test_devices_add_the_gradient_by_distance(values):
     with jax.set_mesh(mesh):
         shardings = sharding.param_shardings(params, base.param_axes(config), mesh)
         rows = NamedSharding(mesh, sharding.spec(("batch",)))
-        arguments = jax.device_put(params, shardings), jax.device_put(batch, rows)
+        arguments = jax.device_put(jax.device_get(params), shardings), jax.device_put(batch, rows)
         compiled = jax.jit(gradient, out_shardings=shardings).lower(*arguments).compile()
         actual = compiled(*arguments)
     jax.tree.map(

@@ -174,7 +174,7 @@ def test_a_mesh_computes_the_same():
     shardings = sharding.param_shardings(params, base.param_axes(config), mesh)
     twice = jax.tree.map(lambda x: np.concatenate([x, x]), batch)
     with jax.set_mesh(mesh):
-        placed = jax.device_put(params, shardings)
+        placed = jax.device_put(jax.device_get(params), shardings)
         rows = jax.device_put(twice, sharding.batch_sharding(mesh))
         run = jax.jit(lambda p, b: base.bind(config, p).logits(b), compiler_options=examples.QUICK)
         on_mesh = run(placed, rows)
