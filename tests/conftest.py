@@ -5,7 +5,6 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 # Before JAX is imported anywhere.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -16,7 +15,7 @@ import jax
 import pytest
 
 from tests import compiling
-from ul2tune.optim import optimizer
+from tests.training import one_program as share
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -44,19 +43,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def one_program() -> Iterator[None]:
-    """Optimisers of equal configurations are one: to JAX, a step is then the one that another run
-    or trainer of this module has compiled."""
-    made: dict[Any, Any] = {}
-
-    def make(config: Any, params: Any, axes: Any) -> Any:
-        key = (config, repr(params), repr(axes))
-        if key not in made:
-            made[key] = original(config, params, axes)
-        return made[key]
-
-    original = optimizer.make
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(optimizer, "make", make)
+    """What runs or trainers of this module have in common is compiled once."""
+    with share.one_program():
         yield
 
 

@@ -6,6 +6,7 @@ Every batch it draws is recorded as one hash per row, so that runs can be compar
 from __future__ import annotations
 
 import dataclasses
+import gc
 import hashlib
 import json
 import os
@@ -134,4 +135,5 @@ def main(orders: Orders) -> None:
 
 
 if __name__ == "__main__":
+    gc.set_threshold(100_000, 50, 100)  # as in tests/conftest.py
     main(Orders(**json.loads(sys.argv[1])))
