@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.models import examples
+import jax
+
+from ul2tune.models import base
 from ul2tune.models.t5 import T5Config
 
 # 259 ids of the plain byte vocabulary, padded to a multiple of 8.
@@ -19,4 +21,4 @@ MODEL = T5Config(
 
 
 def params(seed: int = 0):
-    return examples.params(MODEL, seed)
+    return base.init_params(MODEL, jax.random.key(seed))

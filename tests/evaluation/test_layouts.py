@@ -11,12 +11,12 @@ import pytest
 from tests.checkpoints.test_vocabulary import saved
 from tests.decoding import tiny
 from tests.evaluation import prepared
-from tests.models import examples
 from ul2tune import sharding
 from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.evaluation import infer, layouts, run
 from ul2tune.evaluation.predictor import Predictor
+from ul2tune.models import base
 from ul2tune.models.decoder import DecoderConfig
 from ul2tune.models.rotary import Rope
 from ul2tune.sharding import MeshConfig
@@ -92,7 +92,7 @@ def test_the_layout_is_the_checkpoints(tmp_path, caplog):
 
 def test_a_checkpoint_is_asked_as_it_was_trained(tmp_path):
     manager = CheckpointManager(tmp_path / "checkpoints", keep_last=1)
-    params = examples.params(MODEL)
+    params = base.init_params(MODEL, jax.random.key(0))
     manager.save(3, {"params": params}, {"config": {"data": {"layout": "prefix_lm"}}})
     manager.close()
     sampling, mesh = SamplingConfig(max_decode_length=2), MeshConfig()
@@ -118,7 +118,7 @@ def predictor(layout: str, *, batch_size: int, buckets=(8,), mesh=None) -> Predi
     mesh = sharding.make_mesh(mesh or MeshConfig(fsdp=1), jax.devices()[: 1 if mesh is None else 8])
     return Predictor(
         MODEL,
-        examples.params(MODEL),
+        base.init_params(MODEL, jax.random.key(0)),
         mesh,
         info=prepared.VOCABULARY.info,
         num_ids=prepared.VOCABULARY.size,
