@@ -75,7 +75,11 @@ def macro_f1(answers: Sequence[Answer]) -> dict[str, float]:
 
 
 def declared(answers: Sequence[Answer], functions: MetricFunctions) -> dict[str, float]:
-    """The metric functions the task itself declares, with SeqIO's signature."""
+    """The metric functions the task itself declares, with SeqIO's signature.
+
+    Raises:
+      ValueError: naming the task and the function that fails.
+    """
     if isinstance(functions, SeqioMetrics):
         return seqio_metrics.compute(answers, functions)
     targets = [answer.example.references for answer in answers]
@@ -84,5 +88,13 @@ def declared(answers: Sequence[Answer], functions: MetricFunctions) -> dict[str,
     # The registry's own are `EvalConfig.metrics`, which the user chooses.
     own = {f"{registry.__name__}.{name}" for name in registry.SCORES}
     for name in (n for n in functions if n.replace(":", ".") not in own):
-        results |= {k: float(v) for k, v in registry.resolve(name)(targets, predictions).items()}
+        try:
+            found = registry.resolve(name)(targets, predictions)
+            results |= {key: float(value) for key, value in found.items()}
+        except Exception as error:  # a function of the user's may raise anything
+            why = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            raise ValueError(
+                f"Task {answers[0].example.task!r} cannot be scored by its metric function "
+                f"{name!r}: {why}{error}"
+            ) from error
     return results

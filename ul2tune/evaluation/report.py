@@ -106,16 +106,20 @@ def lines(table: Mapping[str, Any]) -> list[str]:
     return text
 
 
-def write(output_dir: str | Path, answers: Sequence[Answer], table: Mapping[str, Any]) -> None:
-    """Writes both files; a reader sees old ones or whole new ones. `metrics.json` comes last."""
-    lines = [
-        json.dumps(answer.to_json(table["split_hash"]), ensure_ascii=False) for answer in answers
-    ]
+def write_predictions(output_dir: str | Path, answers: Sequence[Answer], split_hash: str) -> None:
+    """Writes `predictions.jsonl`; a reader sees the old file or the whole new one. A table of other
+    answers goes."""
+    lines = [json.dumps(answer.to_json(split_hash), ensure_ascii=False) for answer in answers]
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     atomic.write_text(folder / "predictions.jsonl", "".join(line + "\n" for line in lines))
+    (folder / "metrics.json").unlink(missing_ok=True)
+
+
+def write_table(output_dir: str | Path, table: Mapping[str, Any]) -> None:
+    """Writes `metrics.json` beside the predictions, as a whole."""
     text = json.dumps(table, ensure_ascii=False, indent=1, sort_keys=True)
-    atomic.write_text(folder / "metrics.json", text + "\n")
+    atomic.write_text(Path(output_dir) / "metrics.json", text + "\n")
 
 
 def _headlines(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -188,9 +189,19 @@ def evaluate_set(
     """Answers, judges and writes. Collective; only the first process writes.
 
     `facts` are added to `metrics.json`: what else determines the numbers.
+
+    Raises:
+      ValueError: if a task's own metrics fail on the answers, which are written by then.
     """
     answers = answer_all(predictor, eval_set, eval)
-    table = report.summarize(answers, eval_set, eval.metrics)
+    if jax.process_index() == 0:  # before a function of the user's sees what the model said
+        report.write_predictions(output_dir, answers, eval_set.split_hash)
+    try:
+        table = report.summarize(answers, eval_set, eval.metrics)
+    except ValueError as error:
+        raise ValueError(
+            f"{str(error).rstrip('.')}. All answers are in {Path(output_dir, 'predictions.jsonl')}."
+        ) from error
     table |= {
         **facts,
         "split": eval.split,
@@ -199,7 +210,7 @@ def evaluate_set(
         "sampling": dataclasses.asdict(eval.sampling),
     }
     if jax.process_index() == 0:
-        report.write(output_dir, answers, table)
+        report.write_table(output_dir, table)
     return table
 
 
