@@ -150,6 +150,11 @@ def only_of_words(text, **unused):
     return text.split()[0]
 
 
+def only_of_targets(text, example, is_target):
+    assert is_target
+    return text
+
+
 def returns_nothing(text, **unused):
     seqio_tasks.string_label_to_class_id(text, seqio_tasks.LABELS)
 
@@ -233,6 +238,12 @@ def test_what_may_be_meant_is_warned_of(task, postprocess, warned, tmp_path, cap
     found = [record.getMessage() for record in caplog.records if record.name.endswith("preflight")]
     assert len(found) == (warned is not None)
     assert not warned or re.search(warned, found[0])
+
+
+def test_metrics_of_scores_have_targets_alone_postprocessed(task, tmp_path, caplog):
+    scoring = {"postprocess_fn": only_of_targets, "metric_fns": [seqio_tasks.log_likelihood]}
+    preflight.check_metrics(load(task("classes", **scoring), tmp_path), ())
+    assert not [record for record in caplog.records if record.name.endswith("preflight")]
 
 
 def test_tensorflow_of_a_users_module_gets_no_device(task, tmp_path, monkeypatch):
