@@ -7,10 +7,12 @@ import json
 import pytest
 
 from ul2tune.cli import main
+from ul2tune.data.seqio_metrics import SeqioMetrics
 from ul2tune.evaluation import averages
 from ul2tune.evaluation.answer import Answer
 from ul2tune.evaluation.averages import PromptResult
 from ul2tune.evaluation.eval_set import EvalExample
+from ul2tune.named_function import NamedFunction
 
 
 def answer(task, score, **fields) -> Answer:
@@ -42,6 +44,23 @@ def write(folder, results, **facts):
     table = {**facts, "results": [one.to_json() for one in results]}
     (folder / "metrics.json").write_text(json.dumps(table))
     return str(folder)
+
+
+def of_two_answers(targets, predictions):
+    assert len(targets) == 2
+    return {"of_two": 1.0}
+
+
+def test_seqios_metrics_are_of_whole_tasks():
+    """One may fail on the part that a prompt has; a task of another make may have such fields."""
+    function = NamedFunction(name=f"{__name__}:of_two_answers")
+    seqio = SeqioMetrics(postprocess=None, of_predictions=(function,), of_scores=())
+    answers = [answer("parts", 1.0, template_id=prompt) for prompt in ("t1", "t2")]
+    answers += [answer("whole", 1.0, template_id="t1")] * 2
+    functions = {"parts": seqio, "whole": seqio}
+    found = {result.prompt: set(result.scores) for result in averages.results(answers, functions)}
+    own = {"rouge_l", "headline"}
+    assert found == {"parts/t1": own, "parts/t2": own, "whole/t1": own | {"of_two"}}
 
 
 def test_a_result_is_a_prompt_of_a_task():

@@ -12,11 +12,13 @@ Every score is averaged under its own name; `headline` is whichever score its co
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from ul2tune.data.seqio_metrics import SeqioMetrics
 from ul2tune.evaluation import groups
 from ul2tune.evaluation.answer import Answer
 from ul2tune.evaluation.eval_set import MetricFunctions
@@ -106,8 +108,10 @@ def results(
 
     Args:
       answers: of all examples.
-      metric_functions: by SeqIO task.
+      metric_functions: by SeqIO task. Those of SeqIO's Evaluator are of a whole task: they may
+        fail on the part that one prompt has, and are left out there.
     """
+    sizes = Counter(answer.example.task for answer in answers)
     prompts: dict[tuple[str, str, str], list[Answer]] = {}
     for answer in answers:
         example = answer.example
@@ -115,7 +119,9 @@ def results(
         prompts.setdefault(key, []).append(answer)
     found = []
     for (name, record_task, template), own in prompts.items():
-        scores = groups.task_scores(own, metric_functions[name])
+        functions = metric_functions[name]
+        is_part = len(own) < sizes[name] and isinstance(functions, SeqioMetrics)
+        scores = groups.task_scores(own, () if is_part else functions)
         if headline := groups.headline(own, scores):
             scores[HEADLINE] = scores[headline]
         number = int(scores.pop("num_examples"))
