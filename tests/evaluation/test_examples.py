@@ -160,6 +160,27 @@ def test_lists_of_a_task_of_another_make_must_be_lists_of_texts(tmp_path, field,
         load(tmp_path)
 
 
+@pytest.mark.parametrize("field", ["task", "category", "template_id", "benchmark", "render_seed"])
+def test_a_label_of_a_task_of_another_make_may_be_a_number(tmp_path, field):
+    """Examples are grouped by it; beside texts, numbers have no order."""
+    rows = [(record, Rendered(inputs="p", targets="x")) for record in prepared.records("first", 1)]
+    mixture = prepared.MixtureManifest(name="instructions", tasks=("first",), rates=(1.0,))
+    manifest.write(mixture, manifest.mixture_path(tmp_path, "instructions"))
+    prepared.write_rows(tmp_path, "first", "validation", rows, fields={field: 0})
+    prepared.write_rows(tmp_path, "first", "test", rows, fields={field: [0]})
+    names = {"task": "record_task", "render_seed": "seed"}
+    assert getattr(load(tmp_path).examples[0], names.get(field) or field) == "0"
+    expected = rf"Example '0' of task 'first': '{field}' must be a text or a number, got \[0\]: "
+    with pytest.raises(ValueError, match=expected):
+        load(tmp_path, split="test")
+
+
+def test_inputs_without_targets_are_no_prompts(tmp_path):
+    prepared.write(tmp_path, features={"inputs": {}})
+    with pytest.raises(ValueError, match="Task 'first' holds raw text for denoising, not prompts"):
+        load(tmp_path)
+
+
 def test_tasks_that_are_never_drawn_are_evaluated_if_they_have_prompts(tmp_path):
     folder = prepared.write(tmp_path)
     prepared.write_rows(folder, "empty", "validation", [])

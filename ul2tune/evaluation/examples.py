@@ -26,8 +26,9 @@ from ul2tune.instructions.superni import split_hash
 from ul2tune.metrics.references import References
 
 # Fields of prepared examples that are copied as they are; a SeqIO task's own may be of any type.
-_TEXTS = ("category", "cluster", "template_id", "benchmark", "split_level")
+_TEXTS = ("task", "category", "cluster", "template_id", "benchmark", "split_level", "render_seed")
 _LISTS = ("answer_choices", "metric_names", "demo_ids")
+_FEATURES = frozenset({"inputs", "targets"})
 
 
 def load(
@@ -120,14 +121,14 @@ def _example(
             f"{where} has no references: its targets_text and its target are empty. Leave it out "
             f"of the task."
         )
-    texts = {name: fields.get(name, "") for name in _TEXTS}
+    texts = {name: _text(fields.get(name, ""), where, name) for name in _TEXTS}
     frame, stop_id = spelled_frame(fields.get("metric_context", ""), vocabulary)
     return EvalExample(
+        seed=texts.pop("render_seed"),
+        record_task=texts.pop("task"),
         **texts,
-        seed=fields.get("render_seed", ""),
         task=entry.task,
         id=str(fields.get("id", index)),
-        record_task=fields.get("task", ""),
         metric_names=lists["metric_names"],
         inputs_S=inputs_S,
         inputs_text=words(inputs_S.tolist(), vocabulary) if truncated else whole,
@@ -151,6 +152,16 @@ def _example(
     )
 
 
+def _text(value: Any, where: str, name: str) -> str:
+    """A label, which may be a number: examples are grouped by it."""
+    if isinstance(value, list | dict):
+        raise ValueError(
+            f"{where}: {name!r} must be a text or a number, got {value!r:.80}: `evaluate` groups "
+            f"examples by it. Have a preprocessor of the task name it otherwise."
+        )
+    return str(value)
+
+
 def _baselines(fields: Mapping[str, Any]) -> dict[str, str]:
     """What the copy baselines predict, for the same examples as the model: an empty text counts.
 
@@ -163,11 +174,11 @@ def _baselines(fields: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _has_prompts(entry: manifest.TaskManifest) -> bool:
-    return entry.num_examples > 0 and entry.online is None and "inputs" in entry.features
+    return entry.num_examples > 0 and entry.online is None and entry.features.keys() >= _FEATURES
 
 
 def _check_prompts(entry: manifest.TaskManifest) -> None:
-    if entry.online is not None or "inputs" not in entry.features:
+    if entry.online is not None or not entry.features.keys() >= _FEATURES:
         raise ValueError(
             f"Task {entry.task!r} holds raw text for denoising, not prompts with references; it "
             f"can be trained on but not evaluated by generation. Name an instruction mixture."
