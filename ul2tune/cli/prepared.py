@@ -183,11 +183,19 @@ def _tell_changes(
 ) -> None:
     """Warns of what changed, or stops a run that begins: in all processes as process 0 finds."""
 
-    def find() -> tuple[dict[str, list[str]], bool]:
-        return changes(mixture, modules, data_dir, splits), begins
+    def find() -> tuple[dict[str, list[str]], list[str], bool]:
+        found = changes(mixture, modules, data_dir, splits)
+        return found, _stray(mixture, modules, data_dir, splits), begins
 
-    changed, begins = _from_first(find)
-    _warn_of_modules(mixture, modules, data_dir, splits)
+    changed, stray, begins = _from_first(find)
+    if stray:
+        log.warning(
+            "TASK_MODULES: %s is not found, and %s in %s was prepared without it. The prepared "
+            "data is used; if the name is misspelt, correct it.",
+            first_names(stray),
+            mixture,
+            data_dir,
+        )
     if not changed:
         return
     what = list(dict.fromkeys(name for split in changed.values() for name in split))
@@ -203,17 +211,8 @@ def _tell_changes(
     log.warning("%s. It is used as it is; run `ul2tune prepare` to prepare it again.", told)
 
 
-def _warn_of_modules(
-    mixture: str, modules: Sequence[str], data_dir: str, splits: Sequence[str]
-) -> None:
-    """Prepared data needs no module, so nothing else would notice one that is misspelt."""
+def _stray(mixture: str, modules: Sequence[str], data_dir: str, splits: Sequence[str]) -> list[str]:
+    """Misspelt modules: prepared data needs none, so nothing else would notice."""
     stamps = manifest.read_mixture(data_dir, mixture).stamps if splits else {}
-    stray = [stamp.missing_modules(stamps[split], modules) for split in splits if split in stamps]
-    if names := list(dict.fromkeys(name for split in stray for name in split)):
-        log.warning(
-            "TASK_MODULES: %s is not found, and %s in %s was prepared without it. The prepared "
-            "data is used; if the name is misspelt, correct it.",
-            first_names(names),
-            mixture,
-            data_dir,
-        )
+    found = [stamp.missing_modules(stamps[split], modules) for split in splits if split in stamps]
+    return list(dict.fromkeys(name for split in found for name in split))
