@@ -10,6 +10,7 @@ import seqio
 
 from tests import tiny_tokenizers
 from ul2tune.data import codec, vocab
+from ul2tune.data.documents import FileCorpus
 from ul2tune.data.vocab import ByteVocabulary
 from ul2tune.instructions import chat
 from ul2tune.instructions.superni import TaskFile
@@ -20,6 +21,7 @@ from ul2tune.prepare.fields import to_example
 from ul2tune.prepare.plan import make_plan
 from ul2tune.prepare.record_tasks import register_record_task, tk_instruct_renderer
 from ul2tune.prepare.seqio_vocab import SeqioVocabulary
+from ul2tune.prepare.sources import DocumentSource
 from ul2tune.prepare.tasks import register_text_task
 
 pytestmark = pytest.mark.tensorflow
@@ -104,3 +106,39 @@ def test_a_feature_that_no_step_makes_is_named(name, tmp_path):
     )
     with pytest.raises(ValueError, match="has no feature 'hints' after"):
         next(iter(elements.elements(make_plan(task, "train"))))
+
+
+@pytest.mark.parametrize("steps", [[], [seqio.preprocessors.append_eos]])
+def test_texts_that_no_step_tokenizes_are_refused(steps, name, tmp_path):
+    ours = record_task(name, tmp_path)
+    task = seqio.TaskRegistry.add(
+        f"{name}_raw",
+        source=ours.source,
+        preprocessors=steps,
+        output_features=ours.output_features,
+    )
+    with pytest.raises(ValueError, match=r"Feature 'inputs' .*tokenize` missing"):
+        next(iter(elements.elements(make_plan(task, "train"))))
+
+
+class LowerCase(DocumentSource):
+    """A user's source that changes what ours reads."""
+
+    def get_dataset(self, *args, **kwargs):
+        def lower(element):
+            return {**element, "text": elements.tf.strings.lower(element["text"])}
+
+        return super().get_dataset(*args, **kwargs).map(lower)
+
+
+def test_a_dataset_that_a_source_changes_is_what_is_prepared(name, tmp_path):
+    ours = text_task(name, tmp_path)
+    (tmp_path / "loud.txt").write_text("LOUD")
+    task = seqio.TaskRegistry.add(
+        f"{name}_lower",
+        source=LowerCase(FileCorpus(files=str(tmp_path / "loud.txt")), validation_fraction=0.0),
+        preprocessors=ours.preprocessors,
+        output_features=ours.output_features,
+    )
+    (element,) = elements.elements(make_plan(task, "train"))
+    assert element["targets"].tolist() == ByteVocabulary().encode("loud")

@@ -4,9 +4,11 @@ else by TensorFlow."""
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import seqio
 
 from ul2tune.data.documents import Rejections
@@ -49,6 +51,8 @@ def _in_python(
         for name in plan.features:
             if name not in element:
                 _check_optional(plan, name, element)
+            elif not isinstance(element[name], np.ndarray):  # of a step; a source's are texts
+                raise _no_ids(plan, name, reprlib.repr(element[name]))
         yield element
 
 
@@ -101,11 +105,14 @@ def _check_features(plan: Plan, dataset: tf.data.Dataset) -> None:
         if name not in spec:
             _check_optional(plan, name, spec)
         elif not spec[name].dtype.is_integer or spec[name].shape.rank != 1:
-            raise ValueError(
-                f"Feature {name!r} of task {plan.task.name!r} is {spec[name]} after its offline "
-                "preprocessors; token ids (1-D integers) are needed: is "
-                "`seqio.preprocessors.tokenize` missing?"
-            )
+            raise _no_ids(plan, name, str(spec[name]))
+
+
+def _no_ids(plan: Plan, name: str, found: str) -> ValueError:
+    return ValueError(
+        f"Feature {name!r} of task {plan.task.name!r} is {found} after its offline preprocessors; "
+        "token ids (1-D integers) are needed: is `seqio.preprocessors.tokenize` missing?"
+    )
 
 
 def _check_optional(plan: Plan, name: str, there: Collection[str]) -> None:
