@@ -167,6 +167,30 @@ def another_accuracy(targets, predictions):
     return {"accuracy": 1.0}
 
 
+def spoils(targets, predictions):
+    number = float(sum(targets) + 10 * sum(predictions))
+    targets[:] = predictions[:] = []
+    return {"sums": number}
+
+
+def spoils_again(targets, predictions):
+    return {f"{name}_again": number for name, number in spoils(targets, predictions).items()}
+
+
+def test_a_metric_may_change_what_it_is_given(task, tmp_path):
+    texts = seqio_tasks.TASKS["classes"][2]
+    eval_set = load(task("classes", metric_fns=[spoils, spoils_again]), tmp_path)
+    ids = [[*eval_set.vocabulary.encode(text), 1] for text in texts]
+    answers = [judge(e, text, (), ()) for e, text in zip(eval_set.examples, texts, strict=True)]
+    found = groups.declared(answers, eval_set.metric_functions["seqio_classes"])
+    assert found["sums"] == found["sums_again"]
+    assert found == seqio_tasks.in_seqio("seqio_classes", ids.__getitem__, [-1.0] * len(ids))
+
+
+def counts(targets, predictions):
+    return {"num_examples": len(targets)}
+
+
 def fails(targets, scores):
     return {"x": scores / 0}
 
@@ -189,6 +213,7 @@ def fails(targets, scores):
             {"metric_fns": [seqio_tasks.accuracy, another_accuracy]},
             "another_accuracy' gives 'accuracy', as another metric function of the task does",
         ),
+        ({"metric_fns": [counts]}, "one of its metric functions gives 'num_examples', which is"),
         (
             {"metric_fns": [fails], "postprocess_fn": None},
             r"its metric function 'tests.evaluation.test_seqio_metrics:fails' fails \(",

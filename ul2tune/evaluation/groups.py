@@ -12,6 +12,9 @@ from ul2tune.metrics import registry
 from ul2tune.metrics.choices import rank_choice
 from ul2tune.metrics.classification import score_macro_f1
 
+# Beside the scores of a table: how many answers they are of.
+NUMBER = "num_examples"
+
 
 def grouped(answers: Sequence[Answer], key: Callable[[Answer], str]) -> dict[str, list[Answer]]:
     """Answers by key, both in their order."""
@@ -23,7 +26,7 @@ def grouped(answers: Sequence[Answer], key: Callable[[Answer], str]) -> dict[str
 
 def means(answers: Sequence[Answer]) -> dict[str, float]:
     """Means in percent of every score some of the answers have, over those that have it."""
-    table: dict[str, float] = {"num_examples": len(answers)}
+    table: dict[str, float] = {NUMBER: len(answers)}
     for name in sorted({name for answer in answers for name in answer.scores}):
         values = [answer.scores[name] for answer in answers if name in answer.scores]
         table[name] = 100.0 * sum(values) / len(values)
@@ -33,7 +36,7 @@ def means(answers: Sequence[Answer]) -> dict[str, float]:
 def mean_of_means(tables: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """Mean of every score over the tables that have it."""
     tables = list(tables)
-    names = sorted({name for table in tables for name in table} - {"num_examples"})
+    names = sorted({name for table in tables for name in table} - {NUMBER})
     columns = {name: [table[name] for table in tables if name in table] for name in names}
     return {name: sum(values) / len(values) for name, values in columns.items()}
 
@@ -78,10 +81,21 @@ def declared(answers: Sequence[Answer], functions: MetricFunctions) -> dict[str,
     """The metric functions the task itself declares, with SeqIO's signature.
 
     Raises:
-      ValueError: naming the task and the function that fails.
+      ValueError: naming the task and the function that fails, or a name that is taken.
     """
     if isinstance(functions, SeqioMetrics):
-        return seqio_metrics.compute(answers, functions)
+        found = seqio_metrics.compute(answers, functions)
+    else:
+        found = _of_texts(answers, functions)
+    if NUMBER in found:
+        raise ValueError(
+            f"Task {answers[0].example.task!r} cannot be scored: one of its metric functions gives "
+            f"{NUMBER!r}, which is how many examples there are. Name it otherwise."
+        )
+    return found
+
+
+def _of_texts(answers: Sequence[Answer], functions: Sequence[str]) -> dict[str, float]:
     targets = [answer.example.references for answer in answers]
     predictions = [answer.text for answer in answers]
     results: dict[str, float] = {}

@@ -29,13 +29,14 @@ def compute(answers: Sequence[Answer], metrics: SeqioMetrics) -> dict[str, float
       ValueError: naming the task and the function, if that cannot be imported, raises, gives no
         mapping, or gives a name that another one gave.
     """
-    targets = postprocessed(answers, metrics, is_target=True)
     found: dict[str, float] = {}
-    if metrics.of_predictions:
+    # Anew for every metric, as in SeqIO: it may change what it is given.
+    for function in metrics.of_predictions:
+        targets = postprocessed(answers, metrics, is_target=True)
         predictions = postprocessed(answers, metrics, is_target=False)
-        for function in metrics.of_predictions:
-            _add(found, answers, function, targets=targets, predictions=predictions)
+        _add(found, answers, function, targets=targets, predictions=predictions)
     for function in metrics.of_scores:
+        targets = postprocessed(answers, metrics, is_target=True)
         scores = np.array([answer.target.sum for answer in answers if answer.target])
         _add(found, answers, function, targets=targets, scores=scores)
     return found
