@@ -282,6 +282,11 @@ def test_a_text_is_hashed_again_only_when_it_changed(tmp_path, monkeypatch):
     assert digest("one", long_ago) == first == hashlib.sha256(b"one").hexdigest()
     assert len(opened) == 1
     assert digest("two", long_ago + 1) == hashlib.sha256(b"two").hexdigest()
+    other = tmp_path / "b.txt"
+    other.write_text("six")
+    os.utime(other, (long_ago + 1, long_ago + 1))
+    other.replace(path)  # of the same size and time, but another file
+    assert files.sha256(str(path)) == hashlib.sha256(b"six").digest()
     # Changed within a step of the file system's clock: size and time say nothing yet.
     assert digest("one", now) == first
     assert digest("two", now) == hashlib.sha256(b"two").hexdigest()

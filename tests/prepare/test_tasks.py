@@ -4,6 +4,7 @@ import gzip
 import importlib
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import seqio
@@ -108,3 +109,4 @@ def test_tasks_registered_together_share_a_vocabulary_until_it_is_read(tmp_path)
     assert first.vocabulary.extra_ids == 7
     path.write_text('{"kind": "bytes", "extra_ids": 8}')
     assert seqio_vocabulary(str(path)).vocabulary.extra_ids == 8
+    assert seqio_vocabulary(Path("stdlib")) is not seqio_vocabulary("stdlib")  # a file, and ours

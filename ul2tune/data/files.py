@@ -95,18 +95,19 @@ def stamp(file: str) -> tuple[int, str]:
 
 
 def sha256(file: str) -> bytes:
-    """Digest of a file as stored. Kept as long as its size and time do not change: fingerprints of
-    every split, vocabularies and stamps ask for that of the same text."""
+    """Digest of a file as stored. Kept as long as it is the same file with the same size and time:
+    fingerprints of every split, vocabularies and stamps ask for that of the same text."""
     if "://" not in file:
         status = os.stat(file)
         if time.time_ns() - status.st_mtime_ns > _SETTLED_NANOSECS:
-            return _kept_sha256(os.path.abspath(file), status.st_size, status.st_mtime_ns)
+            identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+            return _kept_sha256(os.path.abspath(file), identity)
     return _sha256(file)
 
 
 @functools.lru_cache(maxsize=4096)
-def _kept_sha256(file: str, size: int, changed: int) -> bytes:
-    del size, changed  # with the path, what it is kept by
+def _kept_sha256(file: str, identity: tuple[int, ...]) -> bytes:
+    del identity  # with the path, what it is kept by
     return _sha256(file)
 
 

@@ -146,7 +146,7 @@ def seqio_vocabulary(vocabulary: VocabularyLike, corpus: Corpus | None = None) -
         if corpus is None:
             raise ValueError("A trained vocabulary needs a corpus to learn from.")
         return SeqioVocabulary(functools.partial(trained_vocabulary, corpus, config))
-    return _shared(str(config), functools.partial(vocab.load, config))
+    return _shared(f"file {config}", functools.partial(vocab.load, config))
 
 
 def _shared(description: str, make: Callable[[], Vocabulary]) -> SeqioVocabulary:
