@@ -251,7 +251,7 @@ def test_a_task_that_only_one_mixture_has_is_one_difference():
     assert drift.differences({}, config("one")) == ["prepared/one: (absent) -> (present)"]
     with pytest.raises(ValueError, match=r"prepared/new018: .*\n  and 281 more\nUse ") as caught:
         drift.check(saved, now, allow=False, where="checkpoint 5")
-    assert "prepared data of 'new003' and of 296 more the saved position" in str(caught.value)
+    assert "prepared data of 'new003' and 296 more the saved position" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 
 from ul2tune.checkpoints.description import DescribedFields
 from ul2tune.feed.config import DELIVERY_FIELDS, POSITION_FREE_FIELDS
+from ul2tune.first_names import first_names
 from ul2tune.models.base import METHOD_FIELDS
 
 # What may change between two starts of one run without changing what it computes, but for rounding.
@@ -21,7 +22,7 @@ EXEMPT = frozenset(
 # Of the run's own settings only these define it; the others say how long, how often, where.
 RUN_FIELDS = ("seed", "num_microbatches", "ema_decay")
 # A mixture of hundreds of tasks may differ in hundreds of places.
-_MAX_TOLD, _MAX_NAMED = 20, 5
+_MAX_TOLD = 20
 
 
 def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
@@ -96,12 +97,10 @@ def streams_restart(changes: Sequence[str]) -> str | None:
             found.add(f"FeedConfig.{name}")
     if not found:
         return None
-    named = sorted(found)
-    more = f" and of {len(named) - _MAX_NAMED} more" if len(named) > _MAX_NAMED else ""
     return (
-        f"With other {', '.join(named[:_MAX_NAMED])}{more} the saved position in the data means "
-        "nothing: its streams start from the beginning, and examples already seen in this epoch "
-        "may come again."
+        f"With other {first_names(sorted(found))} the saved position in the data means nothing: "
+        "its streams start from the beginning, and examples already seen in this epoch may come "
+        "again."
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TextIO
 
+from ul2tune.first_names import first_names
 from ul2tune.status_line import StatusLine
 
 _MAX_VALUES = 7
@@ -103,9 +104,7 @@ def evaluated(step: int, values: Mapping[str, float]) -> str:
     """
     shown = [name for name in values if not name.startswith("validation/")]
     shown = [*(name for name in ("validation/loss",) if name in values), *shown]
-    parts = [f"{name} {values[name]:.4g}" for name in shown[:_MAX_VALUES]]
-    more = len(shown) - _MAX_VALUES
-    return f"step {step}: {', '.join(parts)}" + (f" and {more} more" if more > 0 else "")
+    return f"step {step}: {first_names((f'{n} {values[n]:.4g}' for n in shown), _MAX_VALUES)}"
 
 
 def compact(value: float) -> str:
