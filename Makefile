@@ -8,7 +8,7 @@
 
 PYTHON ?= python3
 VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
-PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder
 BIN := $(VENV)/bin
 # The interpreter itself: behind a pyenv shim of a version that is installed but not active, it is found too.
 INTERPRETER = $(shell $(PYTHON) -c 'import sys; print(sys.executable)' 2>/dev/null \
@@ -23,6 +23,9 @@ PYTHON_GPU ?= python3
 demo: $(STAMP)
 	$(BIN)/python -m ul2tune demo
 
+# Three workers for two cores: some tests wait. Hundreds of processes start, and each would compile our
+# sources again where the environment forbids to keep bytecode.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 

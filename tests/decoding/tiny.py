@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import jax
-
-from ul2tune.models import base
+from tests.models import examples
 from ul2tune.models.t5 import T5Config
 
 # 259 ids of the plain byte vocabulary, padded to a multiple of 8.
@@ -21,4 +19,4 @@ MODEL = T5Config(
 
 
 def params(seed: int = 0):
-    return base.init_params(MODEL, jax.random.key(seed))
+    return examples.params(MODEL, seed)

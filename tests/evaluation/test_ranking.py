@@ -14,6 +14,7 @@ import pytest
 
 from tests.decoding import tiny
 from tests.evaluation import prepared, test_layouts
+from tests.models import examples
 from ul2tune import sharding
 from ul2tune.data import manifest
 from ul2tune.data.manifest import MixtureManifest
@@ -32,7 +33,7 @@ from ul2tune.sharding import MeshConfig
 # Longer than any row here, and than any of the predictor's: it pads otherwise.
 LENGTH = 104
 DECODER = dataclasses.replace(test_layouts.MODEL, max_length=128)
-PARAMS = {model: base.init_params(model, jax.random.key(1)) for model in (tiny.MODEL, DECODER)}
+PARAMS = {model: examples.params(model, seed=1) for model in (tiny.MODEL, DECODER)}
 MODELS = pytest.mark.parametrize(
     ("model", "layout"),
     [
