@@ -8,6 +8,7 @@ from contextlib import closing
 
 import pytest
 
+from ul2tune.data import vocab, vocab_extended
 from ul2tune.instructions.skg import dialogue, prompt, tables
 from ul2tune.instructions.skg import schema as skg_schema
 from ul2tune.instructions.skg import triples as skg_triples
@@ -73,6 +74,21 @@ def test_cells_are_cut_and_so_are_the_answers_in_them():
     )
     assert cut.rows == (("one two",), ("one",), ("  ",))
     assert answers == ("one two", "two")
+
+
+def test_cells_are_cut_as_transformers_cuts_them(shared):
+    """Its T5 tokenizer strips what it joins, and is as yet without the tokens that are added."""
+    t5 = vocab.load(
+        shared / "data/tokenizer/sentencepiece_cc_all.32000.100extra-sentencepiece.model"
+    )
+    cells = ("a " * 14 + "京", "x <= " * 9)
+    table = Table(header=("a",), rows=tuple((cell,) for cell in cells))
+    for tokenizer in (t5, vocab_extended.extend(t5, prompt.ADDED_TOKENS)):
+        cut, answers = tables.truncate(
+            table, "q", cells[:1], tokenizer=tokenizer, rng=random.Random(0)
+        )
+        assert cut.rows == (("a a a a a a a",), ("x <= x <= x <=",))
+        assert answers == ("a a a a a a a",)
 
 
 def test_rows_are_deleted_at_random_and_then_from_the_end():

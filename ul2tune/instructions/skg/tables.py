@@ -80,7 +80,8 @@ def truncate(
         lower-cased cells, so UnifiedSKG lower-cases TabFact's statements, but not WikiTQ's
         questions.
       answers: gold answers, in training only; they protect rows.
-      tokenizer: counts tokens, without end of sequence.
+      tokenizer: counts tokens, without end of sequence; of an extended vocabulary the one it
+        extends, as UnifiedSKG cuts tables before it adds tokens.
       rng: draws rows.
       cell_tokens: budget of a cell.
       max_tokens: budget of request and table, not counting words between them.
@@ -88,6 +89,7 @@ def truncate(
     Returns:
       The table, and the answers: those that are cells are cut as they are.
     """
+    tokenizer = getattr(tokenizer, "base", tokenizer)
     table, cut = _truncate_cells(table, tokenizer, cell_tokens)
     answers = tuple(cut.get(answer, answer) for answer in answers)
     left = (
@@ -129,7 +131,8 @@ def _truncate_cells(
             continue  # a token has a character, but for the space a vocabulary puts in front
         shorter = cut_text(cell, tokenizer, tokens)
         if shorter is not None:
-            cut[cell] = shorter
+            # Transformers' T5 tokenizer strips what it joins: the last piece may be a space.
+            cut[cell] = shorter.strip()
     rows = tuple(tuple(cut.get(cell, cell) for cell in row) for row in table.rows)
     return replace(table, rows=rows), cut
 
