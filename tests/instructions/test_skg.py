@@ -212,12 +212,15 @@ def test_values_that_a_question_mentions(question, values, column, expected):
 def test_values_are_read_from_the_database(tmp_path):
     (tmp_path / "shop").mkdir()
     with closing(sqlite3.connect(tmp_path / "shop" / "shop.sqlite")) as base, base:
-        base.execute('create table "it""em" (name text, price real)')
-        base.executemany('insert into "it""em" values (?, ?)', [("b", 1), ("a", 2), ("b", None)])
+        base.execute('create table "it""em" (name text, price real, "a`b" text)')
+        rows = [("b", 1, "x"), ("a", 2, "x"), ("b", None, "x")]
+        base.executemany('insert into "it""em" values (?, ?, ?)', rows)
     values = skg_values.DatabaseValues(tmp_path)
     assert values("shop", 'it"em', "name") == ("a", "b")
     assert values("shop", 'it"em', "price") == ()
-    with pytest.raises(ValueError, match=r"shop.sqlite: cannot read nothing.name"):
-        values("shop", "nothing", "name")
+    assert values("shop", 'it"em', "a`b") == ("x",)
+    for table, column in (("nothing", "name"), ('it"em', "nothing")):
+        with pytest.raises(ValueError, match=f"shop.sqlite: cannot read {table}.{column}"):
+            values("shop", table, column)
     with pytest.raises(ValueError, match="does not exist"):
         values("other", "item", "name")

@@ -197,12 +197,25 @@ def test_malformed_files_name_file_line_and_reason(tmp_path, kind, file, content
 def test_missing_and_ambiguous_files(tmp_path):
     folder = write_folder(tmp_path / "data")
     (folder / "dart_dev.v2.jsonl").write_text("")
-    with pytest.raises(ValueError, match="several files for 'validation' of 'dart'"):
+    with pytest.raises(ValueError, match=r"several files for 'validation' of 'dart'.*Leave one"):
         skg_files.find(folder, TASKS["dart"])
     (folder / "wikitq_tables.json").unlink()
     with pytest.raises(ValueError, match="'wikitq' needs one file"):
         skg_files.find(folder, TASKS["wikitq"])
     assert skg_files.find(tmp_path, TASKS["dart"]).splits == ()
+
+
+def test_spider_as_it_is_released(tmp_path):
+    folder = write_folder(tmp_path / "data")
+    spider = folder / "spider"
+    for name in ("train_spider.json", "train_others.json", "test.json", "test_tables.json"):
+        (spider / name).write_bytes((spider / "dev.json").read_bytes())
+    found = skg_files.find(folder, TASKS["spider"])
+    names = {split: Path(file).name for split, file in found.files.items()}
+    assert names == {"train": "train_spider.json", "validation": "dev.json", "test": "test.json"}
+    assert found.support == str(spider / "tables.json")
+    (spider / "train_spider.json").unlink()
+    assert skg_files.find(folder, TASKS["spider"]).files["train"].endswith("train_others.json")
 
 
 RUN = """\

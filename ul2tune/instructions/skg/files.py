@@ -29,7 +29,8 @@ _PREFIXES = {
 # SeqIO's splits and what files call them, best first: without a file for development, that for
 # testing validates, as UnifiedSKG tests on development files where there are no others.
 _SPLITS = {
-    "train": ("train",),
+    # Spider's release has train_others.json as well, which UnifiedSKG does not train on.
+    "train": ("train_spider", "train"),
     "validation": ("dev", "validation", "val", "test", "small_test"),
     "test": ("test", "small_test"),
 }
@@ -142,7 +143,9 @@ def find(folder: str | Path, task: TaskConfig, *, carve: float = 0.0, seed: int 
         found = next(filter(None, (_matching(folder, prefix, name) for name in names)), [])
         if len(found) > 1:
             shown = ", ".join(path.name for path in found)
-            raise ValueError(f"{folder}: several files for {split!r} of {task.kind!r}: {shown}.")
+            raise ValueError(
+                f"{folder}: several files for {split!r} of {task.kind!r}: {shown}. Leave one there."
+            )
         if found:
             files[split] = str(found[0])
     support = None
@@ -157,10 +160,17 @@ def find(folder: str | Path, task: TaskConfig, *, carve: float = 0.0, seed: int 
 
 
 def _matching(folder: Path, prefix: str, split: str) -> list[Path]:
-    """Files called prefix, split, and something after it that does not continue the word."""
+    """Files called prefix, split, and something after it that does not continue the word.
+
+    Spider's test_tables.json is a second file.
+    """
     candidates = sorted(folder.glob(f"{prefix}{split}*.json*"))
     start = len(prefix.rpartition("/")[2]) + len(split)
-    return [path for path in candidates if not path.name[start].isalnum()]
+    return [
+        path
+        for path in candidates
+        if not path.name[start].isalnum() and not path.name[start:].startswith("_tables.")
+    ]
 
 
 def _copy(record: Record, number: int) -> Record:

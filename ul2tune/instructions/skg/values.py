@@ -95,8 +95,9 @@ class DatabaseValues:
         file = inside(self._folder, db_id, f"{db_id}.sqlite")
         if not file.is_file():
             raise ValueError(f"{file} does not exist; cell values are read from it.")
-        names = [name.replace('"', '""') for name in (column, table)]
-        query = 'SELECT DISTINCT "{}" FROM "{}"'.format(*names)
+        # In double quotes SQLite takes the name of a column that is not there for a string.
+        names = [name.replace("`", "``") for name in (column, table)]
+        query = "SELECT DISTINCT `{}` FROM `{}`".format(*names)
         try:
             # Read-only: opening must not create or lock anything.
             with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as base:
