@@ -172,6 +172,16 @@ def test_gold_must_parse():
         spider.judge("select nothing from item", "select name from item", SHOP)
 
 
+def test_predictions_with_the_database_in_front_are_read_without_it():
+    context = {"query": "select count(*) from item", "schema": SHOP.to_json()}
+    plain = References(["x"], json.dumps(context))
+    named = References(["x"], json.dumps({**context, "db_id_in_target": True}))
+    for prediction in ("shop | SELECT count(*) FROM item", "shop|SELECT count(*) FROM item"):
+        assert spider.score_spider_exact_match(prediction, named) == 1.0
+        assert spider.score_spider_exact_match(prediction, plain) == 0.0
+    assert spider.score_spider_exact_match("SELECT count(*) FROM item", named) == 1.0
+
+
 def test_scores_read_the_context():
     context = json.dumps({"query": "select count(*) from item", "schema": SHOP.to_json()})
     references = References(["whatever"], context)

@@ -122,7 +122,8 @@ def score_spider_exact_match(prediction: str, references: Sequence[str]) -> floa
 
     The gold query and its schema are read from the references' context
     (`ul2tune.metrics.references`), which `instructions.skg.records` fills:
-    ``{"query": …, "schema": {an entry of tables.json}}``.
+    ``{"query": …, "schema": {an entry of tables.json}}``. With ``"db_id_in_target": true`` beside
+    them, predictions are read without the database's name in front, as UnifiedSKG's evaluator does.
 
     Raises:
       ValueError: if the references have no such context.
@@ -220,6 +221,8 @@ def _num_others(query: Query) -> int:
 
 def _judged(references: Sequence[str], prediction: str) -> Judgement:
     context = context_of(references, "spider_exact_match")
+    if context.get("db_id_in_target"):
+        prediction = prediction.split("|", 1)[-1].strip()
     return judge(context["query"], prediction, _schema(json.dumps(context.get("schema"))))
 
 

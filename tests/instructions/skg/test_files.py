@@ -106,7 +106,11 @@ def test_what_a_task_configuration_changes(tmp_path):
         return records, render(records[0], 0, task=task, describe=True, values=lambda *_: [])
 
     assert first("dart")[1].inputs == "task: x ; structured knowledge: A : r : B"
-    assert first("spider", db_id_in_target=True)[1].targets == "shop_1 | select count(*) from item"
+    records, shown = first("spider", db_id_in_target=True)
+    assert shown.targets == "shop_1 | select count(*) from item"
+    context = json.loads(records[0].metric_context)
+    assert json.loads(shown.metric_context) == {**context, "db_id_in_target": True}
+    assert not first("spider")[1].metric_context
     assert "contains tables such as" in first("spider", sentences=True)[1].inputs
     assert first("spider", cell_values=True)[1] == first("spider")[1]
     assert len(first("wikitq", "train", expansion=2)[0]) == 6

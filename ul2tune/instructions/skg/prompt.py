@@ -29,12 +29,14 @@ class Structured:
       structure: linearised knowledge.
       target: what is to be answered.
       truncated: the knowledge was cut to its token budget.
+      metric_context: as in `Rendered`.
     """
 
     text: str
     structure: str
     target: str
     truncated: bool = False
+    metric_context: str = ""
 
 
 def compose(

@@ -51,6 +51,7 @@ def render(
         targets=parts.target,
         answer_choices=record.answer_choices or (),
         truncated=parts.truncated,
+        metric_context=parts.metric_context,
     )
 
 
@@ -111,11 +112,16 @@ def _schema(
         raise ValueError(f"task {task.name!r} mentions cell values, so it needs the databases.")
     schema = DatabaseSchema.from_json(structure["schema"], f"record {record.id!r}")
     write = skg_schema.describe if task.sentences else skg_schema.linearize
+    knowledge = write(schema, structure["question"], values if task.cell_values else None)
     query = skg_schema.normalize_sql(record.targets[0])
+    if not task.db_id_in_target:
+        return Structured(text=record.input, structure=knowledge, target=query)
+    context = {**json.loads(record.metric_context or "{}"), "db_id_in_target": True}
     return Structured(
         text=record.input,
-        structure=write(schema, structure["question"], values if task.cell_values else None),
-        target=f"{schema.db_id} | {query}" if task.db_id_in_target else query,
+        structure=knowledge,
+        target=f"{schema.db_id} | {query}",
+        metric_context=json.dumps(context, ensure_ascii=False),
     )
 
 
