@@ -215,6 +215,15 @@ def test_wrong_descriptions(description, message):
         vocab.load(description).encode("x")
 
 
+def test_a_description_may_be_called_vocab_json(tmp_path):
+    file = tmp_path / "vocab.json"
+    file.write_text('{"kind": "bytes", "extra_ids": 3}')
+    assert vocab.load(file) == ByteVocabulary(extra_ids=3)
+    file.write_text('{"kind": 0, "a": 1}')
+    with pytest.raises(ValueError, match=r"merges.txt is needed beside"):
+        vocab.load(file)
+
+
 def test_not_a_model(tmp_path):
     (tmp_path / "x.model").write_bytes(b"garbage")
     with pytest.raises(ValueError, match="not a SentencePiece model"):

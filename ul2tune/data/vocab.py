@@ -294,9 +294,18 @@ def _describe(text: str) -> tuple[dict[str, Any], Path | None]:
             "kind": "sentencepiece",
             "file": text,
         }, None
-    if path.name in (tokenizer_files.TOKENIZER, tokenizer_files.VOCAB):
+    if path.name == tokenizer_files.TOKENIZER or (
+        path.name == tokenizer_files.VOCAB and not _is_description(path)
+    ):
         return {"kind": vocab_tokenizer_json.KIND, "file": path.name}, path.parent
     return tokenizer_files.read_object(path), path.parent
+
+
+def _is_description(path: Path) -> bool:
+    """Whether a file of GPT-2's name is one of ours: there, a "kind" could only be an id."""
+    if not path.is_file() or path.with_name(tokenizer_files.MERGES).is_file():
+        return False
+    return isinstance(tokenizer_files.read_object(path).get("kind"), str)
 
 
 @functools.lru_cache(maxsize=16)
