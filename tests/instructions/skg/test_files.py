@@ -209,6 +209,34 @@ def test_missing_and_ambiguous_files(tmp_path):
     assert skg_files.find(tmp_path, TASKS["dart"]).splits == ()
 
 
+def test_multiwoz_as_the_authors_make_it(tmp_path):
+    """Slots and their order are the ontology's, values the descriptions'."""
+    folder = write_folder(tmp_path / "data")
+    plain = skg_files.find(folder, TASKS["multiwoz"])
+    before = plain.fingerprint()
+    harvested = {
+        "police-name": ["x"],
+        "hotel-book people": ["2"],
+        "hotel-Area": ["north", "a name"],
+    }
+    (folder / "multiwoz" / "ontology.json").write_text(json.dumps(harvested))
+    file = folder / "multiwoz" / "slot_description.json"
+    values = {"hotel-area": ["north", "dontcare"], "hotel-book people": [], "taxi-area": ["x"]}
+    file.write_text(json.dumps({s: {"values": v, "naive": s} for s, v in values.items()}))
+    found = skg_files.find(folder, TASKS["multiwoz"])
+    shown = render(next(iter(found.read("validation"))), 0)
+    assert shown.inputs == (
+        "a hotel ; structured knowledge: hotel-book people: none; hotel-area: north, dontcare;  ; "
+        "context: none | "
+    )
+    assert shown.targets == "hotel book people none, hotel area north"
+    described = found.fingerprint()
+    file.write_text('{"hotel-area": {"values": []}}')
+    assert len({before, described, found.fingerprint()}) == 3
+    with pytest.raises(ValueError, match=r"slot_description.json has no slot 'hotel-book people'"):
+        list(found.read("validation"))
+
+
 def test_spider_as_it_is_released(tmp_path):
     folder = write_folder(tmp_path / "data")
     spider = folder / "spider"

@@ -3,7 +3,7 @@
 wikitq_train*.jsonl  wikitq_dev*.jsonl  wikitq_test*.jsonl  wikitq_tables*.json
 tabfact_*.jsonl      dart_*.jsonl                           (train, dev, test, small_test)
 spider/train*.json   spider/dev*.json   spider/tables*.json spider/database/<db>/<db>.sqlite
-multiwoz/train_dials.json …             multiwoz/ontology.json
+multiwoz/train_dials.json …             multiwoz/ontology.json, multiwoz/slot_description.json
 """
 
 from __future__ import annotations
@@ -94,6 +94,9 @@ class SkgFiles:
     def fingerprint(self) -> str:
         """Of the files' bytes and the options."""
         paths = [*self.files.values(), *filter(None, [self.support])]
+        if self.task.kind == "multiwoz" and self.support is not None:
+            described = skg_records.slot_descriptions(self.support)
+            paths += [str(described)] if described else []
         return reading.fingerprint(paths, self.task, self.splits, self.carve, self.seed)
 
     def _is_train(self, record: Record) -> bool:

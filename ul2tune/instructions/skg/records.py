@@ -6,7 +6,8 @@
     dart      {"tripleset": [[s, r, o], …], "annotations": [{"text"}, …]}
     spider    {"db_id", "question", "query"}; schemas: `tables.json`
     multiwoz  {"dial_id", "turns": [{"system", "user", "state": {"slot_values": {…}}}, …]};
-              ontology: slot -> its values, or slot -> {"values": […]}
+              ontology: slot -> its values, or slot -> {"values": […]}; with the authors'
+              `slot_description.json` beside it the values are that file's, as in their prompts
 
 Every file is JSON lines, or one JSON list of the same objects. A record's `structure` holds what
 the renderer writes out, and under ``"source"`` the table or database that it shares with others.
@@ -168,13 +169,7 @@ def _spider(rows: Rows, support: Path, level: SplitLevel) -> Iterator[Record]:
 
 
 def _multiwoz(rows: Rows, support: Path, level: SplitLevel) -> Iterator[Record]:
-    ontology = {
-        slot: _ontology_values(values, f"{support}: slot {slot!r}")
-        for slot, values in _object(support).items()
-    }
-    slots = skg_dialogue.slots_of(ontology)
-    known = dict(zip(skg_dialogue.tracked(ontology), slots))
-    choices = {known[slot]: values for slot, values in ontology.items() if slot in known}
+    slots, choices = _slots(support)
     for where, row in rows:
         dialogue, turns = string(row, "dial_id", where), row.get("turns")
         if not isinstance(turns, list):
@@ -243,6 +238,29 @@ def _object(path: Path) -> Mapping[str, Any]:
 
 def _is_triple(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 3 and all(isinstance(p, str) for p in value)
+
+
+def slot_descriptions(ontology: str | Path) -> Path | None:
+    """The file beside MultiWoZ's ontology that has the values of prompts, if it is there."""
+    path = Path(ontology).with_name("slot_description.json")
+    return path if path.is_file() else None
+
+
+def _slots(ontology: Path) -> tuple[tuple[str, ...], dict[str, list[str]]]:
+    """The tracked slots as states spell them, in the ontology's order, and what each may be."""
+    found = {
+        slot: _ontology_values(values, f"{ontology}: slot {slot!r}")
+        for slot, values in _object(ontology).items()
+    }
+    slots = skg_dialogue.slots_of(found)
+    described = slot_descriptions(ontology)
+    if described is None:
+        return slots, {s: found[spelled] for s, spelled in zip(slots, skg_dialogue.tracked(found))}
+    values = _object(described)
+    if missing := [slot for slot in slots if slot not in values]:
+        raise ValueError(f"{described} has no slot {missing[0]!r}, which {ontology} has.")
+    where = f"{described}: slot"
+    return slots, {s: _ontology_values(values[s], f"{where} {s!r}") for s in slots}
 
 
 def _ontology_values(value: Any, where: str) -> list[str]:
