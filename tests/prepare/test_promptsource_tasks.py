@@ -89,6 +89,18 @@ def test_t0_from_files_to_examples(rows: Path, tmp_path: Path):
 
 
 @pytest.mark.usefixtures("clean_registry")
+def test_data_sets_that_have_a_test_split_alone_are_evaluated(rows: Path, tmp_path: Path, capsys):
+    (rows / "weather" / "validation.jsonl").rename(rows / "weather" / "test.jsonl")
+    table = tmp_path / "datasets.csv"
+    table.write_text(TABLE)
+    mixtures = register_t0(TEMPLATES, rows, table, vocabulary=VOCABULARY)
+    assert "t0_eval_score_eval" in mixtures
+    assert "t0_eval_score_eval" not in capsys.readouterr().err
+    (task,) = seqio.get_mixture_or_task("t0_eval_score_eval").tasks
+    assert (task.name, list(task.splits)) == ("weather_dry_or_wet", ["test"])
+
+
+@pytest.mark.usefixtures("clean_registry")
 def test_all_prompts_there_are_rows_for(rows: Path):
     name = register_promptsource(TEMPLATES, rows, name="all", vocabulary=VOCABULARY)
     mixture = seqio.get_mixture_or_task(name)

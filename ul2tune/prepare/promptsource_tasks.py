@@ -106,9 +106,9 @@ def register_t0(
         raise ValueError(f"{rows} has no rows of any data set of {datasets_csv}.")
     mixtures = []
     for mixture in t0.MIXTURES:
-        split = "validation" if mixture.endswith("_score_eval") else "train"
         rates = t0.rates(catalogue, mixture, rule=rule)
-        present = [(n, float(rate)) for n, rate in rates.items() if split in splits.get(n, ())]
+        evaluates = mixture.endswith("_score_eval")
+        present = [(n, float(r)) for n, r in rates.items() if _serves(splits.get(n, ()), evaluates)]
         if present and sum(rate for _, rate in present) > 0:
             seqio.MixtureRegistry.add(mixture, present)
             mixtures.append(mixture)
@@ -144,6 +144,11 @@ def _register_tasks(
         _register(name, corpus, vocabulary, seed)
         splits[name] = corpus.splits
     return splits
+
+
+def _serves(splits: tuple[str, ...], evaluates: bool) -> bool:
+    """Whether there is a split to train on, or any other to evaluate: some have "test" alone."""
+    return any(split != "train" for split in splits) if evaluates else "train" in splits
 
 
 def _register(name: str, corpus: PromptedRows, vocabulary: VocabularyLike, seed: int) -> None:
