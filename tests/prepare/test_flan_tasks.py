@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 
 import pytest
@@ -114,6 +115,22 @@ def test_few_shot_flan_2021_with_the_authors_marks(folder):
     shown = "".join(f"0 {i} + {i} = ? X 1 {2 * i} X " for i in shots)
     assert first["inputs"] == f"{shown}0 0 + 0 = ? X 1 FLAN"
     assert 0 not in shots
+
+
+def test_the_authors_do_not_count_separators_towards_the_length_of_flan_2021(tmp_path):
+    folder = tiny_flan.write_rows(tiny_flan.write_tables(tmp_path))
+    rows = [json.dumps({"sum": f"{i:062} + 0", "answer": f"{i}"}) for i in range(60)]
+    (folder / "flan2021/sums/train.jsonl").write_text("\n".join(rows))
+    longest = []
+    for compat in (False, True):
+        task = register_flan2021(
+            folder, name=f"long_{compat}", shots=16, compat=compat, vocabulary=VOCABULARY
+        )
+        prompts = elements(f"{task}_sums")
+        # Two new lines after every exemplar; the space after the query is taken away.
+        longest.append(max(len(e["inputs"]) + 1 - 2 * len(e["demo_ids"]) for e in prompts))
+        assert {len(e["demo_ids"]) for e in prompts} <= {11, 12}
+    assert longest[0] <= 960 - 2 * 11 < longest[1] <= 960
 
 
 def test_fingerprints_do_not_depend_on_where_the_files_are(folder, tmp_path):

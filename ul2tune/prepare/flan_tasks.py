@@ -17,7 +17,7 @@ import functools
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ul2tune.data.rates import Group, Leaf, Node, Proportional
@@ -126,7 +126,8 @@ def register_flan2021(
       shots: exemplars per prompt (the authors: 1, 2, 3, 5, 10, 16).
       marked: the marks that the authors' model knew ("0 … X 1 FLAN"); default: plain text.
       compat: templates in turn, incomplete rounds dropped, exemplars in other templates than the
-        query's and the query among them, training rows that overlap short validation splits.
+        query's and the query among them, separators not counted towards the prompt's length,
+        training rows that overlap short validation splits.
       vocabulary: as for `ul2tune.prepare.tasks.seqio_vocabulary`.
       seed: of all draws.
 
@@ -140,6 +141,7 @@ def register_flan2021(
     templates = patterns.load_templates(folder / FLAN2021_PATTERNS)
     clusters = flan2021.load_clusters(folder / "v1_task_clusters.json")
     layout = few_shot.MARKED if marked else few_shot.CONTINUATION
+    layout = replace(layout, count_separators=not compat)
     wrapper = few_shot.MARKED_ZERO_SHOT if marked else None
     names = {}
     for cluster, tasks in clusters.items():

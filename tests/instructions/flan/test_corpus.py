@@ -66,6 +66,19 @@ def test_an_answer_keeps_its_words_where_no_option_is_shown():
     assert (hidden.targets, hidden.choices) == (("even",), ("even", "odd"))
 
 
+def test_the_authors_name_an_answer_by_an_option_in_every_template_of_a_task_that_shows_them():
+    blind = template("Which number is {answer}?", "{q}")
+
+    def prompts(*templates, **mode):
+        records = corpus(templates=templates, formats=FORMATS, **mode).read("train")
+        return {r.input for r in records if r.input.startswith("Which")}
+
+    words = {"Which number is even?", "Which number is odd?"}
+    assert prompts(blind, NUMBERED[0]) == words
+    assert prompts(blind, NUMBERED[0], compat=True) == {"Which number is (A)?"}
+    assert prompts(blind, compat=True) == words
+
+
 def test_free_text_has_no_choices():
     assert fill(ROW, template("{answer}?", "{q}")).choices is None
     assert fill(ROW, template("{q}", "So {answer}.")).choices is None

@@ -69,7 +69,7 @@ def test_splits_are_slices_of_the_official_files(tmp_path):
 
 
 def test_chains_of_thought_have_literal_line_ends(tmp_path):
-    path = write(tmp_path / "toy_train.tsv", ["q\\none\ta\\nb\tr1\\nr2\tmore"])
+    path = write(tmp_path / "toy_train.tsv", ["q\\none\ta\\nb\tr\r1\\nr2\tmore\r"])
     (row,) = CotRows(path=str(path)).read("train")
     assert row.fields == {"question": "q\none", "answer": "a\\nb", "chain_of_thought": "r1\nr2"}
     assert row.id == "toy-1"

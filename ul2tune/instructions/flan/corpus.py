@@ -4,7 +4,9 @@
 
 DIVERGES (unless `compat`): the authors give template i to example i modulo the number of templates
 (in the order of the file) and drop the last incomplete round. Ours is drawn per example from
-(seed, task, id), so that it depends on no order, and nothing is dropped. Exemplars: see `Mode`.
+(seed, task, id), so that it depends on no order, and nothing is dropped. Where options have a
+style, theirs name an answer by its option in every template of the task; ours keeps its words where
+a template does not show the options. Exemplars: see `Mode`.
 """
 
 from __future__ import annotations
@@ -81,7 +83,7 @@ class Mode:
       own_templates: an exemplar has a template of its own, not the query's.
       inverted: an input-inversion task.
       compat: the authors' quirks: templates in turn, incomplete rounds dropped, the query among its
-        exemplars.
+        exemplars, answers named by options that their template does not show.
       seed: of all draws.
     """
 
@@ -101,7 +103,12 @@ class Mode:
 
 
 def fill(
-    row: Row, template: Template, *, formats: Formats | None = None, key: tuple = ()
+    row: Row,
+    template: Template,
+    *,
+    formats: Formats | None = None,
+    key: tuple = (),
+    shown: bool | None = None,
 ) -> Filled:
     """Renders a row in a template.
 
@@ -111,6 +118,7 @@ def fill(
       formats: with `key`, decides the style of options and dialogue; None = the fixed forms. A row
         with more options or turns than a style names has the fixed form.
       key: of the draw.
+      shown: whether the prompt's options name the answer; None = where the template shows them.
 
     Raises:
       ValueError: naming template and field, where the row lacks one.
@@ -122,8 +130,8 @@ def fill(
     if row.options:
         values.setdefault("options_str", options.plain_options(row.options))
         values.setdefault("options_", values["options_str"])
-        shows = "options_" in (*template.inputs.names, *template.targets.names)
-        if formats and shows and answers and len(row.options) <= options.MAX_OPTIONS:
+        shown = _shows_options(template) if shown is None else shown
+        if formats and shown and answers and len(row.options) <= options.MAX_OPTIONS:
             style = formats.options.draw(*key)
             styled = [options.styled_options(row.options, answer, style) for answer in answers]
             answers = tuple(one.answer for one in styled)
@@ -202,6 +210,7 @@ class TemplatedCorpus:
             mode.templates[template],
             formats=mode.formats,
             key=(mode.seed, self.task, row.id),
+            shown=any(map(_shows_options, mode.templates)) if mode.compat else None,
         )
         return Record(
             id=row.id,
@@ -219,6 +228,10 @@ class TemplatedCorpus:
             inverted=mode.inverted,
             metric_names=METRICS,
         )
+
+
+def _shows_options(template: Template) -> bool:
+    return "options_" in (*template.inputs.names, *template.targets.names)
 
 
 class _Pool:

@@ -20,7 +20,8 @@ fs_opt_x has two exemplars under the definition. Rates: `flan2022_mixture`.
 The authors' quirks, all behind ``compat=True``: templates in turn and incomplete rounds dropped
 (`flan.corpus`); the query may be its own exemplar; one separator of `template_mix` per task, which
 theirs drew while importing; an example that no exemplar fits is dropped; separators do not count
-towards the length; repeated styles and two starts run together (`options`); T0's line ends
+towards the length; repeated styles and two starts run together (`options`); answers named by
+options that their template does not show (two templates of stsb); T0's line ends
 (`flan.rows.t0_row`); Natural Instructions' targets keep the separator's line ends, have no length
 limit and the first reference alone; inputs of 2,056 tokens (`sequence_lengths`).
 """

@@ -230,7 +230,8 @@ def load_cot(path: str | Path) -> Iterator[Row]:
     """
     stem = Path(path).name.split(".")[0].removesuffix("_train")
     for number, data in reading.read_lines(path):
-        line = reading.decode(data, f"{path}:{number}").removesuffix("\n").removesuffix("\r")
+        # TensorFlow's lines, which the authors read, are without every carriage return.
+        line = reading.decode(data, f"{path}:{number}").replace("\r", "").removesuffix("\n")
         columns = line.split("\t")
         if len(columns) < 3:
             raise ValueError(
