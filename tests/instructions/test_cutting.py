@@ -49,7 +49,7 @@ def test_a_space_alone_and_other_tokenizers(t5):
 
 def test_metaicl_keeps_unknown_characters_of_a_cut_input(t5):
     record = dataclasses.replace(RECORD, input="{a} " * 30)
-    config = metaicl.MetaICL(example_tokens=12)
+    config = metaicl.MetaICL(example_tokens=13)
     rendered = metaicl.render(record, 0, config=config, tokenizer=t5)
     assert rendered.truncated
     assert rendered.inputs == "{a} {a} \n"

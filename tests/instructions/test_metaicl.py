@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from ul2tune.data.vocab import ByteVocabulary
 from ul2tune.instructions import metaicl
 from ul2tune.instructions.metaicl import MetaICL, TaskFile
 from ul2tune.instructions.records import Demo, Record
@@ -19,6 +20,9 @@ RECORD = Record(
     answer_choices=("y", "n"),
     demos=(Demo(input="x1", target="y1"), Demo(input="x2", target="y2", id="second")),
 )
+
+
+BYTES = ByteVocabulary()
 
 
 class Words:
@@ -58,12 +62,55 @@ def test_examples_are_cut_in_their_inputs():
     words = " ".join(f"w{i}" for i in range(50))
     record = dataclasses.replace(RECORD, input=words, targets=("a b c",), demos=())
     inputs, targets = texts(record, tokenizer=Words(), example_tokens=10)
-    assert inputs == "w0 w1 w2 w3 w4 w5\n"  # with the newline and the answer: 10
+    assert inputs == "w0 w1 w2 w3 w4\n"  # with the answer 8: two are to spare
     assert targets == "a b c"
     record = dataclasses.replace(record, targets=(words,))
     inputs, targets = texts(record, tokenizer=Words(), example_tokens=10)
-    assert (inputs, len(targets.split())) == ("w0\n", 8)
+    assert (inputs, len(targets.split())) == ("w0\n", 7)
     assert metaicl.render(record, 0, config=MetaICL(example_tokens=10), tokenizer=Words()).truncated
+
+
+def test_what_stands_before_and_in_an_example_counts_as_its_own():
+    demos = tuple(Demo(input=c * 30, target="yes") for c in "ab")
+    record = dataclasses.replace(RECORD, input="c" * 30, targets=("yes",), demos=demos)
+    for method in ("direct", "channel"):
+        inputs, targets = texts(record, method=method, tokenizer=BYTES, example_tokens=20)
+        letters = [(inputs + targets).count(c) for c in "abc"]
+        # Two are to spare, one is the newline, three the answer; three newlines before the others.
+        assert letters == [20 - 6, 20 - 9, 20 - 9]
+
+
+def test_all_choices_leave_the_same_question_and_demos():
+    demos = tuple(Demo(input=c * 4, target="ja") for c in "ab")
+    choices = ("yes", "certainly not", "no")
+    record = dataclasses.replace(
+        RECORD, input="c" * 30, targets=("no",), answer_choices=choices, demos=demos
+    )
+    for method in ("direct", "channel"):
+        config = MetaICL(method=method, example_tokens=30, max_tokens=40)
+        asked = metaicl.queries(record, 0, config=config, tokenizer=BYTES)
+        shown = [(q.inputs + q.targets).replace(c, "?") for q, c in zip(asked, choices)]
+        assert len(set(shown)) == 1
+        assert shown[0].count("c") == 30 - 2 - len("\n\n\n" + "\n" + "certainly not")
+        # The first demo would fit before the shortest answer.
+        assert shown[0].startswith("bbbb\nja" if method == "direct" else "ja\nbbbb")
+
+
+def test_newlines_of_the_release():
+    free = dataclasses.replace(RECORD, answer_choices=None)
+    assert texts(free) == texts() == texts(compat=True)
+    assert texts(free, compat=True) == ("x1y1\n\n\nx2y2\n\n\nx", "y")
+    assert texts(free, compat=True, method="channel") == ("y1x1\n\n\ny2x2\n\n\ny", "x")
+    empty = dataclasses.replace(RECORD, input="", demos=(*RECORD.demos, Demo(input="", target="z")))
+    direct = "x1\ny1\n\n\nx2\ny2\n\n{0}\nz\n\n{0}\n"
+    assert texts(empty) == (direct.format("\n"), "y")
+    assert texts(empty, compat=True) == (direct.format(""), "y")
+    assert texts(empty, compat=True, method="channel") == (
+        "y1\nx1\n\n\ny2\nx2\n\n\nz\n\n\ny",
+        "",
+    )
+    raw = {"newlines": False, "separators": (" ",)}
+    assert texts(free, compat=True, **raw) == texts(free, **raw) == ("x1 y1 x2 y2 x ", "y")
 
 
 def test_the_last_demos_are_kept():

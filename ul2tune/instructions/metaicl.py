@@ -16,13 +16,16 @@ nothing (`pmi`). Each choice has a prompt of its own then, see :func:`queries`.
 Written from descriptions of the method; MetaICL's own code is licensed CC BY-NC and none is here.
 T5's vocabulary drops newlines (`docs/mixing.md`).
 
-DIVERGES: in the release no newline stands between input and answer where a task's `options` are
-empty (its test for tasks without labels holds there), nor one too many beside an empty input.
+DIVERGES (unless `compat`): in the release no newline stands between input and answer where a task's
+`options` are empty (its test for tasks without labels holds there), nor one too many beside an
+empty input.
+
+DIVERGES: in the release a prompt that is too long starts in the middle of a demo; ours are whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -53,10 +56,12 @@ class MetaICL:
       loss: "label" or "suffix"; the latter for training records only.
       separators: between examples; one is drawn for each record where there are several.
       newlines: False writes spaces instead of newlines (MetaICL's raw language models).
-      example_tokens: longest single example; its input is cut, its answer kept.
+      example_tokens: longest single example, with the newlines before and in it and two to spare;
+        its input is cut, its answer kept. All answer choices to be ranked leave the same input.
       max_tokens: longest whole; the demos that are left out are the first ones.
       pmi: predict by pointwise mutual information: subtract the loss of the answer after the same
         demos and the input "N/A".
+      compat: the release's newlines around answers without choices and around empty inputs.
     """
 
     method: Literal["direct", "channel"] = "direct"
@@ -68,6 +73,7 @@ class MetaICL:
     example_tokens: int = 256
     max_tokens: int = 1024
     pmi: bool = False
+    compat: bool = False
 
     def __post_init__(self) -> None:
         for name, known in (("method", ("direct", "channel")), ("loss", ("label", "suffix"))):
@@ -127,29 +133,39 @@ def render(
     return replace(rendered, answer_choices=record.answer_choices, queries=asked)
 
 
-def _render(record: Record, seed: int, config: MetaICL, tokenizer: Tokenizer | None) -> Rendered:
-    """The text without what ranks its answer choices."""
-    separator, line = separator_of(record, seed, config), "\n" if config.newlines else " "
+def _render(
+    record: Record,
+    seed: int,
+    config: MetaICL,
+    tokenizer: Tokenizer | None,
+    most: int | None = None,
+) -> Rendered:
+    """The text without what ranks its answer choices; with `most` demos at most."""
     shown = _shown(record, seed, config)
-    texts = [_cut(d.input, d.target, config, tokenizer) for d in shown]
-    last = _cut(record.input, record.targets[0], config, tokenizer)
-    truncated = any(t.truncated for t in (*texts, last))
-    pairs = [t.pair(config.method) for t in (*texts, last)]
+    separator, choices = separator_of(record, seed, config), record.answer_choices or ()
+    rivals = choices if record.split_level != "train" else ()
+    pairs = [(demo.input, demo.target) for demo in shown]
+    parts = []
+    for question, answer in (*pairs, (record.input, record.targets[0])):
+        own = rivals if len(parts) == len(shown) else ()
+        layout = _layout(question, separator if parts else "", bool(choices), config)
+        parts.append(_cut(question, answer, own, layout, config, tokenizer))
+    kept = len(shown) if most is None else min(most, len(shown))
     if tokenizer is not None:
-        query, *before = [first + line + second for first, second in reversed(pairs)]
-        lengths = [len(tokenizer.encode(text + separator)) for text in before]
-        kept = exemplars.fitting(lengths, config.max_tokens - len(tokenizer.encode(query)))
-        truncated |= kept < len(shown)
-        shown = shown[len(shown) - kept :]
-        pairs = pairs[len(pairs) - 1 - kept :]
-    whole = separator.join(first + line + second for first, second in pairs)
-    split = len(whole) - len(pairs[-1][1])
+        lengths = [part.tokens for part in reversed(parts)]
+        kept = min(kept, exemplars.fitting(lengths[1:], config.max_tokens - lengths[0]))
+    truncated = kept < len(shown) or any(part.truncated for part in parts)
+    parts = parts[len(shown) - kept :]
+    parts[0] = replace(parts[0], before="")
+    whole = "".join(part.before + part.text for part in parts)
+    split = len(whole) - len(parts[-1].last)
     if config.loss == "suffix" and record.split_level == "train":
-        split = len(pairs[0][0] + line)
+        split = len(parts[0].first)
+    demos = shown[len(shown) - kept :]
     return Rendered(
         inputs=whole[:split],
         targets=whole[split:],
-        demo_ids=tuple(demo.id or f"demo-{i}" for i, demo in enumerate(shown)),
+        demo_ids=tuple(demo.id or f"demo-{i}" for i, demo in enumerate(demos)),
         truncated=truncated,
     )
 
@@ -182,10 +198,8 @@ def queries(
         text = _render(one, seed, config, tokenizer)
         prior = ""
         if config.pmi:  # with the demos that fitted, and no more, although there is room
-            shown = _shown(one, seed, config)
-            kept = tuple(shown[len(shown) - len(text.demo_ids) :])
-            empty = replace(without_input(one), demos=kept)
-            prior = _render(empty, seed, config, tokenizer).inputs
+            most = len(text.demo_ids)
+            prior = _render(without_input(one), seed, config, tokenizer, most).inputs
         found.append(Query(inputs=text.inputs, targets=text.targets, prior=prior))
     return tuple(found)
 
@@ -215,29 +229,68 @@ def _draw(record: Record, seed: int, config: MetaICL) -> int:
     return config.demos
 
 
-@dataclass(frozen=True)
-class _Example:
-    input: str
-    output: str
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """An example of a prompt: `before` stands before it, `last` is what its loss would be on.
+
+    `tokens` are those of all three, with the longest rival of its answer.
+    """
+
+    before: str
+    first: str
+    last: str
+    tokens: int
     truncated: bool
 
-    def pair(self, method: str) -> tuple[str, str]:
-        return (self.input, self.output) if method == "direct" else (self.output, self.input)
+    @property
+    def text(self) -> str:
+        return self.first + self.last
 
 
-def _cut(input: str, output: str, config: MetaICL, tokenizer: Tokenizer | None) -> _Example:
-    """Cuts the input so that both, and the newline between them, fit into one example's tokens."""
-    if tokenizer is None:
-        return _Example(input, output, False)
-    answer, question = tokenizer.encode(output), tokenizer.encode(input)
-    # An answer alone may be too long; a token of the question stays.
-    answer_room = config.example_tokens - 2
-    cut_answer = len(answer) > answer_room
-    output = cut_text(output, tokenizer, answer_room) or "" if cut_answer else output
-    room = config.example_tokens - 1 - min(len(answer), answer_room)
-    cut = len(question) > room
-    input = cut_text(input, tokenizer, room) or "" if cut else input
-    return _Example(input, output, cut or cut_answer)
+def _layout(input: str, separator: str, has_choices: bool, config: MetaICL) -> tuple[str, str]:
+    """What stands before an example and between its two texts."""
+    line = "\n" if config.newlines else " "
+    if config.compat and config.newlines:
+        if not has_choices or (not input and config.method == "channel"):
+            line = ""
+        if not input and config.method == "direct":
+            separator = separator.removesuffix("\n")
+    return separator, line
+
+
+def _cut(
+    input: str,
+    output: str,
+    rivals: Sequence[str],
+    layout: tuple[str, str],
+    config: MetaICL,
+    tokenizer: Tokenizer | None,
+) -> _Part:
+    """Cuts the input so that it fits into one example's tokens with the longest of output and
+    rivals, what stands before and between them, and two tokens (in the release, for marks of start
+    and end that it no longer writes)."""
+    before, line = layout
+    tokens, truncated = 0, False
+    if tokenizer is not None:
+        asks, answers = layout if config.method == "direct" else (line, before)
+        # An answer alone may be too long; a token of the question stays.
+        most = config.example_tokens - 3 - len(tokenizer.encode(asks))
+        output, long_answer = _shortened(output, answers, most, tokenizer)
+        others = [min(len(tokenizer.encode(answers + rival)), most) for rival in rivals]
+        longest = max([len(tokenizer.encode(answers + output)), *others])
+        room = config.example_tokens - 2 - longest
+        input, long_question = _shortened(input, asks, room, tokenizer)
+        tokens = len(tokenizer.encode(asks + input)) + longest
+        truncated = long_answer or long_question
+    first, last = (input, output) if config.method == "direct" else (output, input)
+    return _Part(before=before, first=first + line, last=last, tokens=tokens, truncated=truncated)
+
+
+def _shortened(text: str, mark: str, tokens: int, tokenizer: Tokenizer) -> tuple[str, bool]:
+    """A text that has at most so many tokens after a mark, and whether it was cut."""
+    if len(tokenizer.encode(mark + text)) <= tokens:
+        return text, False
+    return (cut_text(mark + text, tokenizer, max(tokens, 1)) or "").removeprefix(mark), True
 
 
 @dataclass(frozen=True, kw_only=True)
