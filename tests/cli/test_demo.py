@@ -76,6 +76,16 @@ def test_report_holds_numbers_curves_and_samples(finished):
     assert images | {"metrics.png", path.name} == set(demo_stages.REPORT_FILES)
 
 
+def test_answers_may_hold_what_python_takes_for_ends_of_lines(finished):
+    file = finished / "after_held_out" / "predictions.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines[0]["prediction"] = "one\u2028two\u0085three"
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    file.write_text(text, encoding="utf-8")  # as `evaluate` writes it
+    found = report_data.collect(finished).after["held_out"].predictions
+    assert list(found) == lines
+
+
 def test_a_smoothed_curve_starts_where_its_values_do():
     assert demo_plots.smooth([4.0, 4.0, 4.0]) == pytest.approx([4.0] * 3)
     assert demo_plots.smooth([2.0, 0.0], weight=0.5) == pytest.approx([2.0, 2 / 3])

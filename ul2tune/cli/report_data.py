@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ul2tune.checkpoints import layout
+from ul2tune.instructions import reading
 from ul2tune.metrics import registry
 from ul2tune.metrics.choices import is_correct_choice
 
@@ -143,9 +144,7 @@ def read_evaluation(folder: Path) -> Evaluation:
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """JSON lines; none if the file is not there."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [row for _, row in reading.read_json_lines(path)] if path.exists() else []
 
 
 def constant_scores(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
