@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.evaluation import prepared
-from ul2tune.data import manifest
+from ul2tune.data import manifest, vocab
 from ul2tune.data.rates import Share
 from ul2tune.evaluation import examples, splits
 from ul2tune.feed.config import FeedConfig
@@ -231,6 +231,16 @@ def test_a_damaged_split_does_not_hide_what_is_wrong_with_the_one_asked_for(tmp_
         (other / "manifest.json").write_text("{")
     with pytest.raises(FileNotFoundError, match=r"ul2tune prepare.* examples: 'validation'\."):
         load(folder, split="test")
+
+
+def test_tasks_share_one_reading_of_their_vocabulary(tmp_path, monkeypatch):
+    """A suite has a task per subject, and a tokenizer.json is read in seconds."""
+    folder, reads, load_vocabulary = prepared.write(tmp_path), [], vocab.load
+    monkeypatch.setattr(
+        vocab, "load", lambda *args, **k: reads.append(load_vocabulary(*args, **k)) or reads[-1]
+    )
+    assert load(folder).vocabulary is reads[0]
+    assert len(reads) == 1
 
 
 def test_tasks_must_share_a_vocabulary(tmp_path):

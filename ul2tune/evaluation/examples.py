@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ul2tune.data import manifest, vocab
+from ul2tune.data import manifest
 from ul2tune.data.codec import Example
 from ul2tune.data.vocab import Vocabulary
 from ul2tune.evaluation import seqio_example, splits
@@ -63,10 +63,11 @@ def load(
         raise FileNotFoundError(f"{error} {splits.with_examples(tasks, data_dir)}") from error
     manifests = {e.task: e for e in entries if e.task in prepared.tasks or _has_prompts(e)}
     examples: list[EvalExample] = []
+    for entry in manifests.values():
+        _check_prompts(entry)
+    vocabulary = splits.one_vocabulary(list(manifests.values()), data_dir)
     with contextlib.closing(Readers()) as readers:
         for entry in manifests.values():
-            _check_prompts(entry)
-            vocabulary = vocab.load(entry.vocabulary, root=data_dir)
             store = Store(data_dir, entry, readers)
             count = min(len(store), max_examples_per_task or len(store))
             rows = store.read(np.arange(count))
@@ -86,7 +87,7 @@ def load(
     _check_names(names, mixture)
     return EvalSet(
         examples=tuple(examples),
-        vocabulary=splits.one_vocabulary(list(manifests.values()), data_dir),
+        vocabulary=vocabulary,
         metric_functions={
             task: entry.seqio_metrics or entry.metrics for task, entry in manifests.items()
         },
