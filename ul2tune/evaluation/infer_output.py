@@ -130,23 +130,22 @@ def _resume(output: Path, settings: dict[str, Any], asked: Iterator[Prompt]) -> 
         name = other[0]
         changed = "; ".join(_changes(name, found.get(name), settings[name]))
         raise ValueError(f"{output} was made with {changed}. {again}")
-    data = output.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    done = whole.splitlines()
-    for number, line in enumerate(done, start=1):
-        prompt = next(asked, None)
-        try:
-            row = reading.parse_object(line, output, number)
-        except ValueError as error:
-            raise ValueError(f"{error} {again}") from error
-        if prompt is None or not names(prompt).items() <= row.items():
-            raise ValueError(
-                f"{output}:{number} answers another prompt than the input has. {again}"
-            )
-    if len(whole) < len(data):
-        with open(output, "r+b") as file:
-            file.truncate(len(whole))
-    return len(done)
+    done = whole_bytes = 0
+    with open(output, "rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                os.truncate(output, whole_bytes)
+                break
+            done, whole_bytes, prompt = done + 1, whole_bytes + len(line), next(asked, None)
+            try:
+                row = reading.parse_object(line, output, done)
+            except ValueError as error:
+                raise ValueError(f"{error} {again}") from error
+            if prompt is None or not names(prompt).items() <= row.items():
+                raise ValueError(
+                    f"{output}:{done} answers another prompt than the input has. {again}"
+                )
+    return done
 
 
 def _changes(name: str, then: Any, now: Any) -> list[str]:
