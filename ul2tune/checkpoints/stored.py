@@ -9,13 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ul2tune import tree
 from ul2tune.checkpoints import layout
-from ul2tune.checkpoints.restore import CorruptCheckpointError, restore_step
+from ul2tune.checkpoints.pieces import StoredArray
 
 log = logging.getLogger(__name__)
 
@@ -50,19 +48,18 @@ class StoredArrays:
           ValueError: if there is none, or another shape or dtype.
           CorruptCheckpointError: if its files are damaged.
         """
-        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        wanted = jax.ShapeDtypeStruct(
-            self.shapes.get(path, ()) if shape is None else tuple(shape),
-            jnp.dtype(self.dtypes.get(path, "float32") if dtype is None else dtype),
-            sharding=sharding,
+        array = StoredArray(self.step_dir, path)
+        wanted = (
+            array.shape if shape is None else tuple(shape),
+            array.dtype if dtype is None else np.dtype(dtype),
         )
-        try:
-            state = restore_step(self.step_dir, tree.unflatten({path: wanted})).state
-        except CorruptCheckpointError as error:
-            raise CorruptCheckpointError(
-                f"The checkpoint {self.step_dir} is damaged at {path!r}: {error}."
-            ) from error
-        return np.asarray(tree.flatten(state)[path])
+        if (array.shape, array.dtype) != wanted:
+            raise ValueError(
+                f"{self.step_dir} holds {path!r} as {array.dtype}{list(array.shape)}, this "
+                f"configuration wants {wanted[1]}{list(wanted[0])}. Use the model configuration it "
+                f"was trained with."
+            )
+        return np.asarray(array)
 
     def partitions(self) -> dict[str, str]:
         """How the run that saved it laid arrays over its mesh: path -> "fsdp,-,tensor".
