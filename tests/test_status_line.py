@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import io
+import sys
 
+from ul2tune.cli import init, main
 from ul2tune.status_line import StatusLine
 
 
@@ -22,6 +25,21 @@ def test_a_terminal_has_one_line():
     assert stream.getvalue() == "\ra long text\ra text     \n"
     line.put("x")
     assert stream.getvalue().endswith("\n\rx")
+
+
+def test_an_error_stands_below_the_line(monkeypatch):
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+
+    def fail(_: argparse.Namespace) -> None:
+        StatusLine().put("halfway")
+        raise ValueError("No.")
+
+    monkeypatch.setattr(init, "run", fail)
+    assert main.main(["init", "x"]) == 1
+    assert stream.getvalue() == "\rhalfway\nul2tune init: No.\n"
+    assert main.main(["init", "x", "--debug"]) == 1
+    assert "halfway\nTraceback" in stream.getvalue()
 
 
 def test_every_text_is_a_line_of_a_log():

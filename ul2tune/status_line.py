@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from typing import TextIO
+from typing import ClassVar, TextIO
 
 
 class StatusLine:
@@ -21,6 +21,9 @@ class StatusLine:
     Attributes:
       stream, live_secs, quiet_secs: the arguments.
     """
+
+    # The one whose text stands on a terminal, where whatever is printed next would go on with it.
+    _standing: ClassVar[StatusLine | None] = None
 
     def __init__(
         self,
@@ -49,6 +52,7 @@ class StatusLine:
             # Blanks cover what a longer text left behind.
             self.stream.write("\r" + text.ljust(self._width))
             self._width = len(text)
+            StatusLine._standing = self
         else:
             self.stream.write(text + "\n")
         self.stream.flush()
@@ -59,3 +63,10 @@ class StatusLine:
             self.stream.write("\n")
             self.stream.flush()
             self._width = 0
+            StatusLine._standing = None
+
+
+def end_standing() -> None:
+    """Ends the line that stands on a terminal, if one does: before an error is printed."""
+    if StatusLine._standing is not None:
+        StatusLine._standing.end()

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from ul2tune import status_line
 from ul2tune.cli import distributed, extras, project
 from ul2tune.cli import options as options_lib
 from ul2tune.data import cache
@@ -50,11 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except _USER_ERRORS as error:
+        status_line.end_standing()
         if options.debug:
             traceback.print_exc()
         print(f"ul2tune {options.command}: {_sentence(error)}", file=sys.stderr)
         return distributed.leave(1)
     except Exception as error:
+        status_line.end_standing()
         if not distributed.is_joined():
             raise
         sentence = distributed.lost_peer(error)
