@@ -206,14 +206,6 @@ def test_the_same_output_twice_and_no_results(tmp_path):
         averages.combine([write(tmp_path / "b", [])])
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--tasks=t.json"], "--tasks is about outputs"),
-        (["out", "--gin_file=data/superni.gin"], "drop the gin files"),
-        (["nowhere"], "nowhere"),
-    ],
-)
-def test_wrong_commands(arguments, message, capsys):
-    assert main.main(["evaluate", *arguments]) == 1
-    assert message in capsys.readouterr().err
+def test_an_output_that_is_not_there(capsys):
+    assert main.main(["evaluate", "nowhere"]) == 1
+    assert "nowhere" in capsys.readouterr().err

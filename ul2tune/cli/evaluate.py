@@ -21,8 +21,6 @@ def run(options: argparse.Namespace) -> None:
     if options.outputs:
         _average(options)
         return
-    if options.tasks is not None:
-        raise ValueError("--tasks is about outputs to average: name their folders.")
     config = launch.load(options, roots=ROOTS)
     index = distributed.initialize(options)
     with agreement.together():
@@ -39,8 +37,6 @@ def run(options: argparse.Namespace) -> None:
 
 def _average(options: argparse.Namespace) -> None:
     """Averages several outputs; writes all of it and prints the means."""
-    if options.gin_file or options.gin:
-        raise ValueError("Outputs are averaged as they are; drop the gin files and bindings.")
     table = averages.combine(options.outputs, options.tasks)
     text = json.dumps(table, ensure_ascii=False, indent=1, sort_keys=True)
     atomic.write_text(options.report, text + "\n")

@@ -28,13 +28,12 @@ COMMANDS = {
 # Formats of `import` and `export`.
 CONVERSIONS = ("hf", "t5x")
 GIN_COMMANDS = ("prepare", "train", "evaluate", "infer", "inspect")
-
-
+_GIN_FLAGS = ("--gin_file", "--gin_search_paths", "--print_config")
 _PROCESS_FLAGS = ("--coordinator_address", "--process_count", "--process_index")
 # Of `inspect`, when it is about a mixture.
 _MIXTURE_FLAGS = (
     "--task", "--split", "--rows", "--batches", "--width", "--steps", "--against", "--report",
-    "--gin_file", "--gin_search_paths", "--print_config",
+    *_GIN_FLAGS,
 )  # fmt: skip
 
 
@@ -98,8 +97,8 @@ def _check_all_count(options: argparse.Namespace, given: Collection[str]) -> Non
       UsageError: for the first of them.
     """
     what = f"`ul2tune {options.command}`"
+    gin = [f"--gin.{name}" for name, _ in options.gin]
     if options.command == "inspect" and options.checkpoints:
-        gin = [f"--gin.{name}" for name, _ in options.gin]
         for flag in (*_MIXTURE_FLAGS, *gin):
             if flag in given:
                 raise UsageError(
@@ -112,11 +111,13 @@ def _check_all_count(options: argparse.Namespace, given: Collection[str]) -> Non
         if "--report" in given and "--against" not in given:
             raise UsageError("--report is about what is shared with a mixture: give --against.")
     elif options.command == "evaluate" and options.outputs:
-        for flag in (*_PROCESS_FLAGS, "--multiprocess", "--print_config", "--gin_search_paths"):
+        for flag in (*_PROCESS_FLAGS, "--multiprocess", *_GIN_FLAGS, *gin):
             if flag in given:
                 raise UsageError(f"{what} averages outputs as they are: leave out {flag}.")
-    elif options.command == "evaluate" and "--report" in given:
-        raise UsageError("--report is about outputs to average: name their folders.")
+    elif options.command == "evaluate":
+        for flag in ("--tasks", "--report"):
+            if flag in given:
+                raise UsageError(f"{flag} is about outputs to average: name their folders.")
     if getattr(options, "multiprocess", False):
         for flag in _PROCESS_FLAGS:
             if flag in given:
