@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ul2tune.convert.hf import folder as hf_folder
-from ul2tune.convert.safetensors_io import Entry, dtype_name, write_file
+from ul2tune.convert.safetensors_io import DTYPES, Entry, write_file
 
 GOLDENS = Path(__file__).with_name("goldens")
 # One float32 file; bfloat16 in several files.
@@ -21,6 +21,11 @@ T5_1_0, FLAN_T5 = (GOLDENS / "t5" / name / "model" for name in ("t5_1_0", "flan_
 def copy(source: Path, target: Path) -> Path:
     shutil.copytree(source, target)
     return target
+
+
+def dtype_name(dtype: np.dtype) -> str:
+    """``"BF16"`` for bfloat16, and so on."""
+    return next(name for name, known in DTYPES.items() if known == dtype)
 
 
 def tensors(folder: Path) -> dict[str, np.ndarray]:

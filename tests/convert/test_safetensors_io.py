@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import numpy as package
 
+from tests.convert import models
 from ul2tune.convert import safetensors_io
 from ul2tune.convert.safetensors_io import Entry, open_file, write_file
 
@@ -62,7 +63,7 @@ def test_the_package_reads_ours_and_we_read_the_packages(tmp_path: Path):
         }.items()
     }
     entries = [
-        Entry(name=name, dtype=safetensors_io.dtype_name(x.dtype), shape=x.shape)
+        Entry(name=name, dtype=models.dtype_name(x.dtype), shape=x.shape)
         for name, x in arrays.items()
     ]
     write_file(tmp_path / "ours", entries, lambda entry: arrays[entry.name], {"k": "v"})

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from array_record.python.array_record_module import ArrayRecordReader
 
-from ul2tune.data import codec, manifest, vocab
+from ul2tune.data import codec, manifest, rates, vocab
+from ul2tune.prepare.rates import mixture_share
 from ul2tune.prepare.run import prepare
 
 
@@ -19,6 +21,11 @@ def examples(data_dir: Path | str, task: str, split: str = "train") -> list[code
         found += [codec.decode(data) for data in reader.read_all()]
         reader.close()
     return found
+
+
+def effective_rates(name: str, num_examples: Mapping[str, int]) -> dict[str, float]:
+    """Rates of all tasks with a positive one, as `prepare` writes them into the manifest."""
+    return dict(sorted(rates.flat(mixture_share(name, num_examples)).items()))
 
 
 def texts(data_dir: Path | str, task: str, split: str = "train") -> list[str]:

@@ -10,10 +10,10 @@ import pytest
 import seqio
 
 from tests.instructions import tiny_flan
+from tests.prepare.reading import effective_rates
 from ul2tune.data import vocab
 from ul2tune.prepare.flan_tasks import Flan2022Options, register_flan2021, register_flan2022
 from ul2tune.prepare.identity import identity
-from ul2tune.prepare.rates import effective_rates
 from ul2tune.prepare.record_tasks import RecordSource
 
 pytestmark = pytest.mark.tensorflow

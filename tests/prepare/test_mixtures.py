@@ -11,7 +11,7 @@ from ul2tune.data.documents import split_of
 from ul2tune.data.rates import Equal, Fixed, Group, Leaf, Proportional
 from ul2tune.data.vocab import ByteVocabulary
 from ul2tune.prepare.mixtures import register_mixture
-from ul2tune.prepare.rates import effective_rates, mixture_share
+from ul2tune.prepare.rates import mixture_share
 from ul2tune.prepare.seqio_vocab import SeqioVocabulary
 from ul2tune.prepare.tasks import register_text_task
 
@@ -53,7 +53,7 @@ def test_seqio_prepare_and_the_engine_agree(leaf, name):
     mixture = register_mixture(tree)
     counts = {f"{name}_{letter}": size for letter, size in SIZES.items()}
     expected = rates.flat(rates.resolve(tree, counts))
-    assert effective_rates(name, counts) == pytest.approx(expected)
+    assert reading.effective_rates(name, counts) == pytest.approx(expected)
     total = sum(mixture.get_rate(task) for task in mixture.tasks)
     by_seqio = {task.name: mixture.get_rate(task) / total for task in mixture.tasks}
     assert {n: rate for n, rate in by_seqio.items() if rate} == pytest.approx(expected)
@@ -61,9 +61,9 @@ def test_seqio_prepare_and_the_engine_agree(leaf, name):
 
 def test_prepared_sizes_replace_those_of_the_source(leaf, name):
     register_mixture(Group(name=name, children=(leaf("a"), leaf("b"))))
-    found = effective_rates(name, {f"{name}_a": 30, f"{name}_b": 10})
+    found = reading.effective_rates(name, {f"{name}_a": 30, f"{name}_b": 10})
     assert list(found.values()) == [0.75, 0.25]
-    found = effective_rates(name, {f"{name}_a": 10, f"{name}_b": 30})
+    found = reading.effective_rates(name, {f"{name}_a": 10, f"{name}_b": 30})
     assert list(found.values()) == [0.25, 0.75]
 
 
@@ -76,7 +76,9 @@ def test_as_seqios_own_rate_function(leaf, name):
     children = tuple(leaf(letter) for letter in "abc")
     register_mixture(Group(name=f"{name}_ours", children=children, policy=policy))
     counts = {f"{name}_{letter}": size for letter, size in SIZES.items()}
-    ours, theirs = (effective_rates(f"{name}_{side}", counts) for side in ("ours", "theirs"))
+    ours, theirs = (
+        reading.effective_rates(f"{name}_{side}", counts) for side in ("ours", "theirs")
+    )
     assert ours == theirs
 
 
@@ -99,7 +101,7 @@ def test_a_leaf_may_be_a_mixture(leaf, name):
     tree = Group(name=name, children=(Leaf(name=f"{name}_flat"), leaf("c", examples=2100)))
     register_mixture(tree)
     counts = {f"{name}_{letter}": size for letter, size in SIZES.items()}
-    assert effective_rates(name, counts) == {
+    assert reading.effective_rates(name, counts) == {
         f"{name}_a": 0.25,
         f"{name}_b": 0.25,
         f"{name}_c": 0.5,
@@ -113,7 +115,7 @@ def test_errors(leaf, name):
     with pytest.raises(ValueError, match="already"):
         register_mixture(Group(name=name, children=(leaf("a"),)))
     with pytest.raises(ValueError, match="nothing to draw from"):
-        effective_rates(name, {f"{name}_d": 0})
+        reading.effective_rates(name, {f"{name}_d": 0})
 
 
 @pytest.mark.parametrize("rate", [1.0, 0.0])

@@ -5,8 +5,8 @@ import functools
 import pytest
 import seqio
 
+from tests.prepare.reading import effective_rates
 from ul2tune.data.vocab import ByteVocabulary
-from ul2tune.prepare.rates import effective_rates
 from ul2tune.prepare.seqio_vocab import SeqioVocabulary
 
 

@@ -221,11 +221,6 @@ def _check_layout(path: Path, ordered: Mapping[str, TensorInfo], start: int, siz
         raise ValueError(f"{path} has {size - position} bytes that belong to no tensor.")
 
 
-def dtype_name(dtype: np.dtype) -> str:
-    """``"BF16"`` for bfloat16, and so on."""
-    return next(name for name, known in DTYPES.items() if known == dtype)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """A tensor to be written: its name, dtype (a key of :data:`DTYPES`) and shape."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from ul2tune.data.codec import Example
 
-# SeqIO's names for the text behind a feature, and ours.
+# Of SeqIO's name for the text behind a feature.
 _TEXT_SUFFIX = "_pretokenized"
 
 

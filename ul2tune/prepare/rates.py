@@ -38,15 +38,6 @@ def mixture_share(name: str, num_examples: Mapping[str, int]) -> Share:
         return _share(provider, num_examples, 1.0, 1.0)
 
 
-def effective_rates(name: str, num_examples: Mapping[str, int]) -> dict[str, float]:
-    """Rates of all tasks with a positive one, normalised to sum 1, in the order of their names.
-
-    A task that is in several sub-mixtures gets the sum of what it gets in each. Arguments and
-    errors as for :func:`mixture_share`.
-    """
-    return dict(sorted(rates.flat(mixture_share(name, num_examples)).items()))
-
-
 def _share(
     provider: seqio.Task | seqio.Mixture, sizes: Mapping[str, int], rate: float, weight: float
 ) -> Share:

@@ -9,9 +9,9 @@ A leaf outside of the msgpack file is a TensorStore spec there (driver, kvstore,
 path relative to the folder. Any leaf may be in either place. Reference: T5X `checkpoints.py` at
 cc342d4 (2026-04-21).
 
-    checkpoint = t5x_format.open_checkpoint("gs://…/checkpoint_1000000")
+    checkpoint = legacy.open_checkpoint("gs://…/checkpoint_1000000")
     checkpoint.shape("target/token_embedder/embedding"); checkpoint.read("state/step")
-    t5x_format.write("runs/exported", step=20, leaves=leaves)
+    legacy.write("runs/exported", step=20, leaves=leaves)
 """
 
 from __future__ import annotations
@@ -62,10 +62,6 @@ class T5XCheckpoint:
     def shape(self, name: str) -> tuple[int, ...]:
         entry = self.entries[name]
         return entry.header.shape if isinstance(entry, Outside) else entry.shape
-
-    def dtype(self, name: str) -> np.dtype:
-        entry = self.entries[name]
-        return entry.header.dtype if isinstance(entry, Outside) else entry.dtype
 
     def read(self, name: str) -> np.ndarray:
         """One leaf in its stored dtype.
