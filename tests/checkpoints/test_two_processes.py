@@ -55,6 +55,13 @@ def test_what_one_process_refuses_both_refuse(outcomes, case, words):
         assert sorted(p.name for p in (root / folder).iterdir()) == ["1", "2"]
 
 
+def test_what_one_process_cannot_import_none_can(outcomes):
+    """Those of the user's mistakes that `ul2tune` tells in a sentence keep their kind."""
+    own, other = outcomes[0]["package that process 1 lacks"][::-1]
+    assert (own["error"], other["error"]) == ("ModuleNotFoundError", "ImportError")
+    assert other["message"] == "No module named 'no_such' (process 1)"
+
+
 def test_both_take_the_step_that_process_0_finds(outcomes):
     found, root = outcomes
     assert [one["found"] for one in found["resolved"]] == [str(root / "sound/2")] * 2

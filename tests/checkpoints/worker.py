@@ -5,6 +5,7 @@ It writes a JSON line per case: what came of it.
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ul2tune import tree
-from ul2tune.checkpoints import initialize, layout, streams
+from ul2tune.checkpoints import agreement, initialize, layout, streams
 from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.checkpoints.restore import restore_latest
 
@@ -83,6 +84,11 @@ def gathered() -> dict[str, Any]:
     return {"state": state, "calls": len(calls)}
 
 
+def imported(module: str) -> str:
+    with agreement.together():
+        return importlib.import_module(module).__name__
+
+
 def spoil(file: Path) -> None:
     """Process 0 does; both go on afterwards."""
     if jax.process_index() == 0:
@@ -116,6 +122,7 @@ def main(index: int, port: str, folder: Path) -> None:
             raise ValueError(f"{where} is refused")
 
     report("refused by process 1", lambda: restored(folder / "sound", accept))
+    report("package that process 1 lacks", lambda: imported("json" if index == 0 else "no_such"))
     report("streams", gathered)
     report("resolved", lambda: str(initialize.resolve(elsewhere)))
     report("nothing to resolve", lambda: str(initialize.resolve(folder / "absent")))

@@ -23,8 +23,8 @@ def together(*kinds: type[Exception]) -> Iterator[None]:
     """A block that succeeds in every process or in none. Collective; the block itself need not be.
 
     Args:
-      kinds: errors by which callers decide what to do next, the more special ones first; `OSError`
-        and `ValueError` need not be named.
+      kinds: errors by which callers decide what to do next, the more special ones first; `OSError`,
+        `ValueError` and `ImportError` need not be named.
 
     Raises:
       Exception: the error of the first process that met one: there itself, elsewhere another of its
@@ -38,7 +38,7 @@ def together(*kinds: type[Exception]) -> Iterator[None]:
         yield
     except Exception as error:
         own = error
-    every = (*kinds, OSError, ValueError, RuntimeError)
+    every = (*kinds, OSError, ValueError, ImportError, RuntimeError)
     code, message = 0, b""
     if own is not None:
         fitting = (i for i, kind in enumerate(every) if isinstance(own, kind))
