@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -210,6 +213,24 @@ def test_who_has_lost_another_process_says_so(capsys, monkeypatch, message, join
     error = capsys.readouterr().err
     assert told in error
     assert (error.count("\n") == 1) == (told != "Traceback")
+
+
+def test_init_leaves_nothing_half_written(tmp_path, monkeypatch, capsys):
+    copy = shutil.copytree
+
+    def full(source: Any, target: Any, *rest: Any, **options: Any) -> None:
+        if source == ROOT / "tasks":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+        copy(source, target, *rest, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copytree", full)
+        assert main.main(["init", str(tmp_path / "mine")]) == 1
+    assert "Free some space" in capsys.readouterr().err
+    assert not list((tmp_path / "mine").iterdir())
+    assert main.main(["init", str(tmp_path / "mine")]) == 0
+    assert (tmp_path / "mine/tasks/ul2.py").read_bytes() == (ROOT / "tasks/ul2.py").read_bytes()
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == {"gin", "tasks"}
 
 
 def test_init_refuses_a_file_and_prints_a_command_to_type(tmp_path, capsys):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import shlex
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
+from ul2tune import atomic
 from ul2tune.cli import project
 
 _FOLDERS = ("gin", "tasks")
@@ -22,11 +24,11 @@ def run(options: argparse.Namespace) -> None:
     target = Path(options.directory)
     if target.exists() and not target.is_dir():
         raise ValueError(f"{target} is a file; name a folder.")
-    for folder in _FOLDERS:
-        if (target / folder).exists():
-            raise ValueError(f"{target / folder} already exists; choose a folder without it.")
-    for folder in _FOLDERS:
-        shutil.copytree(project.project_root() / folder, target / folder, ignore=_IGNORE)
+    with ExitStack() as stack:  # both, or none
+        for folder in _FOLDERS:
+            new = stack.enter_context(atomic.new_folder(target / folder))
+            shipped = project.project_root() / folder
+            shutil.copytree(shipped, new, ignore=_IGNORE, dirs_exist_ok=True)
     print(f"Wrote {', '.join(f'{target / folder}' for folder in _FOLDERS)}. Next:\n")
     print(f"  cd {shlex.quote(str(target))}")
     print("  ul2tune inspect --gin_file=recipes/demo_pretrain.gin   # look at the data")
