@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.convert import models
 from tests.models import decoder_examples as tiny
 from ul2tune import tree
+from ul2tune.convert.hf import models as hf
 from ul2tune.convert.hf.decoder import DecoderFamily
 from ul2tune.convert.mapping import matches
 from ul2tune.models import base
@@ -247,6 +249,9 @@ class Files:
     def read(self, name: str) -> np.ndarray:
         return self.tensors[name]
 
+    def equal(self, name: str, other: str) -> bool:
+        return np.array_equal(self.tensors[name], self.tensors[other])
+
 
 @pytest.mark.parametrize(
     ("prefix", "head"),
@@ -304,6 +309,21 @@ def test_a_head_that_differs_is_used_whatever_config_json_says():
     tensors = Files(**tables)
     seen = FAMILY.observe(FILES["gemma2"], tensors)
     assert not FAMILY.config_from_hf(seen).tied_logits
+
+
+def test_a_head_of_another_dtype_is_a_head_of_its_own(tmp_path):
+    """One parameter has one tensor; bit-equal copies of it alone are left out."""
+    folder = models.copy(models.GOLDENS / "decoder" / "llama3" / "model", tmp_path / "model")
+    arrays = models.tensors(folder)
+    half = arrays["model.embed_tokens.weight"].astype(np.float16)
+    for head, tied in ((half.astype(np.float32), True), (half, False)):
+        embedding = {"model.embed_tokens.weight": half.astype(np.float32)}
+        models.write(folder, {**arrays, **embedding, "lm_head.weight": head})
+        source = hf.open_model(folder)
+        assert source.config.tied_logits is tied
+        found = {path: next(layers) for path, _, layers in source.arrays()}
+        assert ("head" in found) is not tied
+        np.testing.assert_array_equal(found.get("head", half), found["token_embedding"])
 
 
 def test_what_sees_images_is_a_part_by_itself():

@@ -16,8 +16,6 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from ul2tune.convert.hf import decoder_names
 from ul2tune.convert.hf import rope as hf_rope
 from ul2tune.convert.hf.decoder_names import EMBEDDING, HEAD
@@ -64,10 +62,7 @@ class DecoderFamily(Family):
         tied = hf.get("tie_word_embeddings", hf["model_type"] in ("opt", *GEMMA))
         if tied and head is not None and prefix is not None:
             # Transformers 5 uses a head that differs, whatever config.json says.
-            embedding = prefix + EMBEDDING
-            tied = tensors.shape(head) == tensors.shape(embedding) and np.array_equal(
-                tensors.read(head), tensors.read(embedding)
-            )
+            tied = tensors.equal(head, prefix + EMBEDDING)
         return {**hf, _TIED: tied, **({} if prefix is None else {_PREFIX: prefix})}
 
     def config_from_hf(self, hf: Mapping[str, Any]) -> DecoderConfig:
