@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+
 import jax
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from tests.convert import t5x_examples as examples
 from ul2tune import sharding, tree
 from ul2tune.checkpoints import initialize, layout
 from ul2tune.cli import main
+from ul2tune.convert.t5x import legacy
 from ul2tune.convert.t5x import models as t5x
 from ul2tune.convert.t5x.models import Export
 from ul2tune.models import base
@@ -62,6 +66,22 @@ def test_there_and_back_is_exact(tmp_path, capsys, case):
         a, b = first.read(name), second.read(name)
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+def test_every_parameter_is_read_once(tmp_path, monkeypatch):
+    """Those of a bucket come over the network."""
+    config, adafactor, changes = CASES["plain"]
+    path = theirs(tmp_path / "theirs", config, adafactor, **changes)
+    names, read = Counter(), legacy.T5XCheckpoint.read
+
+    def counted(self: legacy.T5XCheckpoint, name: str) -> np.ndarray:
+        names[name] += name.startswith("target/")
+        return read(self, name)
+
+    monkeypatch.setattr(legacy.T5XCheckpoint, "read", counted)
+    assert run("import", "t5x", path, tmp_path / "ours") == 0
+    assert max(names.values()) == 1
+    assert json.loads((tmp_path / "ours/t5x/import.json").read_text())["dtype"] == "bfloat16"
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -58,22 +58,23 @@ def import_model(options: argparse.Namespace) -> None:
     step = source.step if options.step is None else options.step
     progress = ByteProgress("imported", source.num_bytes)
     target = imported.new_model_dir(options.model_dir, step, source.config, optimizer)
+    dtypes: list[str] = []  # as stored; the embedding's comes first
     with target as (folder, writer):
         for path, shape, pieces in source.arrays():
             array = writer.array(f"{initialize.PARAMS}/{path}", shape)
             for piece in pieces:
                 raise_ignored_interrupt()
                 array.append(piece)
+                dtypes.append(piece.dtype.name)
                 progress.add(4 * piece.size)
         if moments is not None:
             _write_state(writer, moments)
         (folder / FOLDER).mkdir()
-        embedding = source.tensors.read(source.leaves[0].names[0])
         record = {
             "source": options.source,
             "ul2tune": __version__,
             "layout": "scanned" if source.layout.scanned else "plain",
-            "dtype": embedding.dtype.name,
+            "dtype": dtypes[0],
         }
         hf_folder.write_json(folder / FOLDER / RECORD, record)
         origin = f"Written by `ul2tune import t5x {options.source}`."
