@@ -14,7 +14,8 @@ from tests.training import tiny as tiny_run
 from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.data.vocab import ByteVocabulary
 from ul2tune.decoding.sampling import SamplingConfig
-from ul2tune.evaluation import preflight, run
+from ul2tune.evaluation import groups, preflight, run
+from ul2tune.evaluation.answer import Answer
 from ul2tune.evaluation.hook import EvaluationHook
 from ul2tune.evaluation.run import EvalConfig
 from ul2tune.instructions.records import Rendered
@@ -117,6 +118,27 @@ def test_a_metric_function_that_fails(tmp_path, function, message):
         evaluate(tmp_path, tmp_path / "out")
     with pytest.raises(ValueError, match=expected):
         EvaluationHook(3, ("instructions",), str(tmp_path), EVAL)
+
+
+def other_errors(targets, predictions):
+    return errors(targets, predictions)
+
+
+def test_two_metric_functions_of_one_name(tmp_path):
+    """SeqIO refuses them too: one of the numbers would be lost."""
+    names = tuple(f"{__name__}:{function.__name__}" for function in (errors, other_errors))
+    prepared.write(tmp_path, metrics=names)
+    expected = f"'{names[1]}' gives 'errors', as another metric function of the task does"
+    with pytest.raises(ValueError, match=expected):
+        EvaluationHook(3, ("instructions",), str(tmp_path), EVAL)
+    answers = [
+        Answer(example=example, text="yes", choices=(), scores={})
+        for example in run.load_set("instructions", str(tmp_path), EVAL).examples
+        if example.task == "first"
+    ]
+    with pytest.raises(ValueError, match=expected):
+        groups.declared(answers, names)
+    assert groups.declared(answers, names[:1]).keys() == {"errors"}
 
 
 @pytest.mark.parametrize(

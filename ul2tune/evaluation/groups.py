@@ -104,11 +104,26 @@ def _of_texts(answers: Sequence[Answer], functions: Sequence[str]) -> dict[str, 
     for name in (n for n in functions if n.replace(":", ".") not in own):
         try:
             found = registry.resolve(name)(targets, predictions)
-            results |= {key: float(value) for key, value in found.items()}
+            numbers = {key: float(value) for key, value in found.items()}
         except Exception as error:  # a function of the user's may raise anything
             why = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             raise ValueError(
                 f"Task {answers[0].example.task!r} cannot be scored by its metric function "
                 f"{name!r}: {why}{error}"
             ) from error
+        add(results, numbers, answers[0].example.task, name)
     return results
+
+
+def add(results: dict[str, float], found: Mapping[str, float], task: str, function: str) -> None:
+    """Adds what one of a task's metric functions gives to what others gave.
+
+    Raises:
+      ValueError: for a name that another one gave, as in SeqIO: one of the two would be lost.
+    """
+    if both := sorted(results.keys() & found.keys()):
+        raise ValueError(
+            f"Task {task!r} cannot be scored: its metric function {function!r} gives {both[0]!r}, "
+            f"as another metric function of the task does. Name it otherwise."
+        )
+    results |= found

@@ -82,8 +82,9 @@ def check_metrics(eval_set: EvalSet, names: Sequence[str]) -> None:
         if isinstance(functions, SeqioMetrics):
             _check_as_in_seqio(task, examples, functions)
             continue
+        together: dict[str, float] = {}
         for function in functions:
-            _check_function(task, answers, function)
+            groups.add(together, _check_function(task, answers, function), task, function)
 
 
 def check_choices(eval_set: EvalSet, *, every: bool) -> None:
@@ -152,7 +153,8 @@ def _check_scores(task: str, example: EvalExample, names: Sequence[str]) -> None
         ) from error
 
 
-def _check_function(task: str, answers: Sequence[Answer], function: str) -> None:
+def _check_function(task: str, answers: Sequence[Answer], function: str) -> dict[str, float]:
+    """What it gives the references."""
     found = groups.declared(answers, (function,))
     if found and found == _of_empty(answers, (function,)):
         log.warning(
@@ -163,6 +165,7 @@ def _check_function(task: str, answers: Sequence[Answer], function: str) -> None
             function,
             _spelled(found),
         )
+    return found
 
 
 def _check_as_in_seqio(task: str, examples: Sequence[EvalExample], metrics: SeqioMetrics) -> None:
