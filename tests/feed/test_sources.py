@@ -181,6 +181,6 @@ def test_a_position_belongs_to_what_is_done_to_the_data_online(tmp_path):
 def test_a_split_without_examples_says_what_to_do(tmp_path):
     prepared.write(tmp_path, "t", [prepared.Task(name="t", examples=TEXTS, noise=preset("ul2"))])
     prepared.write(tmp_path, "t", [prepared.Task(name="t", examples=[])], split="validation")
-    message = r"no examples in split 'validation': hold some out .* --gin\.EVAL_PERIOD=None"
+    message = r"split 'validation': hold some out .*of register_chat.* --gin\.EVAL_PERIOD=None"
     with pytest.raises(ValueError, match=message):
         Feed(config_of(tmp_path, "t", split="validation"))

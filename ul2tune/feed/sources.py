@@ -104,8 +104,9 @@ class Sources:
             advice = "prepare other sources."
             if config.split != "train":
                 advice = (
-                    "hold some out (validation_fraction of its tasks), name another split, or "
-                    "train without validation: --gin.EVAL_PERIOD=None."
+                    "hold some out (validation_fraction of a text task, validation of "
+                    "register_chat), name another split, or train without validation: "
+                    "--gin.EVAL_PERIOD=None."
                 )
             raise ValueError(
                 f"Mixture {config.mixture!r} has no examples in split {config.split!r}: {advice}"
