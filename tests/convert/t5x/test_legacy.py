@@ -278,6 +278,21 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_another_write_of_the_same_second_takes_nothing_away(tmp_path):
+    def fails():
+        yield "target/x", np.zeros(3)
+        raise RuntimeError
+
+    def leaves():
+        yield "target/x", np.ones(3)
+        with pytest.raises(RuntimeError):
+            legacy.write(str(tmp_path), 4, fails())
+        yield "target/y", np.ones(3)
+
+    read = read_all(legacy.write(str(tmp_path), 4, leaves()))
+    assert (read["target/x"] == 1).all()
+
+
 def test_an_existing_checkpoint_is_not_touched(checkpoint):
     before = read_all(checkpoint)
     with pytest.raises(ValueError, match="exists already"):
