@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ul2tune import status_line
-from ul2tune.cli import distributed, extras, project
+from ul2tune.cli import distributed, extras, project, second_interrupt
 from ul2tune.cli import options as options_lib
 from ul2tune.data import cache
 
@@ -32,6 +32,15 @@ _REMEDIES = {
 }
 
 
+def script() -> int:
+    """The process of :func:`main`, which ends at a second Ctrl-C, whatever it is doing."""
+    second_interrupt.ends()
+    try:
+        return main()
+    finally:
+        second_interrupt.next_ends()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns 0, 1 (failed), 2 (wrong usage) or 130 (interrupted)."""
     argv = sys.argv[1:] if argv is None else argv
@@ -46,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         importlib.import_module(module).run(options)
     except KeyboardInterrupt:
         print(f"\nul2tune {options.command}: interrupted.", file=sys.stderr)
-        return distributed.leave(130)
+        return distributed.leave(second_interrupt.STATUS)
     except BrokenPipeError:  # the reader of our output (`| head`) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
