@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tests.evaluation import prepared
 from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.cli import main as cli
 from ul2tune.cli import prepared as prepared_cli
+from ul2tune.data.embedding_rows import ROWS
 
 FIELDS = ("vocab_size", "d_model", "d_kv", "d_ff", "num_heads", "num_encoder_layers", "dtype")
 
@@ -98,6 +100,15 @@ def test_an_evaluation_whose_data_cannot_be_prepared_leaves_nothing(
     assert cli.main(["evaluate", *flags, *own, "--gin.EVAL_OUTPUT_DIR='out'"]) == 1
     assert "Preparing it failed with exit status 3" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_prepares_for_an_evaluation_knows_the_models_rows(flags, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = []
+    monkeypatch.setattr(prepared_cli, "_prepare", lambda values: told.append(os.environ[ROWS]) or 3)
+    own = ["--gin_file=runs/evaluate.gin", "--gin.TASK_MODULES=()", "--gin.DATA_DIR='not_yet'"]
+    assert cli.main(["evaluate", *flags, *own, "--gin.EVAL_OUTPUT_DIR='out'"]) == 1
+    assert told == [str(tiny.MODEL.vocab_size)]
 
 
 def test_infer_ends_prompts_as_the_data_does(flags, tmp_path):
