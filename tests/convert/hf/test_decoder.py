@@ -64,7 +64,44 @@ def test_defaults_are_those_of_transformers():
     assert (gemma.attention_softcap, gemma.logit_softcap) == (None, None)
     assert (gemma.rope, gemma.local_rope) == (Rope(theta=1e6), Rope(theta=1e4))
     assert gemma.attention_pattern == "LLLLLG"
-    assert gemma.start_id == 2
+
+
+def test_documents_start_with_the_token_that_transformers_would_put_first():
+    """Or its default has, where published files leave it out: those of Gemma 3 with vision do."""
+    found = {kind: read(kind, bos_token_id=5).start_id for kind in FILES}
+    assert found == dict.fromkeys(FILES, 5)
+    for kind, start in {"opt": 2, "llama": 1, "gemma2": 2, "gemma3_text": 2}.items():
+        bare = {name: value for name, value in FILES[kind].items() if name != "bos_token_id"}
+        assert FAMILY.config_from_hf(bare).start_id == start
+    bare = {name: value for name, value in FILES["gemma3_text"].items() if name != "bos_token_id"}
+    whole = {"model_type": "gemma3", "text_config": bare, "eos_token_id": [1, 106]}
+    assert FAMILY.config_from_hf(whole).start_id == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "start", "said"),
+    [
+        ({"bos_token_id": None, "eos_token_id": 7}, 7, "null, which is no token of the model"),
+        ({"bos_token_id": 64, "eos_token_id": [64, 9]}, 9, "64, which is no token of the model"),
+        ({"bos_token_id": None}, 0, "documents start with 0 (its eos_token_id is null)."),
+        ({"bos_token_id": None, "eos_token_id": 0}, 0, "start with 0 (its eos_token_id is 0)."),
+    ],
+)
+def test_without_one_documents_start_with_what_ended_the_one_before(changes, start, said, caplog):
+    """Of a Qwen that Transformers tuned, for example: 0 is "!" there."""
+    theirs = {**FILES["qwen2"], **changes}
+    assert FAMILY.config_from_hf(theirs).start_id == start
+    assert not caplog.text  # of a configuration alone: what is exported says what it has
+    files = Files(model__embed_tokens__weight=np.zeros((64, 16)))
+    config = FAMILY.config_from_hf(FAMILY.observe(theirs, files))
+    assert config.start_id == start
+    assert said in caplog.text
+    caplog.clear()
+    # It goes out as what it was trained with, and comes back so.
+    theirs = FAMILY.config_to_hf(config, theirs)
+    assert theirs["bos_token_id"] == start
+    assert FAMILY.config_from_hf(FAMILY.observe(theirs, files)) == config
+    assert not caplog.text
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ Axes: D model, E embedding, F mlp, H heads, K key/value heads, A head size, V vo
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -27,6 +28,8 @@ from ul2tune.models.decoder import DecoderConfig
 log = logging.getLogger(__name__)
 OPT_EPS = 1e-5  # of torch.nn.LayerNorm; not in config.json
 GEMMA = ("gemma2", "gemma3_text")
+# "bos_token_id" where config.json leaves it out, as that of Gemma 3 with its vision part does.
+_BOS = {"opt": 2, "llama": 1, **dict.fromkeys(GEMMA, 2)}
 _ACTIVATIONS = {
     "silu": "silu_gated",
     "gelu_pytorch_tanh": "gelu_gated",
@@ -63,6 +66,7 @@ class DecoderFamily(Family):
         if tied and head is not None and prefix is not None:
             # Transformers 5 uses a head that differs, whatever config.json says.
             tied = tensors.equal(head, prefix + EMBEDDING)
+        _tell_start(hf)
         return {**hf, _TIED: tied, **({} if prefix is None else {_PREFIX: prefix})}
 
     def config_from_hf(self, hf: Mapping[str, Any]) -> DecoderConfig:
@@ -81,7 +85,7 @@ class DecoderFamily(Family):
             num_layers=fields.positive("num_hidden_layers"),
             num_heads=fields.positive("num_attention_heads"),
             tied_logits=fields.boolean(_TIED, tied),
-            start_id=_start_id(fields),
+            start_id=_start_id(fields, kind),
             attention_dropout_rate=fields.number("attention_dropout", 0.0),
         )
 
@@ -134,17 +138,39 @@ def _text_part(hf: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**defaults, **text, **tied, **added, "model_type": "gemma3_text"}
 
 
-def _start_id(fields: Fields) -> int:
-    """What documents start with: the beginning-of-sequence token, where the vocabulary has it."""
-    start = fields.values.get("bos_token_id")
-    if start is None:
-        return 0
-    if type(start) is not int or start < 0:
+def _start_id(fields: Fields, kind: str) -> int:
+    """What documents start with: the beginning-of-sequence token.
+
+    DIVERGES: Where there is none, Transformers starts with the text. A causal LM of ours needs an
+    id to predict the first token from: what ended the document before.
+    """
+    size = fields.positive("vocab_size")
+    start = _bos(fields.values, kind)
+    if start is not None and (type(start) is not int or start < 0):
         raise fields.error("bos_token_id", "anything but an id is")
-    if start >= fields.positive("vocab_size"):
-        log.warning("bos_token_id = %d is not in the vocabulary; documents start with 0.", start)
-        return 0
-    return start
+    if start is not None and start < size:
+        return start
+    ends = fields.values.get("eos_token_id")
+    ends = ends if isinstance(ends, list) else [ends]
+    return next((end for end in ends if type(end) is int and 0 <= end < size), 0)
+
+
+def _bos(hf: Mapping[str, Any], kind: str) -> Any:
+    return hf.get("bos_token_id", _BOS.get(kind))
+
+
+def _tell_start(hf: Mapping[str, Any]) -> None:
+    """Warns where a model does not say what documents start with."""
+    kind = hf["model_type"]
+    start, start_id = _bos(hf, kind), _start_id(Fields(hf), kind)
+    if start != start_id:
+        log.warning(
+            "config.json has bos_token_id = %s, which is no token of the model: documents start "
+            "with %d (its eos_token_id is %s).",
+            json.dumps(start),
+            start_id,
+            json.dumps(hf.get("eos_token_id")),
+        )
 
 
 def _opt(fields: Fields) -> dict[str, Any]:
@@ -271,7 +297,7 @@ def described(config: DecoderConfig, kind: str) -> dict[str, Any]:
         "max_position_embeddings": config.max_length,
         "attention_dropout": config.attention_dropout_rate,
         "tie_word_embeddings": config.tied_logits,
-        "bos_token_id": config.start_id or None,
+        "bos_token_id": config.start_id,
     }
     if kind == "opt":
         names = {"relu": "relu", "gelu": "gelu_new"}
