@@ -13,13 +13,13 @@ import pytest
 
 from tests.convert import models
 from ul2tune import sharding, tree
-from ul2tune.checkpoints import description, initialize, layout
+from ul2tune.checkpoints import description, initialize, layout, vocabulary
 from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.cli import gin_config, imported, main
 from ul2tune.cli.prepared import prepare_missing
 from ul2tune.convert.hf import folder as hf_folder
 from ul2tune.convert.hf import models as hf
-from ul2tune.data import vocab
+from ul2tune.data import ul2_presets, vocab
 from ul2tune.evaluation.predictor import abstract_sharded_params
 from ul2tune.models import base
 from ul2tune.models.t5 import T5Config
@@ -155,6 +155,39 @@ def test_an_export_says_that_the_tokenizer_lacks_the_added_rows(flan: Path, tmp_
     assert run("import", "hf", flan, tmp_path / "ours") == 0
     assert run("export", "hf", tmp_path / "ours", tmp_path / "back") == 0
     assert "added rows" not in capsys.readouterr().out
+
+
+UL2R = ul2_presets.preset("ul2r")
+DECODERS, T5S = {"kind": "tokenizer_json", "sha256": "0"}, {"kind": "sentencepiece", "sha256": "0"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "noise", "lacks"),
+    [
+        (DECODERS, UL2R, "sentinels and mode tokens"),
+        (T5S, UL2R, "mode tokens"),
+        (DECODERS, UL2R.without_modes(), "sentinels"),
+        (T5S, UL2R.without_modes(), None),
+        (T5S, dataclasses.replace(UL2R, mode_tokens=dict.fromkeys("RSX", (5,))), None),
+        (DECODERS, ul2_presets.preset("prefix_lm").without_modes(), None),
+        (DECODERS, None, None),
+    ],
+)
+def test_an_export_says_what_its_tokenizer_lacks_where_rows_were_spare(
+    flan: Path, tmp_path: Path, capsys, kind, noise, lacks
+):
+    """A Qwen after UL2R, for example."""
+    config = hf.open_model(flan).config
+    params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), base.abstract_params(config))
+    online = None if noise is None else {"kind": "ul2", "config": noise.to_json()}
+    trained = {"model": description.describe(config), "prepared": {"notes": {"online": online}}}
+    manager = CheckpointManager(tmp_path / "run" / layout.SUBDIRECTORY, keep_last=1)
+    manager.save(3, {"params": params}, {"config": trained, vocabulary.KEY: kind})
+    manager.close()
+    assert run("export", "hf", tmp_path / "run", tmp_path / "out", "--like", flan) == 0
+    said = capsys.readouterr().out
+    assert ("they do not know the" in said) == (lacks is not None)
+    assert lacks is None or f"do not know the {lacks} that this model was trained with" in said
 
 
 def test_an_export_says_that_it_rounds_where_nobody_asked_for_it(

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from ul2tune import __version__, atomic
-from ul2tune.checkpoints import description, initialize
+from ul2tune.checkpoints import description, initialize, layout, vocabulary
 from ul2tune.cli import exported, imported, imported_vocabulary
 from ul2tune.cli.byte_progress import ByteProgress
 from ul2tune.convert.hf import export as export_lib
 from ul2tune.convert.hf import folder as hf_folder
 from ul2tune.convert.hf import hub
 from ul2tune.convert.hf import models as hf
+from ul2tune.data import vocab_tokenizer_json
 from ul2tune.signal_handlers import raise_ignored_interrupt
 
 FOLDER, RECORD = "hf", "import.json"
@@ -90,7 +91,11 @@ def export_model(options: argparse.Namespace) -> None:
         )
     progress.end()
     print(f"{options.directory}: step {step_dir.name} of {options.checkpoint}.")
-    for note in (_narrower(plan, like, options.dtype), _added_rows(config.vocab_size, like)):
+    notes = (
+        _narrower(plan, like, options.dtype),
+        _added_rows(config.vocab_size, like) or _unknown_tokens(step_dir, like),
+    )
+    for note in notes:
         if note is not None:
             print(note)
 
@@ -146,6 +151,33 @@ def _added_rows(rows: int, like: _Like) -> str | None:
     return (
         f"The tokenizer files are those of {like.folder}, a model of {began.vocab_size} rows: they "
         f"do not know what the {added} added rows of this one stand for (sentinels, mode tokens)."
+    )
+
+
+def _unknown_tokens(step_dir: Path, like: _Like) -> str | None:
+    """What to know where noise put ids into the data that stand for nothing in a tokenizer: rows
+    were spare."""
+    if like.folder is None:
+        return None
+    meta = layout.read_meta(step_dir)
+    prepared = meta.get("config", {}).get("prepared", {})
+    noises = [task["online"]["config"] for task in prepared.values() if task.get("online")]
+    used = [(noise, denoiser) for noise in noises for denoiser in noise["denoisers"]]
+    kinds = []
+    # T5's tokenizers have sentinels, those of decoders do not.
+    if meta.get(vocabulary.KEY, {}).get("kind") == vocab_tokenizer_json.KIND and any(
+        denoiser["kind"] == "span" or denoiser["sentinel"] for _, denoiser in used
+    ):
+        kinds.append("sentinels")
+    # Modes may be announced in text instead.
+    if any(denoiser["mode"] and noise["mode_tokens"] is None for noise, denoiser in used):
+        kinds.append("mode tokens")
+    if not kinds:
+        return None
+    return (
+        f"The tokenizer files are those of {like.folder}: they do not know the "
+        f"{' and '.join(kinds)} that this model was trained with, whose ids are spare rows there. "
+        f"UL2TUNE_VOCABULARY, as it was for the run, says which."
     )
 
 
