@@ -102,6 +102,25 @@ def test_what_is_not_there_is_not_forbidden(tmp_path, gone):
         restore_step(tmp_path / "2", {"params": {"w0": leaf}})
 
 
+OPEN = """
+import logging, sys
+from ul2tune.checkpoints.manager import CheckpointManager
+logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", force=True)
+CheckpointManager(sys.argv[1], keep_last=2).close()
+"""
+
+
+def test_a_damaged_note_of_orbax_is_one_warning(tmp_path):
+    """In a process of its own: pytest has handlers of other kinds."""
+    _save(tmp_path)
+    (tmp_path / "1" / "_CHECKPOINT_METADATA").unlink()  # as in imported checkpoints
+    (tmp_path / "2" / "_CHECKPOINT_METADATA").write_text('{"item')
+    command = [sys.executable, "-c", OPEN, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    (told,) = done.stderr.splitlines()
+    assert told.startswith(f"WARNING {tmp_path}/2/_CHECKPOINT_METADATA is damaged: Orbax's note")
+
+
 def test_a_folder_that_is_not_named_as_a_step_is_none(tmp_path):
     for name in ("0", "10", "9", "007", "²", "٣", "5.bad", "7.orbax-checkpoint-tmp"):
         (tmp_path / name).mkdir()

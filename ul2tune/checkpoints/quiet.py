@@ -4,6 +4,9 @@ Orbax logs the tracebacks of its threads; every write or read that TensorStore s
 finds its event loop closed and prints that; coroutines of Orbax raise once more when they are
 collected; and asyncio prints every result that nobody awaited: hundreds of lines around the one
 that says what to do. Some come when the process ends, so the silence is never lifted.
+
+Orbax also keeps a note of its own with every checkpoint, which nothing of ours reads. Where that is
+damaged it logs what it found; what is said instead is a sentence.
 """
 
 from __future__ import annotations
@@ -23,6 +26,11 @@ _REPEATED = (
     "in background save thread",
     "exception was never retrieved",
 )
+# Their first argument is the file. Imported checkpoints never had one.
+_DAMAGED_NOTE = ("Failed to json parse Metadata file", "Failed to read Metadata file")
+_NO_NOTE = "Metadata file does not exist"
+
+log = logging.getLogger(__name__)
 
 
 @functools.cache
@@ -49,4 +57,13 @@ def _is_of_orbax(source: object) -> bool:
 
 def _is_news(record: logging.LogRecord) -> bool:
     message = record.getMessage()
+    if message.startswith(_DAMAGED_NOTE) and isinstance(record.args, tuple):
+        log.warning(
+            "%s is damaged: Orbax's note of when the checkpoint was written. The run does not need "
+            "it; what it does need is checked where it is read.",
+            record.args[0],
+        )
+        return False
+    if message.startswith(_NO_NOTE):
+        return False
     return record.levelno < logging.ERROR or not any(words in message for words in _REPEATED)
