@@ -160,6 +160,27 @@ def test_lists_of_a_task_of_another_make_must_be_lists_of_texts(tmp_path, field,
         load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "value", ["who?", ["who?"], [{"inputs": "p"}], "5", '["who?"]', '[{"q": 1}]']
+)
+def test_queries_of_a_task_of_another_make_are_a_sentence(tmp_path, value):
+    rows = [(record, Rendered(inputs="p", targets="x")) for record in prepared.records("first", 1)]
+    prepared.write_rows(tmp_path, "first", "validation", rows, fields={"queries": value})
+    mixture = prepared.MixtureManifest(name="instructions", tasks=("first",), rates=(1.0,))
+    manifest.write(mixture, manifest.mixture_path(tmp_path, "instructions"))
+    with pytest.raises(ValueError, match="Example '0' of task 'first': 'queries' must be what"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("value", [["a", "b"], 5, {"a": 1}, ""])
+def test_inputs_text_of_a_task_of_another_make_is_not_taken_for_the_prompt(tmp_path, value):
+    rows = [(record, Rendered(inputs="p", targets="x")) for record in prepared.records("first", 1)]
+    prepared.write_rows(tmp_path, "first", "validation", rows, fields={"inputs_text": value})
+    mixture = prepared.MixtureManifest(name="instructions", tasks=("first",), rates=(1.0,))
+    manifest.write(mixture, manifest.mixture_path(tmp_path, "instructions"))
+    assert load(tmp_path).examples[0].inputs_text == "p"
+
+
 @pytest.mark.parametrize("field", ["task", "category", "template_id", "benchmark", "render_seed"])
 def test_a_label_of_a_task_of_another_make_may_be_a_number(tmp_path, field):
     """Examples are grouped by it; beside texts, numbers have no order."""

@@ -112,10 +112,12 @@ def _example(
     where = f"Example {fields.get('id', index)!r} of task {entry.task!r}"
     lists = {name: strings(fields.get(name) or (), where, name) for name in _LISTS}
     choices = lists["answer_choices"]
-    queries = tuple(Query(**query) for query in json.loads(fields.get("queries") or "[]"))
+    queries = _queries(fields.get("queries"), where)
     query_ids, queries_cut = tokenizer.prompts([query.inputs for query in queries])
     prior_ids, _ = tokenizer.prompts([query.prior for query in queries if query.prior])
-    whole = fields.get("inputs_text") or words(body, vocabulary)
+    whole = fields.get("inputs_text")
+    if not whole or not isinstance(whole, str):  # none, or the task's own field of this name
+        whole = words(body, vocabulary)
     references = fields.get("targets_text") or vocabulary.decode(row.arrays["targets"])
     if not references and fields.get("targets_text") == []:
         raise ValueError(
@@ -161,6 +163,18 @@ def _text(value: Any, where: str, name: str) -> str:
             f"examples by it. Have a preprocessor of the task name it otherwise."
         )
     return str(value)
+
+
+def _queries(value: Any, where: str) -> tuple[Query, ...]:
+    """Those that a task asks in place of its prompt: a field of ours, or a task's own so called."""
+    try:
+        return tuple(Query(**query) for query in json.loads(value or "[]"))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{where}: 'queries' must be what register_record_task writes there, got "
+            f"{value!r:.80}: `evaluate` asks them in place of the prompt. Have a preprocessor of "
+            f"the task name it otherwise."
+        ) from error
 
 
 def _baselines(fields: Mapping[str, Any]) -> dict[str, str]:
