@@ -21,7 +21,6 @@ V vocabulary, B = P * W rows of the model, the beams of a prompt one after the o
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,9 +33,7 @@ from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.types import Batch
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["tokens_PWL", "scores_PW"], meta_fields=[]
-)
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Hypotheses:
     """Some continuations per prompt.
@@ -61,11 +58,7 @@ class Hypotheses:
         return Hypotheses(tokens_PWL=self.tokens_PWL, scores_PW=scores_PW)
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["step", "beams", "ended", "last_PW", "done_P", "finite_P", "cache"],
-    meta_fields=[],
-)
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class BeamState:
     """Everything the loop carries.

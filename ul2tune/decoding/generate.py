@@ -6,7 +6,6 @@ Axis legend: B batch, L target length, V vocabulary.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +18,7 @@ from ul2tune.decoding.sampling import SamplingConfig, next_tokens, row_keys
 from ul2tune.types import Batch
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["step", "tokens_BL", "last_B", "done_B", "finite_B", "keys_B", "cache"],
-    meta_fields=[],
-)
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class DecodeState:
     """Everything the loop carries.

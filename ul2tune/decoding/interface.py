@@ -5,7 +5,6 @@ Axis legend: B batch, L target length, V vocabulary.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -60,9 +59,7 @@ class Rules:
         return ended
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["tokens_BL", "finite_B"], meta_fields=[]
-)
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Generated:
     """What was generated.

@@ -5,7 +5,6 @@ Axis legend: B batch, L target length, D model, V vocabulary.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,9 +25,7 @@ class ScoringModel(Protocol):
     def head_kernel(self) -> jax.Array: ...
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["sum_B", "length_B", "tokens_BL"], meta_fields=[]
-)
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Scores:
     """Per row: summed log-likelihood (nats, float32), the number of tokens it sums over, and the

@@ -11,8 +11,7 @@ one after the other.
 from __future__ import annotations
 
 import dataclasses
-import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
@@ -32,11 +31,7 @@ def refuse_packed(batch: Batch) -> None:
         )
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["self_key", "self_value", "cross_key", "cross_value", "source_PS"],
-    meta_fields=[],
-)
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class DecodeCache:
     """A pytree; every array has the batch as its second axis, `source_PS` as its first.
@@ -117,11 +112,7 @@ def _reordered(cache_NBKSA: jax.Array, beams_PW: jax.Array) -> jax.Array:
     return constrain(pick(cache_NPWKSA, beams_PW).reshape(cache_NBKSA.shape), *AXES)
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["key", "value", "lengths_B", "last_B"],
-    meta_fields=["prompt_slots"],
-)
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class PromptCache:
     """What a decoder-only model remembers: a prompt of its own length per row, then one slot per
@@ -147,7 +138,7 @@ class PromptCache:
     value: jax.Array
     lengths_B: jax.Array
     last_B: jax.Array
-    prompt_slots: int
+    prompt_slots: int = field(metadata={"static": True})
 
     def write(
         self, layer: jax.Array, slot: jax.Array | int, key_BSKA: jax.Array, value_BSKA: jax.Array

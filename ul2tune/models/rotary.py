@@ -8,7 +8,6 @@ Axes: B batch, L length, H heads, A head size, E = A / 2 frequencies.
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
 from typing import Annotated
@@ -99,9 +98,7 @@ class Rope:
         return Rotation(cos_BLE=jnp.cos(angles_BLE), sin_BLE=jnp.sin(angles_BLE))
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["cos_BLE", "sin_BLE"], meta_fields=[]
-)
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Rotation:
     """Float32 cosines and sines, [B, L, A / 2]; B is 1 where all rows have the same positions."""

@@ -27,8 +27,7 @@ Axes: B batch, L query length, S key length; P sources, each read by B / P rows 
 
 from __future__ import annotations
 
-import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -41,11 +40,7 @@ from ul2tune.types import Batch
 MASKED = float(jnp.finfo(jnp.float32).min)
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["query_BL", "key_BS", "prefix_BL", "window", "right_window"],
-    meta_fields=["causal", "packed", "own_keys"],
-)
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Visibility:
     """Which keys a query sees: those of its own segment and, if causal, not to its right.
@@ -69,12 +64,12 @@ class Visibility:
 
     query_BL: jax.Array
     key_BS: jax.Array
-    causal: bool
-    packed: bool
+    causal: bool = field(metadata={"static": True})
+    packed: bool = field(metadata={"static": True})
     prefix_BL: jax.Array | None = None
     window: jax.Array | int | None = None
     right_window: jax.Array | int | None = None
-    own_keys: int | None = None
+    own_keys: int | None = field(default=None, metadata={"static": True})
 
     def mask(self, first_key: Any = 0, num_keys: int | None = None) -> jax.Array:
         """Returns booleans [B, L, S] for `num_keys` keys from `first_key` on (default: all)."""

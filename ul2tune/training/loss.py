@@ -83,11 +83,7 @@ class LossConfig:
             )
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["loss_BL", "z_loss_BL", "correct_BL"],
-    meta_fields=[],
-)
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class LossOutput:
     """Per-token results, float32, each already multiplied by the loss weights.
