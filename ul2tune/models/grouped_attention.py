@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.nn.initializers import zeros
 
 from ul2tune.models import attention
 from ul2tune.models.attention import Implementation
-from ul2tune.models.layers import Dropout, drop, keep_mask, linear, normal, param, swap, zeros
+from ul2tune.models.layers import Dropout, drop, keep_mask, linear, normal, param, swap
 from ul2tune.models.norms import Norm
 from ul2tune.models.rotary import Rotation
 from ul2tune.models.visibility import Visibility

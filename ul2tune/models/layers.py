@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.nn.initializers import zeros
+from jax.typing import DTypeLike
 
 from ul2tune.sharding import constrain
 
@@ -26,41 +28,30 @@ ACTIVATIONS: dict[str, tuple[Callable[[jax.Array], jax.Array], bool]] = {
 }
 # A dropout rate and the key that turns dropout on.
 Dropout = tuple[float, jax.Array | None]
-Init = Callable[[jax.Array, Sequence[int]], jax.Array]
+Init = Callable[[jax.Array, Sequence[int], DTypeLike], jax.Array]
 
 
+# NUMERICS: not JAX's own `normal`, which rounds otherwise in JAX 0.12 than in 0.10.
 def normal(std: float) -> Init:
     """Normal initialiser with the given standard deviation."""
-    return lambda key, shape: std * jax.random.normal(key, shape, jnp.float32)
+    return lambda key, shape, dtype: std * jax.random.normal(key, shape, dtype)
 
 
 def truncated_normal(std: float) -> Init:
     """Normal initialiser cut at two standard deviations, rescaled to have the given one."""
     # The standard deviation of a unit normal truncated to [-2, 2].
     scale = std / 0.87962566103423978
-    return lambda key, shape: scale * jax.random.truncated_normal(key, -2, 2, shape, jnp.float32)
+    return lambda key, shape, dtype: scale * jax.random.truncated_normal(key, -2, 2, shape, dtype)
 
 
 def uniform(limit: float) -> Init:
     """Uniform initialiser on [-limit, limit)."""
-    return lambda key, shape: jax.random.uniform(key, shape, jnp.float32, -limit, limit)
-
-
-def ones(key: jax.Array, shape: Sequence[int]) -> jax.Array:
-    """Initialiser of norm scales."""
-    del key
-    return jnp.ones(shape, jnp.float32)
-
-
-def zeros(key: jax.Array, shape: Sequence[int]) -> jax.Array:
-    """Initialiser of biases."""
-    del key
-    return jnp.zeros(shape, jnp.float32)
+    return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
 def param(init: Init, key: jax.Array, **axes: int) -> nnx.Param:
     """A float32 parameter; the keywords are its axes: ``param(init, key, embed=512, mlp=2048)``."""
-    return nnx.Param(init(key, tuple(axes.values())), axes=tuple(axes))
+    return nnx.Param(init(key, tuple(axes.values()), jnp.float32), axes=tuple(axes))
 
 
 def stack(make: Callable[[jax.Array], Any], num_layers: int, key: jax.Array) -> Any:

@@ -10,8 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.nn.initializers import ones, zeros
 
-from ul2tune.models.layers import ones, param, rms_norm, zeros
+from ul2tune.models.layers import param, rms_norm
 
 # "rms": ``scale x / rms(x)`` (T5, Llama, Qwen). "rms_offset": ``(1 + scale) x / rms(x)`` (Gemma),
 # so that decay pulls towards the identity. "layer": mean and variance, scale and bias (OPT).

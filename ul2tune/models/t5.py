@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.nn.initializers import ones
 
 from ul2tune.models import attention, base, config_checks, layers, relative_bias
 from ul2tune.models.cache import DecodeCache, refuse_packed
@@ -114,12 +115,12 @@ class Block(nnx.Module):
         self.config = config
         keys, d = jax.random.split(key, 4), config.d_model
         sizes = (d, config.num_heads, config.d_kv)
-        self.self_attention_norm = param(layers.ones, key, embed=d)
+        self.self_attention_norm = param(ones, key, embed=d)
         self.self_attention = attention.MultiHeadAttention(*sizes, keys[0])
         if decoder:
-            self.cross_attention_norm = param(layers.ones, key, embed=d)
+            self.cross_attention_norm = param(ones, key, embed=d)
             self.cross_attention = attention.MultiHeadAttention(*sizes, keys[1])
-        self.mlp_norm = param(layers.ones, key, embed=d)
+        self.mlp_norm = param(ones, key, embed=d)
         self.mlp = layers.MLP(d, config.d_ff, config.activation, keys[2])
         if config.per_layer_relative_bias:
             self.relative_bias = _bias_table(config, keys[3])
@@ -181,7 +182,7 @@ class Stack(nnx.Module):
         self.config, self.decoder = config, decoder
         keys, num_layers = jax.random.split(key), config.num_layers(decoder=decoder)
         self.layers = layers.stack(lambda k: Block(config, k, decoder=decoder), num_layers, keys[0])
-        self.final_norm = param(layers.ones, key, embed=config.d_model)
+        self.final_norm = param(ones, key, embed=config.d_model)
         if not config.per_layer_relative_bias:
             self.relative_bias = _bias_table(config, keys[1])
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.nn.initializers import zeros
 
 from ul2tune.models import base, decoder_features, layers
 from ul2tune.models.cache import DecodeCache, refuse_packed
@@ -51,9 +52,9 @@ class T5Gemma(nnx.Module):
         if not config.tied_logits:
             self.head = param(init, keys[2], vocab=rows, embed=target_width)
         if config.eoi_id is not None:
-            self.eoi_embedding = param(layers.zeros, key, embed=width)
+            self.eoi_embedding = param(zeros, key, embed=width)
             if not config.tied_embeddings:
-                self.decoder_eoi_embedding = param(layers.zeros, key, embed=target_width)
+                self.decoder_eoi_embedding = param(zeros, key, embed=target_width)
         self.encoder = Stack(encoder, keys[3], right_window=config.encoder.right_window)
         source_d_model = None if config.merged_attention else width
         self.decoder = Stack(decoder, keys[4], source_d_model=source_d_model)
