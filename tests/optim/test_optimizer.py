@@ -225,9 +225,9 @@ def test_describe_lists_the_groups_in_order():
     config = OptimizerConfig(name="muon", schedule=RATE, groups=groups, weight_decay=0.1)
     rows = make(config, jax.eval_shape(lambda: PARAMS), AXES).rows
     assert [dataclasses.astuple(row) for row in rows] == [
-        ("encoder/bias", None, 1, 8, 0, "frozen"),
-        ("encoder/.*", 0.5, 3, 24 + 192 + 384, 192 + 384, "muon (2), adam (1)"),
-        (".*", 1.0, 1, 96, 96, "muon (0), adam (1)"),
+        ("encoder/bias", None, 8, 0, "frozen"),
+        ("encoder/.*", 0.5, 24 + 192 + 384, 192 + 384, "muon (2), adam (1)"),
+        (".*", 1.0, 96, 96, "muon (0), adam (1)"),
     ]
 
 

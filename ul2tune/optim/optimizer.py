@@ -111,15 +111,13 @@ class GroupRow:
     Attributes:
       pattern: the entry's pattern.
       lr_multiplier: its multiplier; None means frozen.
-      num_arrays: arrays in the group (a stack of layers is one).
-      num_parameters: their elements.
+      num_parameters: elements of their arrays.
       num_decayed: elements among them that decay.
       algorithm: what moves them, e.g. "adafactor" or "muon (3), adam (2)" with numbers of arrays.
     """
 
     pattern: str
     lr_multiplier: float | None
-    num_arrays: int
     num_parameters: int
     num_decayed: int
     algorithm: str
@@ -263,7 +261,6 @@ def _rows(
             GroupRow(
                 pattern=pattern,
                 lr_multiplier=multiplier,
-                num_arrays=len(paths),
                 num_parameters=sum(sizes[path][0] for path in paths),
                 num_decayed=sum(size for size, decays in (sizes[p] for p in paths) if decays)
                 if multiplier is not None
