@@ -45,7 +45,7 @@ def _scores_forward(query_BHLA: jax.Array, key_BKSA: jax.Array) -> tuple[jax.Arr
 def _scores_backward(residuals: Any, grad_BHLS: jax.Array) -> tuple[jax.Array, jax.Array]:
     query_BHLA, key_BKSA = residuals
     grad_BHLS = grad_BHLS.astype(query_BHLA.dtype)
-    return mix(grad_BHLS, key_BKSA), gather(grad_BHLS, query_BHLA, key_BKSA.shape[1])
+    return mix(grad_BHLS, key_BKSA), mix_transpose(grad_BHLS, query_BHLA, key_BKSA.shape[1])
 
 
 scores.defvjp(_scores_forward, _scores_backward)
@@ -62,13 +62,13 @@ def mix(
     return mixed_BKGLA.reshape(*weights_BHLS.shape[:3], -1)
 
 
-def gather(weights_BHLS: jax.Array, x_BHLA: jax.Array, kv_heads: int) -> jax.Array:
-    """Returns ``weights^T x``, summed over each group, [B, K, S, A]: the transpose of :func:`mix`
-    in its values."""
+def mix_transpose(weights_BHLS: jax.Array, x_BHLA: jax.Array, kv_heads: int) -> jax.Array:
+    """Returns ``weights^T x``, summed over each group, [B, K, S, A]: :func:`mix` transposed in its
+    values."""
     x_BKGLA, weights_BKGLS = _groups(x_BHLA, kv_heads), _groups(weights_BHLS, kv_heads)
     # In this order what XLA for CPU copies to transpose it is `x`, not the larger weights.
-    gathered_BKAS = jnp.einsum("BKGLA,BKGLS->BKAS", x_BKGLA, weights_BKGLS)
-    return jnp.swapaxes(gathered_BKAS, -1, -2)
+    mixed_BKAS = jnp.einsum("BKGLA,BKGLS->BKAS", x_BKGLA, weights_BKGLS)
+    return jnp.swapaxes(mixed_BKAS, -1, -2)
 
 
 def _groups(x_BHLX: jax.Array, kv_heads: int) -> jax.Array:

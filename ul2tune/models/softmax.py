@@ -96,6 +96,6 @@ def gradients(
     scaled_BLHA = written((grad_BLHA / sum_BLH1).astype(value_BKSA.dtype))
     grad_BHLA, scaled_BHLA = (jnp.swapaxes(x, 1, 2) for x in (grad_BLHA, scaled_BLHA))
     rounded_BHLS = weights_BHLS.astype(value_BKSA.dtype)
-    value_grad = grouped.gather(rounded_BHLS, scaled_BHLA, value_BKSA.shape[1])
+    value_grad = grouped.mix_transpose(rounded_BHLS, scaled_BHLA, value_BKSA.shape[1])
     centred_BHLS = grouped.scores(grad_BHLA, value_BKSA) - delta_BHL[..., None]
     return weights_BHLS * centred_BHLS / sum_BHL[..., None], value_grad
