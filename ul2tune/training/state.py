@@ -48,9 +48,10 @@ def join(state: Tree, frozen: Tree) -> dict[str, Any]:
 
 def split(saved: Tree, spec: StateSpec) -> tuple[dict[str, Any], dict[str, Any]]:
     """The inverse of :func:`join`."""
-    params, trainable = tree.flatten(saved["params"]), tree.flatten(spec.state["params"])
-    parts = [{p: x for p, x in params.items() if (p in trainable) is on} for on in (True, False)]
-    return {**saved, "params": tree.unflatten(parts[0])}, tree.unflatten(parts[1])
+    trainable = tree.flatten(spec.state["params"])
+    mask = tree.map_with_path(lambda path, _: path in trainable, saved["params"])
+    params, frozen = tree.partition(saved["params"], mask)
+    return {**saved, "params": params}, frozen
 
 
 def averaged(state: Tree, frozen: Tree) -> dict[str, Any]:
