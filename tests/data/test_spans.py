@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ul2tune.data import rng, spans
-from ul2tune.data.ragged import Ragged
+from ul2tune.data.ragged import Ragged, offsets_of, ranges
 
 property_test = settings(max_examples=100, deadline=None, derandomize=True)
 LENGTHS = st.lists(st.integers(0, 700), min_size=1, max_size=6)
@@ -17,9 +17,16 @@ RATES = st.floats(0.01, 0.99)
 MEANS = st.floats(1.0, 100.0)
 
 
+def to_mask(drawn: spans.Spans, lengths_N: np.ndarray) -> Ragged:
+    """The inverse of `spans.from_mask`."""
+    mask = np.zeros(int(lengths_N.sum()), bool)
+    mask[ranges(offsets_of(lengths_N)[drawn.rows_M] + drawn.starts_M, drawn.lengths_M)] = True
+    return Ragged(mask, lengths_N)
+
+
 def masks(drawn: spans.Spans, length: int) -> np.ndarray:
     lengths = np.full(drawn.counts_N.size, length)
-    return spans.to_mask(drawn, lengths).values.reshape(-1, length)
+    return to_mask(drawn, lengths).values.reshape(-1, length)
 
 
 @property_test
@@ -59,7 +66,7 @@ def test_drawn_masks_have_the_counted_noise_and_spans(lengths, rate, mean, seed,
     noise, counts = spans.span_counts(lengths_N, rate, mean)
     keys = rng.fold_in(seed, np.arange(len(lengths)))
     drawn = spans.random_spans(keys, lengths_N, noise, counts, at_end)
-    mask = spans.to_mask(drawn, lengths_N)
+    mask = to_mask(drawn, lengths_N)
     for row, n, s in zip(mask, noise, counts, strict=True):
         assert row.sum() == n
         starts = np.flatnonzero(np.diff(np.concatenate([[0], row.astype(int)])) == 1)

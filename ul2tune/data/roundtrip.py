@@ -59,11 +59,11 @@ class RoundTrip:
         """The share of the texts that come back different."""
         return self.num_lossy / max(1, self.num_texts)
 
-    def worst(self, count: int = 6) -> str:
+    def worst(self) -> str:
         """The characters that are changed most often, as ``'\\n' -> ' ' 12×``."""
         return ", ".join(
             f"{character!r} -> {after!r} {times:,}×"
-            for (character, after), times in self.lost.most_common(count)
+            for (character, after), times in self.lost.most_common(6)
         )
 
     def add(self, other: RoundTrip) -> None:

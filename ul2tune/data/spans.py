@@ -217,13 +217,6 @@ def from_mask(mask: Ragged) -> Spans:
     return Spans(first - offsets[rows], last + 1 - first, counts)
 
 
-def to_mask(spans: Spans, lengths_N: np.ndarray) -> Ragged:
-    """Boolean masks of spans; the inverse of :func:`from_mask`."""
-    mask = np.zeros(int(lengths_N.sum()), bool)
-    mask[ranges(offsets_of(lengths_N)[spans.rows_M] + spans.starts_M, spans.lengths_M)] = True
-    return Ragged(mask, lengths_N)
-
-
 def merge(parts: list[tuple[np.ndarray, Spans]], num_rows: int) -> Spans:
     """Joins spans of disjoint groups of segments, each given with its rows' numbers."""
     counts = np.zeros(num_rows, np.int64)
