@@ -54,7 +54,8 @@ def descend(config: Descent) -> optax.GradientTransformation:
     """
 
     def init(params):
-        momentum = () if config.momentum is None else jax.tree.map(_zeros, params)
+        has_momentum = config.momentum is not None
+        momentum = optax.tree.zeros_like(params, jnp.float32) if has_momentum else ()
         return DescentState(jnp.zeros((), jnp.int32), momentum)
 
     def update(updates, state, params=None):
@@ -77,7 +78,3 @@ def descend(config: Descent) -> optax.GradientTransformation:
         return tree.map_with_path(move, steps, params), DescentState(state.count + 1, momentum)
 
     return optax.GradientTransformation(init, update)
-
-
-def _zeros(param: jax.Array) -> jax.Array:
-    return jnp.zeros(param.shape, jnp.float32)

@@ -99,14 +99,6 @@ def _check_positive(config: object, *names: str) -> None:
             raise ValueError(f"{type(config).__name__}.{name} = {value} must be positive.")
 
 
-def adam_direction(config: AdamWConfig) -> optax.GradientTransformation:
-    return optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)
-
-
-def lion_direction(config: LionConfig) -> optax.GradientTransformation:
-    return optax.scale_by_lion(b1=config.b1, b2=config.b2)
-
-
 def matrix_dims(path: str, axes: Sequence[str | None]) -> tuple[tuple[int, ...], ...] | None:
     """The (input, output) dimensions of a parameter that acts as a matrix, else None.
 

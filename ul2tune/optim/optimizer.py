@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
 import jax
@@ -22,8 +22,6 @@ from ul2tune.optim.directions import (
     AdamWConfig,
     LionConfig,
     MuonConfig,
-    adam_direction,
-    lion_direction,
     matrix_dims,
     muon_direction,
 )
@@ -199,9 +197,9 @@ def _direction(config: OptimizerConfig, axes: Mapping[str, Any]) -> optax.Gradie
     if config.name == "adafactor":
         return scale_by_adafactor(config.adafactor, axes)
     if config.name == "adamw":
-        return adam_direction(config.adamw)
+        return optax.scale_by_adam(**asdict(config.adamw))
     if config.name == "lion":
-        return lion_direction(config.lion)
+        return optax.scale_by_lion(**asdict(config.lion))
     return muon_direction(config.muon, axes)
 
 
