@@ -6,7 +6,7 @@ from __future__ import annotations
 ROWS = "UL2TUNE_MODEL_ROWS"
 
 
-def check_rows(mixture: str, num_ids: int, num_rows: int) -> None:
+def check_embedding_rows(mixture: str, num_ids: int, num_rows: int) -> None:
     """Raises ValueError if the vocabulary of a mixture has more ids than the model has rows."""
     if num_ids > num_rows:
         raise ValueError(

@@ -15,7 +15,7 @@ import seqio
 
 from ul2tune.data import files
 from ul2tune.data.documents import MAX_REJECTED_FRACTION, FileCorpus
-from ul2tune.data.embedding_rows import check_rows
+from ul2tune.data.embedding_rows import check_embedding_rows
 from ul2tune.data.vocab import Vocabulary
 from ul2tune.first_names import first_names
 from ul2tune.nearest import did_you_mean
@@ -224,7 +224,7 @@ def check_one_vocabulary(
                 f"docs/data.md."
             )
     if num_rows is not None:
-        check_rows(mixture, first[1].size, num_rows)
+        check_embedding_rows(mixture, first[1].size, num_rows)
 
 
 def _append_eos(step: Callable) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ul2tune.data.embedding_rows import check_rows
+from ul2tune.data.embedding_rows import check_embedding_rows
 from ul2tune.feed.feed import Feed
 
 
@@ -16,7 +16,7 @@ def check_ids(model: Any, feed: Feed) -> None:
       ValueError: naming the vocabulary, or what brings an id that is not the vocabulary's.
     """
     num_rows, mixture = model.vocab_size, feed.config.mixture
-    check_rows(mixture, feed.vocabulary.size, num_rows)
+    check_embedding_rows(mixture, feed.vocabulary.size, num_rows)
     for place, largest in feed.largest_ids.items():
         if largest >= num_rows:
             raise ValueError(
