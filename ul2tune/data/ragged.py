@@ -69,6 +69,26 @@ class Ragged:
         return Ragged(self.values[ranges(self.offsets[rows], lengths)], lengths)
 
 
+def interleave(parts: Sequence[tuple[np.ndarray, Ragged]]) -> Ragged:
+    """Row `i` of a part becomes row ``numbers[i]`` of the result.
+
+    >>> even, odd = Ragged.from_rows([[7, 8], [9]]), Ragged.from_rows([[5]])
+    >>> rows = interleave([(np.array([0, 2]), even), (np.array([1]), odd)])
+    >>> [row.tolist() for row in rows]
+    [[7, 8], [5], [9]]
+
+    Args:
+      parts: the numbers of each part's rows, ascending, and the part; they number all rows.
+    """
+    if len(parts) == 1:
+        return parts[0][1]
+    none = Ragged.from_rows([])
+    numbers = np.concatenate([none.lengths, *(numbers for numbers, _ in parts)])
+    values = np.concatenate([none.values, *(part.values for _, part in parts)])
+    lengths = np.concatenate([none.lengths, *(part.lengths for _, part in parts)])
+    return Ragged(values, lengths).take(np.argsort(numbers))
+
+
 def offsets_of(lengths_N: np.ndarray) -> np.ndarray:
     """int64 [N + 1] start of each row, and the total at the end.
 

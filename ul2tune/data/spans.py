@@ -24,7 +24,7 @@ from functools import cached_property
 import numpy as np
 
 from ul2tune.data import rng
-from ul2tune.data.ragged import Ragged, offsets_of, ranges
+from ul2tune.data.ragged import Ragged, interleave, offsets_of, ranges
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,17 +217,11 @@ def from_mask(mask: Ragged) -> Spans:
     return Spans(first - offsets[rows], last + 1 - first, counts)
 
 
-def merge(parts: list[tuple[np.ndarray, Spans]], num_rows: int) -> Spans:
-    """Joins spans of disjoint groups of segments, each given with its rows' numbers."""
-    counts = np.zeros(num_rows, np.int64)
-    for rows, spans in parts:
-        counts[rows] = spans.counts_N
-    offsets = offsets_of(counts)
-    merged = Spans(np.empty(offsets[-1], np.int64), np.empty(offsets[-1], np.int64), counts)
-    for rows, spans in parts:
-        at = ranges(offsets[rows], spans.counts_N)
-        merged.starts_M[at], merged.lengths_M[at] = spans.starts_M, spans.lengths_M
-    return merged
+def merge(parts: list[tuple[np.ndarray, Spans]]) -> Spans:
+    """Joins spans of groups of segments that are all segments; arguments as :func:`interleave`."""
+    starts = interleave([(rows, Ragged(part.starts_M, part.counts_N)) for rows, part in parts])
+    lengths = interleave([(rows, Ragged(part.lengths_M, part.counts_N)) for rows, part in parts])
+    return Spans(starts.values, lengths.values, starts.lengths)
 
 
 def _all_but(excluded: np.ndarray, size: int) -> np.ndarray:

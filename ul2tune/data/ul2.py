@@ -255,7 +255,7 @@ class UL2Noise:
         if rest.size:
             prefix = self._cuts(denoiser_N[rest], raw_N[rest], keys_N[rest])
             parts.append((rest, spans.tail_spans(prefix, raw_N[rest])))
-        return parts[0][1] if len(parts) == 1 else spans.merge(parts, len(raw_N))
+        return spans.merge(parts)
 
     def _corruption(self, denoiser_N, raw_N, keys_N) -> spans.Spans:
         """Spans of "span" denoisers."""

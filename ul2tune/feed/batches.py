@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from ul2tune.data import convert, packing
-from ul2tune.data.ragged import Ragged, offsets_of, ranges
+from ul2tune.data.ragged import Ragged, interleave
 from ul2tune.feed.sources import Sources
 from ul2tune.feed.stats import Counts
 
@@ -97,21 +97,5 @@ def make_segments(sources: Sources, plan: Plan) -> tuple[Ragged, Ragged]:
             noise = sources.noises[number]
             inputs, targets = noise.apply(tokens, plan.denoiser[mine], plan.key[mine])
         parts.append((mine, inputs, targets))
-    if len(parts) == 1:
-        return parts[0][1], parts[0][2]
-    return (
-        _merge([(mine, inputs) for mine, inputs, _ in parts], len(plan.row)),
-        _merge([(mine, targets) for mine, _, targets in parts], len(plan.row)),
-    )
-
-
-def _merge(parts: list[tuple[np.ndarray, Ragged]], num_rows: int) -> Ragged:
-    """Interleaves ragged arrays: row `i` of a part becomes row `rows[i]` of the result."""
-    lengths = np.zeros(num_rows, np.int64)
-    for rows, part in parts:
-        lengths[rows] = part.lengths
-    starts = offsets_of(lengths)[:-1]
-    values = np.empty(int(lengths.sum()), np.int32)
-    for rows, part in parts:
-        values[ranges(starts[rows], part.lengths)] = part.values
-    return Ragged(values, lengths)
+    inputs = interleave([(mine, inputs) for mine, inputs, _ in parts])
+    return inputs, interleave([(mine, targets) for mine, _, targets in parts])
