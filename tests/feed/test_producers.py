@@ -3,6 +3,7 @@
 import gc
 import os
 import queue
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ from ul2tune.data.ul2 import preset
 from ul2tune.feed import producers
 from ul2tune.feed.config import FeedConfig
 from ul2tune.feed.feed import Feed
-from ul2tune.feed.producers import Item, ThreadProducer, serve
+from ul2tune.feed.producers import Item, ProcessProducer, ThreadProducer, serve
 from ul2tune.feed.sources import Sources
 from ul2tune.feed.stats import Counts
 
@@ -104,6 +105,14 @@ def test_a_feed_that_is_dropped_ends_its_processes(config):
     assert child._process.poll() is None
     del feed
     assert child._process.poll() is not None
+
+
+def test_a_worker_that_dies_before_it_has_its_position_is_a_sentence(config, monkeypatch):
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    state = {"ordinal": np.zeros((2, 10**6), np.int64)}  # more than waits in a pipe
+    producer = ProcessProducer(FeedConfig(**vars(config) | {"num_workers": 1}), np.arange(2), state)
+    with pytest.raises(ChildProcessError, match=r"worker for rows 0–1 died with exit code 1"):
+        producer.get()
 
 
 class Scripted:

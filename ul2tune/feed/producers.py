@@ -217,7 +217,9 @@ class _Child:
             env=environment,
         )
         other.close()
-        self._pipe.send((config, rows, state))
+        # A large state waits for the worker to read it, which may have died: `get` will say so.
+        with contextlib.suppress(ConnectionError):
+            self._pipe.send((config, rows, state))
 
     def get(self) -> Item:
         try:
