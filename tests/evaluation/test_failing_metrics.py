@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 
 import jax
@@ -13,7 +14,7 @@ from tests.evaluation import prepared
 from ul2tune import sharding
 from ul2tune.data.seqio_metrics import SeqioMetrics
 from ul2tune.decoding.sampling import SamplingConfig
-from ul2tune.evaluation import preflight, run
+from ul2tune.evaluation import preflight, report, run
 from ul2tune.evaluation.run import EvalConfig
 from ul2tune.named_function import NamedFunction
 
@@ -73,3 +74,23 @@ def test_answers_are_written_before_metrics_see_them(scoring, message, tmp_path)
     said = [answer.text for answer in run.answer_all(predictor, eval_set, CONFIG)]
     assert any(said)
     assert [json.loads(line)["prediction"] for line in lines] == said
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_no_table_stands_beside_answers_that_are_not_its_own(full, tmp_path, monkeypatch):
+    """A kill as they take their name leaves none, a full disk the earlier answers and theirs."""
+    earlier = {"predictions.jsonl": "earlier", "metrics.json": "of earlier answers"}
+    for name, text in earlier.items():
+        (tmp_path / name).write_text(text)
+    seen = []
+
+    def fails(*paths) -> None:
+        seen.append({path.name for path in tmp_path.iterdir() if path.name[0] != "."})
+        raise OSError("full" if full else "killed")
+
+    monkeypatch.setattr(os, "fsync" if full else "replace", fails)
+    with pytest.raises(OSError, match="full" if full else "killed"):
+        report.write_predictions(tmp_path, [], "")
+    assert seen == [{"predictions.jsonl", "metrics.json"} if full else {"predictions.jsonl"}]
+    left = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert left == earlier if full else left == {"predictions.jsonl": "earlier"}

@@ -15,6 +15,7 @@ from `results`.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -108,12 +109,15 @@ def lines(table: Mapping[str, Any]) -> list[str]:
 
 def write_predictions(output_dir: str | Path, answers: Sequence[Answer], split_hash: str) -> None:
     """Writes `predictions.jsonl`; a reader sees the old file or the whole new one. A table of other
-    answers goes."""
+    answers goes: before they come, so that a kill leaves none, and once they fit on the disk."""
     lines = [json.dumps(answer.to_json(split_hash), ensure_ascii=False) for answer in answers]
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    atomic.write_text(folder / "predictions.jsonl", "".join(line + "\n" for line in lines))
-    (folder / "metrics.json").unlink(missing_ok=True)
+    with atomic.new_file(folder / "predictions.jsonl") as new, new.open("wb") as file:
+        file.write("".join(line + "\n" for line in lines).encode("utf-8"))
+        file.flush()
+        os.fsync(file.fileno())  # some disks say only now that they are full
+        (folder / "metrics.json").unlink(missing_ok=True)
 
 
 def write_table(output_dir: str | Path, table: Mapping[str, Any]) -> None:
