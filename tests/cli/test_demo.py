@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -211,3 +212,18 @@ def test_sigterm_reaches_the_child_and_is_no_success():
     with pytest.raises(InterruptedError, match="goes on from here"):
         demo_stages.run_child([sys.executable, "-c", code])
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_an_interrupted_demo_leaves_no_command_behind(tmp_path):
+    """One that does not hear Ctrl-C, as while it compiles."""
+    code = (
+        "import os, pathlib, signal, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))\n"
+        "os.kill(os.getppid(), signal.SIGINT)\n"
+        "time.sleep(60)\n"
+    )
+    with pytest.raises(KeyboardInterrupt):
+        demo_stages.run_child([sys.executable, "-c", code, str(tmp_path / "pid")])
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)

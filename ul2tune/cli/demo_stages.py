@@ -182,8 +182,13 @@ def run_child(command: Sequence[str]) -> int:
             stopped.append(True)
             child.terminate()
 
-        with handled(signal.SIGTERM, stop):
-            status = child.wait()
+        try:
+            with handled(signal.SIGTERM, stop):
+                status = child.wait()
+        except KeyboardInterrupt:  # the child's too, but it may compile, where no Ctrl-C reaches it
+            child.kill()
+            child.wait()
+            raise
     if stopped:
         raise InterruptedError("stopped by SIGTERM; running the demo again goes on from here.")
     return status
