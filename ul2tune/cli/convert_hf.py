@@ -19,6 +19,7 @@ from ul2tune.convert.hf import folder as hf_folder
 from ul2tune.convert.hf import hub
 from ul2tune.convert.hf import models as hf
 from ul2tune.data import vocab_tokenizer_json
+from ul2tune.data.ul2_config import UL2Config
 from ul2tune.signal_handlers import raise_ignored_interrupt
 
 FOLDER, RECORD = "hf", "import.json"
@@ -161,16 +162,17 @@ def _unknown_tokens(step_dir: Path, like: _Like) -> str | None:
         return None
     meta = layout.read_meta(step_dir)
     prepared = meta.get("config", {}).get("prepared", {})
-    noises = [task["online"]["config"] for task in prepared.values() if task.get("online")]
-    used = [(noise, denoiser) for noise in noises for denoiser in noise["denoisers"]]
+    onlines = [task["online"] for task in prepared.values() if task.get("online")]
+    noises = [UL2Config.from_json(online["config"]) for online in onlines]  # with its defaults
+    used = [(noise, denoiser) for noise in noises for denoiser in noise.denoisers]
     kinds = []
     # T5's tokenizers have sentinels, those of decoders do not.
     if meta.get(vocabulary.KEY, {}).get("kind") == vocab_tokenizer_json.KIND and any(
-        denoiser["kind"] == "span" or denoiser["sentinel"] for _, denoiser in used
+        denoiser.kind == "span" or denoiser.sentinel for _, denoiser in used
     ):
         kinds.append("sentinels")
     # Modes may be announced in text instead.
-    if any(denoiser["mode"] and noise["mode_tokens"] is None for noise, denoiser in used):
+    if any(denoiser.mode and noise.mode_tokens is None for noise, denoiser in used):
         kinds.append("mode tokens")
     if not kinds:
         return None
