@@ -80,13 +80,16 @@ def interleave(parts: Sequence[tuple[np.ndarray, Ragged]]) -> Ragged:
     Args:
       parts: the numbers of each part's rows, ascending, and the part; they number all rows.
     """
-    if len(parts) == 1:
-        return parts[0][1]
-    none = Ragged.from_rows([])
-    numbers = np.concatenate([none.lengths, *(numbers for numbers, _ in parts)])
-    values = np.concatenate([none.values, *(part.values for _, part in parts)])
-    lengths = np.concatenate([none.lengths, *(part.lengths for _, part in parts)])
-    return Ragged(values, lengths).take(np.argsort(numbers))
+    if len(parts) < 2:
+        return parts[0][1] if parts else Ragged.from_rows([])
+    lengths = np.empty(sum(len(numbers) for numbers, _ in parts), np.int64)
+    for numbers, part in parts:
+        lengths[numbers] = part.lengths
+    offsets = offsets_of(lengths)
+    values = np.empty(offsets[-1], parts[0][1].values.dtype)
+    for numbers, part in parts:
+        values[ranges(offsets[numbers], part.lengths)] = part.values
+    return Ragged(values, lengths)
 
 
 def offsets_of(lengths_N: np.ndarray) -> np.ndarray:
