@@ -42,6 +42,17 @@ except KeyboardInterrupt:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     stuck()
 """
+ORDERLY = """
+second_interrupt._PATIENCE_SECS = 60
+def command():
+    try:
+        print("begins", flush=True)
+        signal.pause()
+    except KeyboardInterrupt:
+        return second_interrupt.STATUS
+main.main = command
+sys.exit(main.script())
+"""
 OVER = """
 main.main = lambda: 0
 main.script()
@@ -83,6 +94,16 @@ def test_a_second_interrupt_ends_what_does_not_hear_the_first(code, status):
             assert child.stdout.readline() == "begins\n"
         child.send_signal(signal.SIGINT)
         assert child.wait() == status
+        assert child.stderr.read() == ""
+
+
+def test_a_command_that_ends_soon_says_nothing_more():
+    with start(ORDERLY) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        assert child.stdout.readline() == "begins\n"
+        child.send_signal(signal.SIGINT)
+        assert child.wait() == second_interrupt.STATUS
         assert child.stderr.read() == ""
 
 

@@ -15,9 +15,12 @@ import ctypes
 import os
 import signal
 import threading
+import time
 
 # What shells say of who was killed by it, and what a command returns that ended in order.
 STATUS = 128 + signal.SIGINT
+# A command that ends in this time need not say that it is going to.
+_PATIENCE_SECS = 0.5
 _TOLD = b"\nul2tune: ends as soon as what is under way lets it; Ctrl-C again ends it at once.\n"
 
 
@@ -49,6 +52,7 @@ def _watch(heard: int) -> None:
     before_python.argtypes, before_python.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
     _await(heard)
     before_python(signal.SIGINT, None)  # SIG_DFL
+    time.sleep(_PATIENCE_SECS)
     with contextlib.suppress(OSError):
         os.write(2, _TOLD)  # `print` may have to wait
     # A handler that was put back meanwhile has written this one.
