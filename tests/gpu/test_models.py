@@ -61,7 +61,7 @@ def gradients(config: Any, params: Any, device: jax.Device) -> list[np.ndarray]:
 
 
 def answers(config: Any, params: Any, device: jax.Device) -> tuple[Any, Any]:
-    """Greedy continuations of three prompts, and the log-likelihoods of given ones."""
+    """Greedy and beam search's continuations of three prompts; log-likelihoods of given ones."""
     mesh = sharding.make_mesh(MeshConfig(data=1, fsdp=1, tensor=1), [device])
     predictor = Predictor(
         config,
@@ -76,9 +76,9 @@ def answers(config: Any, params: Any, device: jax.Device) -> tuple[Any, Any]:
     random = np.random.default_rng(0)
     prompts = [random.integers(2, examples.VOCAB, n, dtype=np.int32) for n in (3, 8, 11)]
     targets = [random.integers(2, examples.VOCAB, n, dtype=np.int32) for n in (2, 5, 3)]
-    sampling = SamplingConfig(max_decode_length=6)
-    continued = predictor.generate(prompts, ["a", "b", "c"], sampling)
-    return continued, [scores.sum for scores in predictor.score(prompts, targets)]
+    ways = [SamplingConfig(max_decode_length=6, num_beams=beams) for beams in (1, 3)]
+    continued = [predictor.generate(prompts, ["a", "b", "c"], sampling) for sampling in ways]
+    return np.concatenate(continued), [scores.sum for scores in predictor.score(prompts, targets)]
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_generation_and_scores_are_the_cpus(name, cpu):
     (ours, our_scores), (theirs, their_scores) = (
         answers(config, params, device) for device in (jax.devices()[0], cpu)
     )
-    assert np.array_equal(np.stack(ours), np.stack(theirs))
+    assert np.array_equal(ours, theirs)
     np.testing.assert_allclose(our_scores, their_scores, rtol=1e-5)
 
 
