@@ -53,7 +53,7 @@ def gradients(config: Any, params: Any, device: jax.Device) -> list[np.ndarray]:
             output, _ = forward(params, batch, weights_BL, recipe, dropout_key=None)
             return output.loss_BL.sum()
 
-        with base.products(config):
+        with base.matmul_precision(config):
             return jax.value_and_grad(objective)(params)
 
     leaves = jax.tree.leaves(computed(jax.device_put(params, device), batch))

@@ -11,7 +11,7 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
-from ul2tune.models import base
+from ul2tune.models import layers
 from ul2tune.types import Batch
 
 
@@ -57,7 +57,7 @@ def score(model: ScoringModel, batch: Batch) -> Scores:
 
     def one_position(columns):
         hidden_BD, targets_B = columns
-        logits_BV = base.logits(hidden_BD, head_VD, model.logit_softcap)
+        logits_BV = layers.logits(hidden_BD, head_VD, model.logit_softcap)
         chosen_B = jnp.take_along_axis(logits_BV, targets_B[:, None], axis=-1)[:, 0]
         return chosen_B - jax.nn.logsumexp(logits_BV, axis=-1)
 

@@ -219,7 +219,7 @@ class Predictor:
     def _generate_batch(
         self, params: Tree, batch: Mapping[str, jax.Array], sampling: SamplingConfig
     ) -> Generated:
-        with base.products(self._model):
+        with base.matmul_precision(self._model):
             return generate(
                 base.bind(self._model, base.in_compute_dtype(self._model, params)),
                 {name: x for name, x in batch.items() if name not in ("names", "stops")},
@@ -232,7 +232,7 @@ class Predictor:
             )
 
     def _score_batch(self, params: Tree, batch: Mapping[str, jax.Array]):
-        with base.products(self._model):
+        with base.matmul_precision(self._model):
             return score(base.bind(self._model, params), batch)
 
     def _most_per_prompt(self) -> int:

@@ -20,17 +20,8 @@ from flax import nnx
 
 from ul2tune import sharding
 from ul2tune.models import chunked_attention, grouped, relative_bias
-from ul2tune.models.layers import (
-    Dropout,
-    drop,
-    keep_mask,
-    linear,
-    normal,
-    param,
-    swap,
-    swapped,
-    written,
-)
+from ul2tune.models.layers import Dropout, cap, drop, keep_mask, normal, param
+from ul2tune.models.linear import heads_first, linear, materialized, swap
 from ul2tune.models.softmax import softmax_mix
 from ul2tune.models.visibility import Visibility
 from ul2tune.sharding import constrain
@@ -120,7 +111,7 @@ def spread(bias: jax.Array, queries: tuple[int, ...], implementation: Implementa
     # cuDNN's kernel takes one bias for all rows.
     may_be_cudnn = implementation.name != "xla" and _machine_lacks() is None
     groups = 1 if may_be_cudnn else sharding.batch_groups(batch_size)
-    return written(relative_bias.toeplitz_per_group(bias, length, groups))
+    return materialized(relative_bias.toeplitz_per_group(bias, length, groups))
 
 
 def xla(
@@ -132,7 +123,7 @@ def xla(
     softcap: float | None = None,
 ) -> jax.Array:
     """Attention with an explicit bias and mask."""
-    query_BHLA, key_BKSA, value_BKSA = map(swapped, (query_BLHA, key_BSKA, value_BSKA))
+    query_BHLA, key_BKSA, value_BKSA = map(heads_first, (query_BLHA, key_BSKA, value_BSKA))
     return heads_first_xla(query_BHLA, key_BKSA, value_BKSA, bias_GHLS, mask_BLS, softcap)
 
 
@@ -146,7 +137,7 @@ def heads_first_xla(
 ) -> jax.Array:
     """:func:`xla` of arrays with heads before positions, as the products read them and caches keep
     them; returns [B, L, H, A]."""
-    logits_BHLS = grouped.cap(grouped.scores(query_BHLA, key_BKSA), softcap)
+    logits_BHLS = cap(grouped.scores(query_BHLA, key_BKSA), softcap)
     if bias_GHLS is not None:
         logits_BHLS = relative_bias.add_to_rows(logits_BHLS, bias_GHLS)
     return softmax_mix(logits_BHLS, mask_BLS, value_BKSA)

@@ -16,12 +16,9 @@ from collections.abc import Hashable
 from typing import Any, ClassVar, Protocol
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from ul2tune import tree
-from ul2tune.models import grouped
-from ul2tune.sharding import constrain
 from ul2tune.types import Tree
 
 # Fields of a configuration that say how a model is computed: results agree but for rounding.
@@ -72,22 +69,6 @@ def param_axes(config: ModelConfig) -> Tree:
     return tree.unflatten(axes)
 
 
-def look_up(table_VD: jax.Array, ids_BL: jax.Array, axis: str = "vocab") -> jax.Array:
-    """Rows of an embedding, [B, L, D]; `axis` is the logical axis of its first dimension.
-
-    The table is gathered over `fsdp` first. Otherwise rows split along D would have to become rows
-    split along B, for which XLA, on some meshes, replicates them.
-    """
-    return constrain(table_VD, axis, None)[ids_BL]
-
-
-def logits(hidden: jax.Array, head_VD: jax.Array, softcap: float | None) -> jax.Array:
-    """Float32 logits [..., V] of final states [..., D]; the operands have the dtype of `hidden`."""
-    head_VD = head_VD.astype(hidden.dtype)
-    product = jnp.einsum("...D,VD->...V", hidden, head_VD, preferred_element_type=jnp.float32)
-    return grouped.cap(product, softcap)
-
-
 def bind(config: ModelConfig, params: Tree) -> Any:
     """Returns the module with `params` in it; cheap, and usable inside any JAX transformation."""
     return nnx.merge(_abstract(config)[0], params)
@@ -109,11 +90,12 @@ def in_compute_dtype(config: ModelConfig, params: Tree) -> Tree:
     return tree.map_with_path(cast, params)
 
 
-def products(config: ModelConfig) -> contextlib.AbstractContextManager[None]:
-    """The context in which this model's programs are traced, forward and backward.
+def matmul_precision(config: ModelConfig) -> contextlib.AbstractContextManager[None]:
+    """The context in which this model's programs must be traced, forward and backward.
 
-    NUMERICS: "float32" means float32. By default TPUs round the operands of a float32 product to
-    bfloat16, and NVIDIA GPUs to TF32. Operands in bfloat16 lose nothing by the default.
+    NUMERICS: dtype "float32" means float32 products. By default TPUs round the operands of a
+    float32 product to bfloat16, and NVIDIA GPUs to TF32. Products of bfloat16 operands are the same
+    either way.
     """
     if config.dtype == "float32":
         return jax.default_matmul_precision("highest")

@@ -22,7 +22,8 @@ from jax.ad_checkpoint import checkpoint_name
 
 from ul2tune.models import grouped, relative_bias, softmax
 from ul2tune.models.folding import ATTENTION
-from ul2tune.models.layers import swapped
+from ul2tune.models.layers import cap
+from ul2tune.models.linear import heads_first
 from ul2tune.models.visibility import MASKED, Visibility
 
 # Segment id of the keys that fill up the last chunk.
@@ -46,7 +47,7 @@ def attend(
     how: How,
 ) -> jax.Array:
     """Returns ``softmax(q k^T + bias) v`` [B, L, H, A]; see `attention.attend`."""
-    query_BHLA, key_BKSA, value_BKSA = map(swapped, (query_BLHA, key_BSKA, value_BSKA))
+    query_BHLA, key_BKSA, value_BKSA = map(heads_first, (query_BLHA, key_BSKA, value_BSKA))
     length = key_BKSA.shape[2]
     how = dataclasses.replace(how, chunk_tokens=min(how.chunk_tokens, length))
     extra = -length % how.chunk_tokens
@@ -65,7 +66,7 @@ def _logits(
 ) -> jax.Array:
     """Masked float32 logits [B, H, L, C] of the keys that start at `first_key`."""
     length, chunk_tokens = query_BHLA.shape[2], key_BKCA.shape[2]
-    logits_BHLC = grouped.cap(grouped.scores(query_BHLA, key_BKCA), how.softcap)
+    logits_BHLC = cap(grouped.scores(query_BHLA, key_BKCA), how.softcap)
     if bias_HW is not None:
         width = length + chunk_tokens - 1
         chunk_HW = jax.lax.dynamic_slice_in_dim(bias_HW, first_key, width, axis=1)

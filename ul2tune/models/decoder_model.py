@@ -18,12 +18,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ul2tune.models import base, decoder_features, layers, relative_bias
+from ul2tune.models import decoder_features, layers, relative_bias
 from ul2tune.models.attention import Implementation, spread
 from ul2tune.models.cache import AXES, PromptCache
 from ul2tune.models.decoder_block import Block, Layout
 from ul2tune.models.folding import fold, unstacked
-from ul2tune.models.layers import drop_channels, linear, param, split_key
+from ul2tune.models.layers import drop_channels, param, split_key
+from ul2tune.models.linear import linear
 from ul2tune.models.norms import Norm
 from ul2tune.sharding import constrain
 from ul2tune.types import Batch
@@ -258,7 +259,7 @@ class Decoder(nnx.Module):
         config = self.config
         start_BL = (tokens_BL == 0) & (positions_BL == 0)
         tokens_BL = jnp.where(start_BL, config.start_id, tokens_BL)
-        x_BLD = base.look_up(self.token_embedding[...], tokens_BL).astype(config.dtype)
+        x_BLD = layers.look_up(self.token_embedding[...], tokens_BL).astype(config.dtype)
         if config.scale_embeddings:
             # NUMERICS: the factor is rounded to the compute dtype, as Gemma was trained.
             x_BLD *= jnp.asarray(config.d_model**0.5, config.dtype)
@@ -266,7 +267,7 @@ class Decoder(nnx.Module):
             x_BLD = linear(x_BLD, self.project_in[...], 1)
         if config.learned_positions:
             table_PD, numbers_BL = self.position_embedding[...], positions_BL + POSITION_OFFSET
-            x_BLD += base.look_up(table_PD, numbers_BL, "positions").astype(config.dtype)
+            x_BLD += layers.look_up(table_PD, numbers_BL, "positions").astype(config.dtype)
         return constrain(x_BLD, "batch", "length", None)
 
     def _finish(self, x_BLD: jax.Array) -> jax.Array:
@@ -280,4 +281,4 @@ class Decoder(nnx.Module):
         return x_BLD
 
     def _logits(self, hidden_BLE: jax.Array) -> jax.Array:
-        return base.logits(hidden_BLE, self.head_kernel(), self.logit_softcap)
+        return layers.logits(hidden_BLE, self.head_kernel(), self.logit_softcap)

@@ -75,8 +75,3 @@ def _groups(x_BHLX: jax.Array, kv_heads: int) -> jax.Array:
     """[B, H, L, X] -> [B, K, G, L, X]"""
     batch, heads, *rest = x_BHLX.shape
     return x_BHLX.reshape(batch, kv_heads, heads // kv_heads, *rest)
-
-
-def cap(logits: jax.Array, softcap: float | None) -> jax.Array:
-    """Returns ``cap * tanh(logits / cap)``; None caps nothing."""
-    return logits if softcap is None else softcap * jnp.tanh(logits / softcap)

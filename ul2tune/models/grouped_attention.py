@@ -16,7 +16,8 @@ from jax.nn.initializers import zeros
 
 from ul2tune.models import attention
 from ul2tune.models.attention import Implementation
-from ul2tune.models.layers import Dropout, drop, keep_mask, linear, normal, param, swap
+from ul2tune.models.layers import Dropout, drop, keep_mask, normal, param
+from ul2tune.models.linear import linear, swap
 from ul2tune.models.norms import Norm
 from ul2tune.models.rotary import Rotation
 from ul2tune.models.visibility import Visibility

@@ -1,12 +1,11 @@
-"""What the blocks are made of: parameters with logical axes, products, norm, dropout, feed-forward.
+"""What models are made of: parameters with logical axes, embedding, norm, dropout, feed-forward,
+logits.
 
-Axes: B batch, L length, H heads, A head size, D model, F mlp; of a product of matrices M rows, D
-and F columns; X the rest of any.
+Axes: B batch, L length, D model, F mlp, V vocabulary.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from flax import nnx
 from jax.nn.initializers import zeros
 from jax.typing import DTypeLike
 
+from ul2tune.models.linear import linear, materialized
 from ul2tune.sharding import constrain
 
 # Name -> (function, whether it multiplies a second projection). GELU is its tanh approximation, as
@@ -63,107 +63,14 @@ def stack(make: Callable[[jax.Array], Any], num_layers: int, key: jax.Array) -> 
     return layers
 
 
-def linear(
-    x: jax.Array, kernel: jax.Array, num_in: int, bias: jax.Array | None = None
-) -> jax.Array:
-    """Contracts the last `num_in` axes of `x` with the first of `kernel`, in the dtype of `x`; a
-    bias has the kernel's remaining axes.
+def look_up(table_VD: jax.Array, ids_BL: jax.Array, axis: str = "vocab") -> jax.Array:
+    """Rows of an embedding, [B, L, D]; `axis` is the logical axis of the table's first dimension.
 
-    Both are flattened to matrices first: XLA for CPU then transposes the operands of a product's
-    gradient far more cheaply (a training step takes a seventh less); elsewhere nothing changes.
+    The table is gathered over `fsdp` before the look-up. Rows looked up in a table that is split
+    along D would be split along D too; to split them along B instead, XLA replicates them on some
+    meshes.
     """
-    rows, columns = x.shape[: x.ndim - num_in], kernel.shape[num_in:]
-    size = math.prod(kernel.shape[:num_in])
-    y = _product(x.reshape(-1, size), kernel.reshape(size, -1))
-    if bias is not None:
-        y += bias.astype(x.dtype).reshape(1, -1)
-    return y.reshape(*rows, *columns)
-
-
-@jax.custom_vjp
-def _product(x_MD: jax.Array, kernel_DF: jax.Array) -> jax.Array:
-    """``x @ kernel`` in the dtype of `x`.
-
-    NUMERICS: the kernel's gradient comes out of its product in the kernel's own float32. By JAX's
-    rule it would be rounded to the dtype of `x` first, and then summed over devices in it.
-    """
-    return x_MD @ kernel_DF.astype(x_MD.dtype)
-
-
-def _product_forward(x_MD: jax.Array, kernel_DF: jax.Array) -> tuple[jax.Array, Any]:
-    # Not a call of `_product`: a remat policy has to see the product.
-    return x_MD @ kernel_DF.astype(x_MD.dtype), (x_MD, kernel_DF)
-
-
-def _product_backward(residuals: Any, grad_MF: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x_MD, kernel_DF = residuals
-    grad_MD = jnp.einsum("MF,DF->MD", grad_MF, kernel_DF.astype(x_MD.dtype))
-    # Decided by the platform compiled for, which need not be this process's.
-    x_DM = jax.lax.platform_dependent(x_MD, cpu=_transposed_copy, default=jnp.transpose)
-    grad_DF = jnp.matmul(x_DM, grad_MF, preferred_element_type=kernel_DF.dtype)
-    return grad_MD, grad_DF
-
-
-_product.defvjp(_product_forward, _product_backward)
-
-
-def written(x: jax.Array) -> jax.Array:
-    """Returns `x`, and makes XLA for CPU write it to memory once.
-
-    Otherwise it computes an operand anew for each of its readers, in the order in which that reads:
-    where a reader transposes, divisions and index arithmetic are not vectorised then.
-    """
-    return jax.lax.platform_dependent(x, cpu=jax.lax.optimization_barrier, default=lambda x: x)
-
-
-def for_rows(x_PS: jax.Array, num_rows: int) -> jax.Array:
-    """Repeats each of P rows B / P times, side by side: row b is row b // k of what is given.
-
-    Where the rows of both are split over the same devices, each repeats its own.
-    """
-    if num_rows == x_PS.shape[0]:
-        return x_PS
-    return jnp.repeat(x_PS, num_rows // x_PS.shape[0], axis=0)
-
-
-@jax.custom_vjp
-def swapped(x_BLHA: jax.Array) -> jax.Array:
-    """Swaps length and heads, [B, L, H, A] -> [B, H, L, A].
-
-    XLA for CPU writes the result to memory once (see :func:`written`) for all products that read
-    it; otherwise it copies heads out of the projections for each of them (2 to 3 % of a step).
-    """
-    return jax.lax.platform_dependent(x_BLHA, cpu=_swapped_copy, default=swap)
-
-
-# With a rule of its own: the gradient has a single reader, where a barrier would be in the way.
-swapped.defvjp(lambda x_BLHA: (swapped(x_BLHA), None), lambda _, grad_BHLA: (swap(grad_BHLA),))
-
-
-def swap(x_BLHA: jax.Array) -> jax.Array:
-    """As :func:`swapped`, but XLA decides whether and how often the result is written."""
-    return jnp.swapaxes(x_BLHA, 1, 2)
-
-
-def _swapped_copy(x_BLHA: jax.Array) -> jax.Array:
-    x_BHLA = swap(x_BLHA)
-    # Flattened for a moment: otherwise there are two copies, the first of them in the old order.
-    flat_BHX = jax.lax.optimization_barrier(x_BHLA.reshape(*x_BHLA.shape[:2], -1))
-    return flat_BHX.reshape(x_BHLA.shape)
-
-
-def _transposed_copy(x_MD: jax.Array) -> jax.Array:
-    """``x.T``, written to memory in that order.
-
-    XLA for CPU multiplies by it a sixth faster than if it transposes while it multiplies. Barriers
-    keep it from computing `x` again for the copy, and from moving the transposition back into the
-    product; the detour over three axes leaves that one copy as the only transposition.
-    """
-    rows, columns = x_MD.shape
-    x_DM = jax.lax.optimization_barrier(x_MD).T
-    if rows % 8 == 0:
-        x_DM = x_DM.reshape(columns, -1, 8)
-    return jax.lax.optimization_barrier(x_DM).reshape(columns, rows)
+    return constrain(table_VD, axis, None)[ids_BL]
 
 
 def rms_norm(x_BLD: jax.Array, scale_D: jax.Array, eps: float) -> jax.Array:
@@ -179,11 +86,11 @@ def rms_norm(x_BLD: jax.Array, scale_D: jax.Array, eps: float) -> jax.Array:
 
 @jax.custom_vjp
 def _shared(x: jax.Array) -> jax.Array:
-    """Returns `x`, which several products read: the sum of their gradients is written once."""
+    """Returns `x`. Several products read it; on CPU the sum of their gradients is materialised."""
     return x
 
 
-_shared.defvjp(lambda x: (x, None), lambda _, grad: (written(grad),))
+_shared.defvjp(lambda x: (x, None), lambda _, grad: (materialized(grad),))
 
 
 def scale_down(hidden_BLD: jax.Array, d_model: int) -> jax.Array:
@@ -192,6 +99,18 @@ def scale_down(hidden_BLD: jax.Array, d_model: int) -> jax.Array:
     NUMERICS: multiplied in float32, then rounded to the activations' dtype.
     """
     return (hidden_BLD.astype(jnp.float32) * d_model**-0.5).astype(hidden_BLD.dtype)
+
+
+def logits(hidden: jax.Array, head_VD: jax.Array, softcap: float | None) -> jax.Array:
+    """Float32 logits [..., V] of final states [..., D]; the operands have the dtype of `hidden`."""
+    head_VD = head_VD.astype(hidden.dtype)
+    product = jnp.einsum("...D,VD->...V", hidden, head_VD, preferred_element_type=jnp.float32)
+    return cap(product, softcap)
+
+
+def cap(logits: jax.Array, softcap: float | None) -> jax.Array:
+    """Returns ``cap * tanh(logits / cap)``; None caps nothing."""
+    return logits if softcap is None else softcap * jnp.tanh(logits / softcap)
 
 
 def split_key(key: jax.Array | None, num: int) -> list[Any]:

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ul2tune.models.layers import param, uniform, written
+from ul2tune.models.layers import param, uniform
+from ul2tune.models.linear import materialized
 from ul2tune.sharding import constrain
 
 
@@ -147,7 +148,7 @@ def _add_forward(logits_BHLS: jax.Array, bias_GHLS: jax.Array) -> tuple[jax.Arra
 
 def _add_backward(empty_G0: jax.Array, grad_BHLS: jax.Array) -> tuple[jax.Array, jax.Array]:
     groups = empty_G0.shape[0]
-    grad_BHLS = written(grad_BHLS)  # two read it
+    grad_BHLS = materialized(grad_BHLS)  # two read it
     ones_B = jnp.ones(grad_BHLS.shape[0] // groups, grad_BHLS.dtype)
     # NUMERICS: as exact as the sum it stands for.
     highest = jax.lax.Precision.HIGHEST

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from ul2tune.models import grouped
-from ul2tune.models.layers import written
+from ul2tune.models.linear import materialized
 from ul2tune.models.visibility import MASKED
 
 
@@ -41,7 +41,7 @@ def _forward(logits_BHLS, mask_BLS, value_BKSA) -> tuple[jax.Array, Any]:
     # and kept so for the gradient.
     weights_BHLS = weights_BHLS.astype(value_BKSA.dtype)
     mixed_BHLA = grouped.mix(weights_BHLS, value_BKSA, jnp.float32) / sum_BHL[..., None]
-    out_BLHA = jnp.swapaxes(written(mixed_BHLA), 1, 2).astype(value_BKSA.dtype)
+    out_BLHA = jnp.swapaxes(materialized(mixed_BHLA), 1, 2).astype(value_BKSA.dtype)
     return out_BLHA, (weights_BHLS, sum_BHL, out_BLHA, value_BKSA)
 
 
@@ -93,7 +93,7 @@ def gradients(
     sum_BLH1 = jnp.swapaxes(sum_BHL, 1, 2)[..., None]
     # NUMERICS: the values' gradient takes the divided gradient, the logits' the gradient itself: in
     # bfloat16 its rounding after the division would add a third to their error.
-    scaled_BLHA = written((grad_BLHA / sum_BLH1).astype(value_BKSA.dtype))
+    scaled_BLHA = materialized((grad_BLHA / sum_BLH1).astype(value_BKSA.dtype))
     grad_BHLA, scaled_BHLA = (jnp.swapaxes(x, 1, 2) for x in (grad_BLHA, scaled_BLHA))
     rounded_BHLS = weights_BHLS.astype(value_BKSA.dtype)
     value_grad = grouped.mix_transpose(rounded_BHLS, scaled_BHLA, value_BKSA.shape[1])

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import ones
 
-from ul2tune.models import attention, base, config_checks, layers, relative_bias
+from ul2tune.models import attention, config_checks, layers, relative_bias
 from ul2tune.models.cache import DecodeCache, refuse_packed
 from ul2tune.models.folding import fold, unstacked
 from ul2tune.models.layers import Dropout, drop_channels, param, rms_norm, split_key
@@ -289,7 +289,7 @@ class T5(nnx.Module):
     def _embed(self, tokens_BL: Any) -> jax.Array:
         # T5 does not scale its embeddings.
         ids_BL = jnp.asarray(tokens_BL)
-        x_BLD = base.look_up(self.token_embedding[...], ids_BL).astype(self.config.dtype)
+        x_BLD = layers.look_up(self.token_embedding[...], ids_BL).astype(self.config.dtype)
         return constrain(x_BLD, "batch", "length", None)
 
     def _scale(self, x_BLD: jax.Array) -> jax.Array:
@@ -298,7 +298,7 @@ class T5(nnx.Module):
         return layers.scale_down(x_BLD, self.config.d_model)
 
     def _logits(self, hidden_BLD: jax.Array) -> jax.Array:
-        return base.logits(hidden_BLD, self.head_kernel(), self.logit_softcap)
+        return layers.logits(hidden_BLD, self.head_kernel(), self.logit_softcap)
 
     def start_decoding(self, batch: Batch, *, max_decode_length: int) -> DecodeCache:
         """Runs the encoder, computes all cross-attention keys and values, and empties the cache.

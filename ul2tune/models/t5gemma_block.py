@@ -21,7 +21,7 @@ from ul2tune.models.decoder import DecoderConfig
 from ul2tune.models.decoder_block import Block, Layout
 from ul2tune.models.folding import fold
 from ul2tune.models.grouped_attention import GroupedQueryAttention
-from ul2tune.models.layers import Dropout, drop_channels, for_rows, split_key
+from ul2tune.models.layers import Dropout, drop_channels, split_key
 from ul2tune.models.norms import Norm
 from ul2tune.models.rotary import Rotation
 from ul2tune.models.visibility import Visibility
@@ -200,6 +200,16 @@ class Stack(nnx.Module):
         x_BLD = drop_channels(x_BLD, (config.dropout_rate, first))
         x_BLD = self.fold(step, x_BLD, layout.is_local_N, keys_N)
         return drop_channels(self.final_norm(x_BLD), (config.dropout_rate, last))
+
+
+def for_rows(x_PS: jax.Array, num_rows: int) -> jax.Array:
+    """Repeats each of P rows B / P times, side by side: row b is row b // k of what is given.
+
+    Where the rows of both are split over the same devices, each repeats its own.
+    """
+    if num_rows == x_PS.shape[0]:
+        return x_PS
+    return jnp.repeat(x_PS, num_rows // x_PS.shape[0], axis=0)
 
 
 def read(

@@ -18,12 +18,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import zeros
 
-from ul2tune.models import base, decoder_features, layers
+from ul2tune.models import decoder_features, layers
 from ul2tune.models.cache import DecodeCache, refuse_packed
 from ul2tune.models.decoder_block import Layout
 from ul2tune.models.folding import unstacked
-from ul2tune.models.layers import for_rows, param, swap
-from ul2tune.models.t5gemma_block import CrossBlock, Source, Stack, joined, read
+from ul2tune.models.layers import param
+from ul2tune.models.linear import swap
+from ul2tune.models.t5gemma_block import CrossBlock, Source, Stack, for_rows, joined, read
 from ul2tune.models.visibility import Visibility, crossing, segments
 from ul2tune.sharding import constrain
 from ul2tune.types import Batch
@@ -216,7 +217,7 @@ class T5Gemma(nnx.Module):
         config, table_VD = self.config, self._table(side)[...]
         # NUMERICS: the factor is rounded to the compute dtype, as Gemma was trained.
         scale = jnp.asarray(table_VD.shape[1] ** 0.5, config.dtype)
-        x_BLD = base.look_up(table_VD, tokens_BL).astype(config.dtype) * scale
+        x_BLD = layers.look_up(table_VD, tokens_BL).astype(config.dtype) * scale
         if config.eoi_id is not None:
             apart = side == "decoder" and not config.tied_embeddings
             own_D = (self.decoder_eoi_embedding if apart else self.eoi_embedding)[...]
@@ -226,4 +227,4 @@ class T5Gemma(nnx.Module):
         return constrain(x_BLD, "batch", "length", None)
 
     def _logits(self, hidden_BLD: jax.Array) -> jax.Array:
-        return base.logits(hidden_BLD, self.head_kernel(), self.logit_softcap)
+        return layers.logits(hidden_BLD, self.head_kernel(), self.logit_softcap)

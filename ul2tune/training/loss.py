@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from ul2tune import sharding
-from ul2tune.models import grouped
+from ul2tune.models.layers import cap
 from ul2tune.types import Array, Batch
 
 NORMALIZERS = (
@@ -292,7 +292,7 @@ def _forward(hidden_BLD, head_VD, targets_BL, terms: _Terms, chunking: _Chunking
     def chunk(_, inputs):
         hidden_BCD, targets_BC = inputs
         uncapped_BCV = _logits(hidden_BCD, operand_VD)
-        logits_BCV = grouped.cap(uncapped_BCV, terms.softcap)
+        logits_BCV = cap(uncapped_BCV, terms.softcap)
         max_BC1 = jnp.max(logits_BCV, axis=-1, keepdims=True)
         shifted_BCV = logits_BCV - max_BC1
         log_sum_BC = jnp.log(jnp.sum(jnp.exp(shifted_BCV), axis=-1))
@@ -328,7 +328,7 @@ def _backward(terms: _Terms, chunking: _Chunking, residuals, cotangents):
 
     def chunk(head_grad_GVD, inputs):
         hidden_BCD, targets_BC, max_BC, log_sum_BC, grad_BC = inputs
-        logits_BCV = grouped.cap(_logits(hidden_BCD, operand_VD), terms.softcap)
+        logits_BCV = cap(_logits(hidden_BCD, operand_VD), terms.softcap)
         soft_targets_BCV = jnp.where(_is_target(targets_BC, vocab_size), on, off)
         scale_BC1 = (1 + 2 * terms.z_loss * (log_sum_BC + max_BC))[:, :, None]
         probabilities_BCV = _probabilities(logits_BCV, max_BC, log_sum_BC, terms)

@@ -71,7 +71,7 @@ def train_step(
         grad = jax.grad(objective, has_aux=True)
         return grad(state["params"], index, part, weights_BL)
 
-    with base.products(recipe.model):
+    with base.matmul_precision(recipe.model):
         grads, metrics = accumulate(part_of_step, recipe.num_microbatches, batch, weights_BL)
     updates, opt_state = recipe.optimizer.tx.update(grads, state["opt_state"], state["params"])
     params = jax.tree.map(jnp.add, state["params"], updates)
@@ -101,7 +101,7 @@ def moving_average(ema: Tree, params: Tree, decay: float) -> Tree:
 def eval_step(params: Tree, batch: Batch, recipe: Recipe) -> Metrics:
     """Metrics of one batch with all parameters, without dropout."""
     weights_BL, _ = loss_weights(batch, recipe.loss)
-    with base.products(recipe.model):
+    with base.matmul_precision(recipe.model):
         return forward(params, batch, weights_BL, recipe, dropout_key=None)[1]
 
 

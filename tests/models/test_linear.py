@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ul2tune.models import layers
+from ul2tune.models import linear
 
 
 @pytest.mark.parametrize("length", [40, 41])  # XLA for CPU gets another program for odd numbers
@@ -17,7 +17,7 @@ def test_a_kernels_gradient_is_not_rounded_to_the_dtype_of_the_activations(dtype
     weight_BLHA = jax.random.normal(keys[2], (3, length, 2, 5), dtype)
 
     def weighed(x_BLD, kernel_DHA):
-        y_BLHA = layers.linear(x_BLD, kernel_DHA, 1)
+        y_BLHA = linear.linear(x_BLD, kernel_DHA, 1)
         assert y_BLHA.dtype == dtype
         return jnp.sum((y_BLHA * weight_BLHA).astype(jnp.float32))
 
@@ -37,7 +37,7 @@ def test_what_helps_xla_for_cpu_is_of_no_other_platforms_program(platform, barri
     """Also where a CPU compiles for the other, as `tools/tpu_aot.py` does."""
 
     def summed(x_BLD, kernel_DF):
-        return jnp.sum(layers.linear(x_BLD, kernel_DF, 1))
+        return jnp.sum(linear.linear(x_BLD, kernel_DF, 1))
 
     traced = jax.jit(jax.grad(summed, argnums=1)).trace(jnp.ones((2, 4, 6)), jnp.ones((6, 3)))
     lowered = traced.lower(lowering_platforms=(platform,)).as_text()
