@@ -10,7 +10,7 @@ import numpy as np
 from tools.parity.check import Loaded, Result, compare
 from ul2tune.models import base, decoder_features
 from ul2tune.models.attention import Implementation
-from ul2tune.models.decoder_block import Block, Layout
+from ul2tune.models.decoder_block import Block, LayerKinds
 
 OFF = (0.0, None)
 NORMS = {
@@ -59,8 +59,8 @@ def _output(model: Any, loaded: Loaded, name: str, x_BLD: jax.Array) -> jax.Arra
 
 
 def _attention(block: Block, loaded: Loaded, number: int, x_BLD: jax.Array) -> jax.Array:
-    layout = Layout(loaded.config, decoder_features.positions(loaded.batch), x_BLD.shape[1])
-    is_local = layout.is_local_N[number]
-    seen = layout.within(decoder_features.visibility(loaded.batch), is_local)
+    kinds = LayerKinds(loaded.config, decoder_features.positions(loaded.batch), x_BLD.shape[1])
+    is_local = kinds.is_local_N[number]
+    seen = kinds.within(decoder_features.visibility(loaded.batch), is_local)
     how = Implementation(name="xla", chunk_tokens=1)
-    return block.attention(x_BLD, layout.rotation(is_local), seen, how)
+    return block.attention(x_BLD, kinds.rotation(is_local), seen, how)

@@ -9,7 +9,7 @@ import numpy as np
 from tools.parity.check import Loaded, Result, compare
 from ul2tune.models import base, decoder_features
 from ul2tune.models.attention import Implementation
-from ul2tune.models.decoder_block import Layout
+from ul2tune.models.decoder_block import LayerKinds
 from ul2tune.models.t5gemma_block import CrossBlock
 from ul2tune.models.visibility import Visibility
 
@@ -58,9 +58,9 @@ class _Side:
         number = int(parts[1])
         block: CrossBlock = jax.tree.map(lambda x: x[number], self.stack.layers)
         stack, length = self.stack, x_BLD.shape[1]
-        layout = Layout(stack.config, self.positions_BL, length, stack.right_window)
-        is_local = layout.is_local_N[number]
-        seen, rotation = layout.within(self.seen, is_local), layout.rotation(is_local)
+        kinds = LayerKinds(stack.config, self.positions_BL, length, stack.right_window)
+        is_local = kinds.is_local_N[number]
+        seen, rotation = kinds.within(self.seen, is_local), kinds.rotation(is_local)
         how = Implementation(name="xla", chunk_tokens=1)
 
         def attend(y_BLD: jax.Array) -> jax.Array:
@@ -72,7 +72,7 @@ class _Side:
 
         if len(parts) == 2:
             has_cross = self.side == "decoder"
-            return block.apply(x_BLD, attend, cross if has_cross else None, [None] * 4)
+            return block(x_BLD, attend, cross=cross if has_cross else None)
         if parts[2] in ("self_attn", "cross_attn"):
             return (attend if parts[2] == "self_attn" else cross)(x_BLD)
         return (

@@ -21,7 +21,7 @@ import jax
 from ul2tune.models import config_checks, norms
 from ul2tune.models.decoder_block import NORM_ORDERS
 from ul2tune.models.decoder_model import Decoder
-from ul2tune.models.grouped_attention import Heads
+from ul2tune.models.grouped_attention import AttentionConfig
 from ul2tune.models.rotary import Rope
 
 _OPTIONAL_SIZES = ("embedding_dim", "sliding_window", "relative_buckets", "relative_max_distance")
@@ -226,9 +226,9 @@ class DecoderConfig:
         return tuple(pattern[n % len(pattern)] == "L" for n in range(self.num_layers))
 
     @property
-    def heads(self) -> Heads:
-        """The shape of an attention block."""
-        return Heads(
+    def attention_config(self) -> AttentionConfig:
+        """The attention block of every layer."""
+        return AttentionConfig(
             d_model=self.d_model,
             num_heads=self.num_heads,
             num_kv_heads=self.num_kv_heads,
@@ -244,7 +244,8 @@ class DecoderConfig:
 
     @property
     def _query_init(self) -> float:
-        """T5 has in the query's initial scale what the others divide logits by."""
+        """Factor of the query's initial scale: T5 does not scale logits (`query_scalar` 1), and
+        starts with smaller queries instead."""
         if self.relative_buckets is None:
             return 1.0
         return ((self.query_scalar or self.head_dim) / self.head_dim) ** 0.5

@@ -6,7 +6,8 @@ Axes: B batch, L length, S slots of the cache, D model, A head size, N layers.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,28 @@ if TYPE_CHECKING:
     from ul2tune.models.decoder import DecoderConfig
 
 NORM_ORDERS = ("pre", "post", "sandwich")
+# What a layer adds to the residual stream, as a function of the normed stream: [B, L, D] twice.
+Branch = Callable[[jax.Array], jax.Array]
+
+
+class DropoutKeys(NamedTuple):
+    """Keys of one layer, by what is dropped; None drops nothing.
+
+    Attributes:
+      attention: the output of self-attention.
+      cross_attention: the output of cross-attention.
+      hidden: the hidden activations of the feed-forward block.
+      mlp: the output of the feed-forward block.
+      weights: the weights of self-attention.
+      source_weights: the attention weights on the encoder's output.
+    """
+
+    attention: jax.Array | None = None
+    cross_attention: jax.Array | None = None
+    hidden: jax.Array | None = None
+    mlp: jax.Array | None = None
+    weights: jax.Array | None = None
+    source_weights: jax.Array | None = None
 
 
 class Block(nnx.Module):
@@ -38,15 +61,15 @@ class Block(nnx.Module):
             return Norm(config.norm, config.norm_eps, key, embed=d)
 
         self.attention_norm = norm()
-        self.attention = GroupedQueryAttention(config.heads, keys[0])
+        self.attention = GroupedQueryAttention(config.attention_config, keys[0])
         self.mlp_norm = norm()
         self.mlp = layers.MLP(d, config.d_ff, config.activation, keys[1], bias=config.mlp_bias)
         if config.norm_order == "sandwich":
             self.attention_post_norm = norm()
             self.mlp_post_norm = norm()
 
-    def add(self, x_BLD: jax.Array, name: str, branch: Any, key: jax.Array | None) -> jax.Array:
-        """Adds ``branch(y)`` to the stream, with the norms of this family.
+    def add(self, x_BLD: jax.Array, name: str, branch: Branch, key: jax.Array | None) -> jax.Array:
+        """Adds a branch to the stream, with the norms called `name` where this family has them.
 
         pre         x + branch(norm(x))
         post        norm(x + branch(x))
@@ -62,33 +85,49 @@ class Block(nnx.Module):
             x_BLD = norm(x_BLD)
         return constrain(x_BLD, "batch", "length", None)
 
-    def dropout_keys(self, key: jax.Array | None) -> list[Any]:
-        """Keys for the outputs of attention and feed-forward, attention weights and, in T5 only,
-        hidden activations."""
+    def dropout_keys(self, key: jax.Array | None) -> DropoutKeys:
+        """The keys of a decoder-only model's layer; hidden activations are dropped in T5 only."""
         if self.config.relative_buckets is not None:
-            return split_key(key, 4)
-        return [*split_key(key, 3), None]
+            attention, mlp, weights, hidden = split_key(key, 4)
+        else:
+            attention, mlp, weights = split_key(key, 3)
+            hidden = None
+        return DropoutKeys(attention=attention, mlp=mlp, weights=weights, hidden=hidden)
 
-    def __call__(self, x_BLD: jax.Array, attend: Any, keys: list[Any]) -> jax.Array:
+    def __call__(
+        self,
+        x_BLD: jax.Array,
+        attend: Branch,
+        keys: DropoutKeys | None = None,
+        cross: Branch | None = None,
+    ) -> jax.Array:
         """Returns the residual stream after this layer, [B, L, D].
 
         Args:
           x_BLD: the residual stream before it.
-          attend: the branch of attention: normed stream -> [B, L, D].
-          keys: of :meth:`dropout_keys`.
+          attend: the branch of self-attention.
+          keys: turn dropout on, of attention's weights in `attend` and `cross` themselves.
+          cross: the branch of cross-attention, in layers that have its norms
+            (`t5gemma_block.CrossBlock`).
         """
-        x_BLD = self.add(x_BLD, "attention", attend, keys[0])
-        hidden = self.config.dropout_rate, keys[3]
-        return self.add(x_BLD, "mlp", lambda y_BLD: self.mlp(y_BLD, hidden), keys[1])
+        keys = DropoutKeys() if keys is None else keys
+        x_BLD = self.add(x_BLD, "attention", attend, keys.attention)
+        if cross is not None:
+            x_BLD = self.add(x_BLD, "cross_attention", cross, keys.cross_attention)
+        hidden_dropout = self.config.dropout_rate, keys.hidden
+        return self.add(x_BLD, "mlp", lambda y_BLD: self.mlp(y_BLD, hidden_dropout), keys.mlp)
 
 
-class Layout:
-    """What all layers know of the positions they run over.
+class LayerKinds:
+    """What local and global layers do with the positions they run over: rotation and window.
+
+    Layers are looped over in one compiled body, so whether a layer is local is an array there: an
+    element of `is_local_N`.
 
     Args:
       config: of the model.
       positions_BL: in their documents; B may be 1.
-      length: the furthest two tokens can be apart, plus one.
+      length: number of different positions; a window of as many hides nothing.
       right_window: how far local layers see to the right; None = as far as to the left.
     """
 
@@ -100,9 +139,9 @@ class Layout:
         right_window: int | None = None,
     ):
         self.is_local_N = jnp.array(config.is_local)
-        self.window, self.right_window = config.sliding_window, right_window
-        if self.window is not None and min(self.window, right_window or self.window) >= length:
-            self.window = None  # both reach everything
+        self._window, self._right_window = config.sliding_window, right_window
+        if self._window is not None and min(self._window, right_window or self._window) >= length:
+            self._window = None  # hides nothing
         self.rotations: tuple[Rotation, ...] = tuple(
             rope.at(positions_BL, config.head_dim)
             for rope in (config.rope, config.local_rope)
@@ -110,18 +149,19 @@ class Layout:
         )
 
     def rotation(self, is_local: jax.Array) -> Rotation | None:
-        """The rotation of a layer; `is_local` is an element of `is_local_N`."""
+        """The rotation of a layer; None where positions are not rotary."""
         if len(self.rotations) < 2:
             return self.rotations[0] if self.rotations else None
         return jax.tree.map(lambda x, y: jnp.where(is_local, y, x), *self.rotations)
 
-    def reach(self, is_local: jax.Array) -> jax.Array | None:
-        """The window of a layer; None where no layer has one."""
-        return None if self.window is None else _if_local(is_local, self.window)
+    def window(self, is_local: jax.Array) -> jax.Array | None:
+        """How many tokens a layer sees to the left, the token itself included: a scalar, very large
+        in global layers; None where no layer has a window."""
+        return None if self._window is None else _if_local(is_local, self._window)
 
     def within(self, seen: Visibility, is_local: jax.Array) -> Visibility:
-        """`seen` through the window of a layer."""
-        window, right = self.reach(is_local), self.right_window
+        """`seen`, restricted to the window of a layer."""
+        window, right = self.window(is_local), self._right_window
         if window is None:
             return seen
         right_window = None if right is None else _if_local(is_local, right)

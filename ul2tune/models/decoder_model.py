@@ -21,7 +21,7 @@ from flax import nnx
 from ul2tune.models import decoder_features, layers, relative_bias
 from ul2tune.models.attention import Implementation, spread
 from ul2tune.models.cache import AXES, PromptCache
-from ul2tune.models.decoder_block import Block, Layout
+from ul2tune.models.decoder_block import Block, LayerKinds
 from ul2tune.models.folding import fold, unstacked
 from ul2tune.models.layers import drop_channels, param, split_key
 from ul2tune.models.linear import linear
@@ -85,18 +85,18 @@ class Decoder(nnx.Module):
         config, length = self.config, tokens_BL.shape[1]
         self.config.check_row_lengths(length)
         positions_BL, seen = decoder_features.positions(batch), decoder_features.visibility(batch)
-        layout, how = Layout(config, positions_BL, length), Implementation.of(self.config)
+        kinds, how = LayerKinds(config, positions_BL, length), Implementation.of(self.config)
         bias, is_t5 = self._bias(tokens_BL.shape), config.relative_buckets is not None
         dropped = config.dropout_rate
         rate = dropped if is_t5 else config.attention_dropout_rate
 
         def step(x_BLD: jax.Array, block: Block, is_local: jax.Array, key: Any) -> jax.Array:
             keys = block.dropout_keys(key)
-            rotation = layout.rotation(is_local)
-            visibility = layout.within(seen, is_local)
+            rotation = kinds.rotation(is_local)
+            visibility = kinds.within(seen, is_local)
 
             def attend(y_BLD: jax.Array) -> jax.Array:
-                return block.attention(y_BLD, rotation, visibility, how, (rate, keys[2]), bias)
+                return block.attention(y_BLD, rotation, visibility, how, (rate, keys.weights), bias)
 
             return block(x_BLD, attend, keys)
 
@@ -105,7 +105,7 @@ class Decoder(nnx.Module):
             inner, first, last = split_key(dropout_key, 3)
         keys_N = None if inner is None else jax.random.split(inner, config.num_layers)
         x_BLD = drop_channels(self._embed(tokens_BL, positions_BL), (dropped, first))
-        x_BLD = self._fold(step, x_BLD, layout.is_local_N, keys_N)
+        x_BLD = self._fold(step, x_BLD, kinds.is_local_N, keys_N)
         return drop_channels(self._finish(x_BLD), (dropped, last))
 
     def head_kernel(self) -> jax.Array:
@@ -161,13 +161,13 @@ class Decoder(nnx.Module):
         """
         tokens_B1 = jnp.where(index == 0, cache.last_B, tokens_B)[:, None]
         positions_B1 = cache.lengths_B[:, None] + index
-        layout = Layout(self.config, positions_B1, cache.num_slots)
+        kinds = LayerKinds(self.config, positions_B1, cache.num_slots)
         distance_BS = cache.distances(index)
         bias_BH1S = self._bias_of_slots(distance_BS)
 
         def step(carry: Any, block: Block, is_local: jax.Array, n: jax.Array) -> Any:
             x_B1D, cache = carry
-            rotation, window = layout.rotation(is_local), layout.reach(is_local)
+            rotation, window = kinds.rotation(is_local), kinds.window(is_local)
             seen_BS = distance_BS >= 0
             if window is not None:
                 seen_BS &= distance_BS < window
@@ -182,11 +182,11 @@ class Decoder(nnx.Module):
                 past = cache.key[n], cache.value[n], seen_BS[:, None], bias_BH1S
                 return attention.attend_cached(attention.queries(y_B1D, rotation), *past)
 
-            return block(x_B1D, attend, block.dropout_keys(None)), cache
+            return block(x_B1D, attend), cache
 
         start = self._embed(tokens_B1, positions_B1), cache
         numbers_N = jnp.arange(self.config.num_layers)
-        x_B1D, cache = self._fold(step, start, layout.is_local_N, numbers_N)
+        x_B1D, cache = self._fold(step, start, kinds.is_local_N, numbers_N)
         return self._logits(self._finish(x_B1D))[:, 0], cache
 
     def _prefill(self, prompt: Batch, max_decode_length: int) -> PromptCache:
@@ -194,7 +194,7 @@ class Decoder(nnx.Module):
         tokens_BL = jnp.asarray(prompt["decoder_input_tokens"])
         (batch, length), config = tokens_BL.shape, self.config
         positions_BL, seen = decoder_features.positions(prompt), decoder_features.visibility(prompt)
-        layout, how = Layout(config, positions_BL, length), Implementation.of(self.config)
+        kinds, how = LayerKinds(config, positions_BL, length), Implementation.of(self.config)
         bias = self._bias((batch, length))
         slots = length + max_decode_length
         shape = (config.num_layers, batch, config.num_kv_heads, slots, config.head_dim)
@@ -206,8 +206,8 @@ class Decoder(nnx.Module):
 
         def step(carry: Any, block: Block, is_local: jax.Array, n: jax.Array) -> Any:
             x_BLD, cache = carry
-            rotation = layout.rotation(is_local)
-            visibility = layout.within(seen, is_local)
+            rotation = kinds.rotation(is_local)
+            visibility = kinds.within(seen, is_local)
 
             def attend(y_BLD: jax.Array) -> jax.Array:
                 nonlocal cache
@@ -217,11 +217,11 @@ class Decoder(nnx.Module):
                 query_BLHA = attention.queries(y_BLD, rotation)
                 return attention.attend(query_BLHA, *kv, visibility, how, bias)
 
-            return block(x_BLD, attend, block.dropout_keys(None)), cache
+            return block(x_BLD, attend), cache
 
         start = self._embed(tokens_BL, positions_BL), cache
         numbers_N = jnp.arange(config.num_layers)
-        return self._fold(step, start, layout.is_local_N, numbers_N)[1]
+        return self._fold(step, start, kinds.is_local_N, numbers_N)[1]
 
     def _fold(self, step: Any, carry: Any, *per_layer: Any) -> Any:
         config = self.config

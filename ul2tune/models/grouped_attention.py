@@ -25,8 +25,8 @@ from ul2tune.sharding import constrain
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heads:
-    """Shape of one attention block.
+class AttentionConfig:
+    """One attention block.
 
     Attributes:
       d_model: width of the residual stream.
@@ -65,43 +65,44 @@ class GroupedQueryAttention(nnx.Module):
     and keys are normed `query_norm` and `key_norm` [A].
     """
 
-    def __init__(self, sizes: Heads, key: jax.Array):
-        self.sizes, d = sizes, sizes.d_model
-        keys, source = jax.random.split(key, 4), sizes.source_d_model or d
-        queries = {"heads": sizes.num_heads, "kv": sizes.head_dim}
-        shared = {"kv_heads": sizes.num_kv_heads, "kv": sizes.head_dim}
-        # Unit logits and outputs from unit inputs; where the scale is 1 (T5) it is in `query_init`.
-        self.query = param(normal(d**-0.5 * sizes.query_init), keys[0], embed=d, **queries)
+    def __init__(self, config: AttentionConfig, key: jax.Array):
+        self.config, d = config, config.d_model
+        keys, source = jax.random.split(key, 4), config.source_d_model or d
+        queries = {"heads": config.num_heads, "kv": config.head_dim}
+        shared = {"kv_heads": config.num_kv_heads, "kv": config.head_dim}
+        # Inputs of unit variance give scaled logits and outputs of unit variance. Where the scale
+        # is 1 (T5), `query_init` makes up for it.
+        self.query = param(normal(d**-0.5 * config.query_init), keys[0], embed=d, **queries)
         self.key = param(normal(source**-0.5), keys[1], embed=source, **shared)
         self.value = param(normal(source**-0.5), keys[2], embed=source, **shared)
-        out_std = (sizes.num_heads * sizes.head_dim) ** -0.5
+        out_std = (config.num_heads * config.head_dim) ** -0.5
         self.out = param(normal(out_std), keys[3], **queries, embed=d)
-        if sizes.bias:
+        if config.bias:
             self.query_bias = param(zeros, key, **queries)
             self.key_bias = param(zeros, key, **shared)
             self.value_bias = param(zeros, key, **shared)
-        if sizes.out_bias:
+        if config.out_bias:
             self.out_bias = param(zeros, key, embed=d)
-        if sizes.norm is not None:
-            self.query_norm = Norm(sizes.norm, sizes.norm_eps, key, kv=sizes.head_dim)
-            self.key_norm = Norm(sizes.norm, sizes.norm_eps, key, kv=sizes.head_dim)
+        if config.norm is not None:
+            self.query_norm = Norm(config.norm, config.norm_eps, key, kv=config.head_dim)
+            self.key_norm = Norm(config.norm, config.norm_eps, key, kv=config.head_dim)
 
     def queries(self, x_BLD: jax.Array, rotation: Rotation | None) -> jax.Array:
         """Returns queries [B, L, H, A]: projected, normed, rotated, scaled."""
-        bias = self.query_bias[...] if self.sizes.bias else None
+        bias = self.query_bias[...] if self.config.bias else None
         y_BLHA = linear(x_BLD, self.query[...], 1, bias)
-        if self.sizes.norm is not None:
+        if self.config.norm is not None:
             y_BLHA = self.query_norm(y_BLHA)
         if rotation is not None:
             y_BLHA = rotation(y_BLHA)
         # NUMERICS: the product in float32, then rounded; powers of two lose nothing.
-        y_BLHA = (y_BLHA.astype(jnp.float32) * self.sizes.scale).astype(y_BLHA.dtype)
+        y_BLHA = (y_BLHA.astype(jnp.float32) * self.config.scale).astype(y_BLHA.dtype)
         return constrain(y_BLHA, "batch", "length", "heads", "kv")
 
     def keys(self, x_BSD: jax.Array, rotation: Rotation | None) -> jax.Array:
         """Returns keys [B, S, K, A]: projected, normed, rotated."""
-        y_BSKA = linear(x_BSD, self.key[...], 1, self.key_bias[...] if self.sizes.bias else None)
-        if self.sizes.norm is not None:
+        y_BSKA = linear(x_BSD, self.key[...], 1, self.key_bias[...] if self.config.bias else None)
+        if self.config.norm is not None:
             y_BSKA = self.key_norm(y_BSKA)
         if rotation is not None:
             y_BSKA = rotation(y_BSKA)
@@ -113,7 +114,7 @@ class GroupedQueryAttention(nnx.Module):
         Dropout of attention weights is in them, one mask [B, H, 1, S] for all queries as in
         `attention.MultiHeadAttention`; here for all heads of a group too.
         """
-        bias = self.value_bias[...] if self.sizes.bias else None
+        bias = self.value_bias[...] if self.config.bias else None
         y_BSKA = constrain(
             linear(x_BSD, self.value[...], 1, bias), "batch", "length", "kv_heads", "kv"
         )
@@ -122,7 +123,9 @@ class GroupedQueryAttention(nnx.Module):
 
     def merge(self, x_BLHA: jax.Array) -> jax.Array:
         """Projects the heads' results back to [B, L, D]."""
-        return linear(x_BLHA, self.out[...], 2, self.out_bias[...] if self.sizes.out_bias else None)
+        return linear(
+            x_BLHA, self.out[...], 2, self.out_bias[...] if self.config.out_bias else None
+        )
 
     def attend(
         self,
@@ -135,7 +138,7 @@ class GroupedQueryAttention(nnx.Module):
     ) -> jax.Array:
         """Returns what queries read, merged, [B, L, D]. `bias` is as in `attention.attend`."""
         inputs = (query_BLHA, key_BSKA, value_BSKA, bias, visibility, implementation)
-        return self.merge(attention.attend(*inputs, softcap=self.sizes.softcap))
+        return self.merge(attention.attend(*inputs, softcap=self.config.softcap))
 
     def attend_cached(
         self,
@@ -147,7 +150,7 @@ class GroupedQueryAttention(nnx.Module):
     ) -> jax.Array:
         """:meth:`attend` with keys and values of a cache, and an explicit mask and bias."""
         inputs = (swap(query_BLHA), key_BKSA, value_BKSA, bias_BHLS, mask_BLS)
-        return self.merge(attention.heads_first_xla(*inputs, self.sizes.softcap))
+        return self.merge(attention.heads_first_xla(*inputs, self.config.softcap))
 
     def __call__(
         self,

@@ -18,7 +18,7 @@ from flax import nnx
 from ul2tune.models import layers
 from ul2tune.models.attention import Implementation
 from ul2tune.models.decoder import DecoderConfig
-from ul2tune.models.decoder_block import Block, Layout
+from ul2tune.models.decoder_block import Block, DropoutKeys, LayerKinds
 from ul2tune.models.folding import fold
 from ul2tune.models.grouped_attention import GroupedQueryAttention
 from ul2tune.models.layers import Dropout, drop_channels, split_key
@@ -26,8 +26,6 @@ from ul2tune.models.norms import Norm
 from ul2tune.models.rotary import Rotation
 from ul2tune.models.visibility import Visibility
 
-# [B, L, D] -> [B, L, D]
-Branch = Callable[[jax.Array], jax.Array]
 OFF: Dropout = (0.0, None)
 
 
@@ -57,8 +55,8 @@ class CrossBlock(Block):
         keys = jax.random.split(key)
         super().__init__(config, keys[0])
         if source_d_model is not None:
-            sizes = dataclasses.replace(config.heads, source_d_model=source_d_model)
-            self.cross_attention = GroupedQueryAttention(sizes, keys[1])
+            attention = dataclasses.replace(config.attention_config, source_d_model=source_d_model)
+            self.cross_attention = GroupedQueryAttention(attention, keys[1])
             norm = config.norm, config.norm_eps, key
             self.cross_attention_norm = Norm(*norm, embed=config.d_model)
             self.cross_attention_post_norm = Norm(*norm, embed=config.d_model)
@@ -105,23 +103,6 @@ class CrossBlock(Block):
         query_PLHA = attention.queries(y_BLD.reshape(*across.query_BL.shape, -1), None)
         y_PLD = attention.attend(query_PLHA, key_PSKA, value_PSKA, across, how)
         return y_PLD.reshape(y_BLD.shape)
-
-    def apply(
-        self, x_BLD: jax.Array, attend: Branch, cross: Branch | None, keys: list[Any]
-    ) -> jax.Array:
-        """Returns the residual stream after this layer, [B, L, D].
-
-        Args:
-          x_BLD: the residual stream before it.
-          attend: the branch of self- or merged attention.
-          cross: that of cross-attention; None where there is none.
-          keys: four dropout keys.
-        """
-        x_BLD = self.add(x_BLD, "attention", attend, keys[0])
-        if cross is not None:
-            x_BLD = self.add(x_BLD, "cross_attention", cross, keys[1])
-        inner = self.config.dropout_rate, keys[2]
-        return self.add(x_BLD, "mlp", lambda y_BLD: self.mlp(y_BLD, inner), keys[3])
 
 
 class Stack(nnx.Module):
@@ -170,15 +151,15 @@ class Stack(nnx.Module):
           source: what a decoder reads; None in the encoder.
         """
         config, how = self.config, Implementation.of(self.config)
-        layout = Layout(config, positions_BL, x_BLD.shape[1], self.right_window)
+        kinds = LayerKinds(config, positions_BL, x_BLD.shape[1], self.right_window)
         rate = config.attention_dropout_rate
         first, inner, last = split_key(key, 3)
         keys_N = None if inner is None else jax.random.split(inner, config.num_layers)
 
         def step(x_BLD: jax.Array, block: CrossBlock, is_local: jax.Array, key: Any) -> jax.Array:
-            *keys, own_key, other_key = split_key(key, 6)
-            own, others = (rate, own_key), (rate, other_key)
-            rotation, visibility = layout.rotation(is_local), layout.within(seen, is_local)
+            keys = DropoutKeys(*split_key(key, 6))
+            own, others = (rate, keys.weights), (rate, keys.source_weights)
+            rotation, visibility = kinds.rotation(is_local), kinds.within(seen, is_local)
 
             def attend(y_BLD: jax.Array) -> jax.Array:
                 if source is not None and source.across is None:
@@ -187,7 +168,7 @@ class Stack(nnx.Module):
                 return block.attention(y_BLD, rotation, visibility, how, own)
 
             if source is None or source.across is None:
-                return block.apply(x_BLD, attend, None, keys)
+                return block(x_BLD, attend, keys)
             crossed = functools.partial(
                 block.crossed,
                 encoded_PSD=source.encoded_PSD,
@@ -195,10 +176,10 @@ class Stack(nnx.Module):
                 how=how,
                 dropout=others,
             )
-            return block.apply(x_BLD, attend, crossed, keys)
+            return block(x_BLD, attend, keys, crossed)
 
         x_BLD = drop_channels(x_BLD, (config.dropout_rate, first))
-        x_BLD = self.fold(step, x_BLD, layout.is_local_N, keys_N)
+        x_BLD = self.fold(step, x_BLD, kinds.is_local_N, keys_N)
         return drop_channels(self.final_norm(x_BLD), (config.dropout_rate, last))
 
 

@@ -20,9 +20,9 @@ from jax.nn.initializers import zeros
 
 from ul2tune.models import decoder_features, layers
 from ul2tune.models.cache import DecodeCache, refuse_packed
-from ul2tune.models.decoder_block import Layout
+from ul2tune.models.decoder_block import LayerKinds
 from ul2tune.models.folding import unstacked
-from ul2tune.models.layers import param
+from ul2tune.models.layers import param, split_key
 from ul2tune.models.linear import swap
 from ul2tune.models.t5gemma_block import CrossBlock, Source, Stack, for_rows, joined, read
 from ul2tune.models.visibility import Visibility, crossing, segments
@@ -89,8 +89,8 @@ class T5Gemma(nnx.Module):
         Raises:
           ValueError: if rows are longer than the `max_length` of their stack.
         """
-        keys = [None] * 2 if dropout_key is None else jax.random.split(dropout_key)
-        encoded_PSD = self.encode(batch, dropout_key=keys[0])
+        encoder_key, decoder_key = split_key(dropout_key, 2)
+        encoded_PSD = self.encode(batch, dropout_key=encoder_key)
         tokens_BL = jnp.asarray(batch["decoder_input_tokens"])
         self.config.check_row_lengths(decoder=tokens_BL.shape[1])
         source_PS = segments(batch, "encoder", "encoder_input_tokens")
@@ -108,7 +108,7 @@ class T5Gemma(nnx.Module):
         x_BLD = self._embed("decoder", self._started(tokens_BL, positions_BL))
         across = None if merged else crossing(target_BL, source_PS, packed=packed)
         source = Source(encoded_PSD=encoded_PSD, across=across)
-        return self.decoder(x_BLD, positions_BL, seen, keys[1], source)
+        return self.decoder(x_BLD, positions_BL, seen, decoder_key, source)
 
     def head_kernel(self) -> jax.Array:
         """The output head, float32 [V, D]: the decoder's token embedding itself when tied."""
@@ -155,13 +155,13 @@ class T5Gemma(nnx.Module):
         """
         positions_11 = jnp.full((1, 1), index)
         rows, length = tokens_B.shape[0], cache.self_key.shape[3]
-        layout = Layout(self.decoder.config, positions_11, length)
+        kinds = LayerKinds(self.decoder.config, positions_11, length)
         distance_L = index - jnp.arange(length)
         source_PLS = (cache.source_PS != 0)[:, None]
 
         def step(carry: Any, block: CrossBlock, is_local: jax.Array, n: jax.Array) -> Any:
             x_BLD, cache = carry
-            rotation, window = layout.rotation(is_local), layout.reach(is_local)
+            rotation, window = kinds.rotation(is_local), kinds.window(is_local)
             seen_L = distance_L >= 0
             if window is not None:
                 seen_L &= distance_L < window
@@ -177,8 +177,8 @@ class T5Gemma(nnx.Module):
                 cache = cache.append(n, index, *kv)
                 past, mask_BLS = (cache.self_key[n], cache.self_value[n]), seen_BLS
                 if self.config.merged_attention:
-                    # Beside what each beam has said itself: of one layer at a time, not in the
-                    # cache.
+                    # Beams share their prompt's keys in the cache. Here each needs them beside its
+                    # own, so they are repeated, for one layer at a time.
                     key, value, source_BLS = (for_rows(x, rows) for x in (*source, source_PLS))
                     past = joined(past, (key, value), axis=2)
                     mask_BLS = jnp.concatenate([seen_BLS, source_BLS], axis=2)
@@ -193,20 +193,23 @@ class T5Gemma(nnx.Module):
                 return y_PLD.reshape(y_BLD.shape)
 
             with_cross = None if self.config.merged_attention else cross
-            return block.apply(x_BLD, attend, with_cross, [None] * 4), cache
+            return block(x_BLD, attend, cross=with_cross), cache
 
         x_BLD = self._embed("decoder", self._started(tokens_B[:, None], positions_11))
         numbers_N = jnp.arange(self.decoder.config.num_layers)
-        x_BLD, cache = self.decoder.fold(step, (x_BLD, cache), layout.is_local_N, numbers_N)
+        x_BLD, cache = self.decoder.fold(step, (x_BLD, cache), kinds.is_local_N, numbers_N)
         return self._logits(self.decoder.final_norm(x_BLD))[:, 0], cache
 
     def _reader(self, block: CrossBlock) -> Any:
         """The block of the decoder that reads the encoder's output."""
         return block.attention if self.config.merged_attention else block.cross_attention
 
+    def _has_own_embeddings(self, side: str) -> bool:
+        return side == "decoder" and not self.config.tied_embeddings
+
     def _table(self, side: str) -> nnx.Param:
-        apart = side == "decoder" and not self.config.tied_embeddings
-        return self.decoder_token_embedding if apart else self.token_embedding
+        own = self._has_own_embeddings(side)
+        return self.decoder_token_embedding if own else self.token_embedding
 
     def _started(self, tokens_BL: jax.Array, positions_BL: jax.Array) -> jax.Array:
         """SeqIO starts every segment with 0, this model with its own token."""
@@ -219,11 +222,11 @@ class T5Gemma(nnx.Module):
         scale = jnp.asarray(table_VD.shape[1] ** 0.5, config.dtype)
         x_BLD = layers.look_up(table_VD, tokens_BL).astype(config.dtype) * scale
         if config.eoi_id is not None:
-            apart = side == "decoder" and not config.tied_embeddings
-            own_D = (self.decoder_eoi_embedding if apart else self.eoi_embedding)[...]
-            own_11D = own_D.astype(config.dtype)[None, None]
+            own = self._has_own_embeddings(side)
+            eoi_D = (self.decoder_eoi_embedding if own else self.eoi_embedding)[...]
+            eoi_11D = eoi_D.astype(config.dtype)[None, None]
             is_eoi_BL1 = (tokens_BL == config.eoi_id)[..., None]
-            x_BLD = jnp.where(is_eoi_BL1, own_11D, x_BLD)
+            x_BLD = jnp.where(is_eoi_BL1, eoi_11D, x_BLD)
         return constrain(x_BLD, "batch", "length", None)
 
     def _logits(self, hidden_BLD: jax.Array) -> jax.Array:
