@@ -39,7 +39,7 @@ class AdafactorConfig:
       decay_rate: exponent of the second moments' decay schedule.
       step_offset: updates not counted by that schedule: the count a carried-over optimiser state
         starts with, to forget the second moments of pretraining. A state made new needs none, and a
-        run refuses to start with a larger one (`optim.offsets`).
+        run refuses to start with a larger one (`optim.clocks`).
       clipping_threshold: bound on the root mean square of an update before scaling; None: no bound.
       multiply_by_parameter_scale: make the learning rate relative to the parameter's RMS.
       momentum: decay of a running mean of the updates (T5X's `beta1`), learning rate included;

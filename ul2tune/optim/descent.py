@@ -47,6 +47,16 @@ class DescentState(NamedTuple):
     momentum: Any
 
 
+def updates_done(opt_state: Any) -> jax.Array:
+    """The number of updates that a state of `optimizer.make`'s chain has behind it, int32.
+
+    The state counts by itself, independently of a run's steps: a run may start at its initial
+    checkpoint's step with a new state, or at 0 with the checkpoint's. The count is that of
+    :func:`descend`, the last stage of every optimiser.
+    """
+    return opt_state[-1].count
+
+
 def descend(config: Descent) -> optax.GradientTransformation:
     """Turns update directions into what `optax.apply_updates` adds to the parameters.
 

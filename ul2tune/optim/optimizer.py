@@ -17,7 +17,7 @@ import optax
 from ul2tune import tree
 from ul2tune.optim import groups
 from ul2tune.optim.adafactor import AdafactorConfig, scale_by_adafactor
-from ul2tune.optim.descent import Descent, descend
+from ul2tune.optim.descent import Descent, descend, updates_done
 from ul2tune.optim.directions import (
     AdamWConfig,
     LionConfig,
@@ -139,12 +139,8 @@ class Optimizer:
     rows: tuple[GroupRow, ...]
 
     def learning_rate(self, opt_state: Any) -> jax.Array:
-        """The rate of the next update of this optimiser state.
-
-        The state counts its updates itself, and a run's steps need not agree: a run may start at
-        its initial checkpoint's step with a new state, or at 0 with the checkpoint's.
-        """
-        return self.schedule(opt_state[-1].count)
+        """The rate of the next update of this optimiser state."""
+        return self.schedule(updates_done(opt_state))
 
 
 def make(
@@ -184,7 +180,6 @@ def make(
     if config.max_grad_norm is not None:
         stages.insert(0, optax.clip_by_global_norm(config.max_grad_norm))
     sizes = {path: (int(shape.size), bool(decays[path])) for path, shape in shapes.items()}
-    assert len(stages) > 1  # `learning_rate` finds the last one's state
     return Optimizer(
         tx=optax.chain(*stages),
         schedule=config.schedule,
@@ -217,12 +212,12 @@ def _multiplier(pattern: str, value: float | str | None) -> float | None:
 def _weight_decay(config: OptimizerConfig, axes: Mapping[str, Any]) -> dict[str, float]:
     """Weight decay of each parameter by path."""
     if config.decay_groups is None:
-        return {path: config.weight_decay * _decays(axes[path]) for path in axes}
+        return {path: config.weight_decay * _decays_by_default(axes[path]) for path in axes}
     table = groups.assign(config.decay_groups, list(axes), "OptimizerConfig.decay_groups")
-    return {path: config.weight_decay * _decay(*entry) for path, entry in table.items()}
+    return {path: config.weight_decay * _decay_multiplier(*entry) for path, entry in table.items()}
 
 
-def _decay(pattern: str, value: float) -> float:
+def _decay_multiplier(pattern: str, value: float) -> float:
     if not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise ValueError(
             f"OptimizerConfig.decay_groups gives {pattern!r} the multiplier {value!r} of the "
@@ -231,10 +226,10 @@ def _decay(pattern: str, value: float) -> float:
     return float(value)
 
 
-def _decays(axes: Sequence[str | None]) -> bool:
-    """Matrices and embeddings do: one layer's part has the model's width and another axis.
-
-    A norm's scale or a bias, stacked or by head, has not, nor has a table of relative positions.
+def _decays_by_default(axes: Sequence[str | None]) -> bool:
+    """Whether a parameter decays without `decay_groups`: matrices and embeddings do, which have the
+    model's width and another axis per layer. Norms' scales, biases and tables of relative positions
+    do not.
     """
     roles = [ROLES.get(axis) for axis in axes]
     roles = [role for role in roles if role is not Role.BATCH]

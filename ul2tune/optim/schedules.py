@@ -46,14 +46,14 @@ class ScheduleConfig:
       warmup_steps: length of the linear ramp from 0.
       timescale_steps: "rsqrt" only; default 10,000.
       total_steps: the step the decay ends at; "linear", "cosine" and "wsd" need it. A run warns if
-        that is not where it ends itself (`optim.offsets`).
+        that is not where it ends itself (`optim.clocks`).
       decay_steps: "wsd" needs it: the decay covers the last `decay_steps` of `total_steps`.
       final_learning_rate: where "linear", "cosine" and "wsd" end and stay.
       step_offset: the step that counts as the schedule's 0. DIVERGES: T5X counts the steps of the
         initial checkpoint too and needs a positive offset to start a schedule anew there; our steps
         are those of the optimiser's state, new with the run unless carried over, and -1_000_000
         goes on with the schedule of a million steps before. A run refuses to start with an offset
-        beyond the steps its state has behind it (`optim.offsets`).
+        beyond the steps its state has behind it (`optim.clocks`).
 
     References: T5X `utils.create_learning_rate_scheduler`; Loshchilov & Hutter 2017
     (arXiv:1608.03983, cosine); Hu et al. 2024 (arXiv:2404.06395, section 4, WSD).

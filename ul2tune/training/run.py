@@ -23,7 +23,7 @@ from ul2tune.feed.config import FeedConfig
 from ul2tune.feed.feed import Feed, eval_batches
 from ul2tune.models import base, flops
 from ul2tune.optim import optimizer as optimizer_lib
-from ul2tune.optim.offsets import check_step_offsets, warn_of_schedule_end
+from ul2tune.optim.clocks import check_step_offsets, warn_of_schedule_end
 from ul2tune.optim.optimizer import OptimizerConfig
 from ul2tune.sharding import MeshConfig
 from ul2tune.training import drift, lock, summary

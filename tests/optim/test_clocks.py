@@ -7,7 +7,7 @@ import pytest
 
 from ul2tune.optim import optimizer
 from ul2tune.optim.adafactor import AdafactorConfig
-from ul2tune.optim.offsets import check_step_offsets, warn_of_schedule_end
+from ul2tune.optim.clocks import check_step_offsets, warn_of_schedule_end
 from ul2tune.optim.optimizer import OptimizerConfig
 from ul2tune.optim.schedules import ScheduleConfig
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from ul2tune.optim.descent import updates_done
 from ul2tune.optim.optimizer import OptimizerConfig
 from ul2tune.optim.schedules import ScheduleConfig
 
 log = logging.getLogger(__name__)
-# A run may spend this share of its updates at the schedule's end without a warning.
-_REST = 0.1
+# A run may spend this share of its updates after the schedule's end without a warning.
+_MAX_SHARE_AFTER_END = 0.1
 
 
 def check_step_offsets(config: OptimizerConfig, opt_state: Any) -> None:
@@ -26,7 +27,7 @@ def check_step_offsets(config: OptimizerConfig, opt_state: Any) -> None:
     Raises:
       ValueError: for such an offset.
     """
-    count = int(opt_state[-1].count)  # of `descend`, the last stage of every optimiser
+    count = int(updates_done(opt_state))
     for name, offset in (
         ("AdafactorConfig.step_offset", config.adafactor.step_offset),
         ("ScheduleConfig.step_offset", config.schedule.step_offset),
@@ -54,10 +55,10 @@ def warn_of_schedule_end(schedule: ScheduleConfig, opt_state: Any, steps_left: i
     total = schedule.total_steps
     if total is None:
         return
-    done = int(opt_state[-1].count) + steps_left - schedule.step_offset
+    done = int(updates_done(opt_state)) + steps_left - schedule.step_offset
     if total > done:
         effect = "the learning rate does not come down to its end"
-    elif total < (1 - _REST) * done:
+    elif total < (1 - _MAX_SHARE_AFTER_END) * done:
         effect = f"the learning rate stays at its end for the last {done - total} of them"
     else:
         return
