@@ -17,11 +17,11 @@ import numpy as np
 Array = jax.Array | np.ndarray
 # One batch of model features under SeqIO's names, every array [B, length]. Encoder-decoder batches
 # hold `encoder_input_tokens`, `decoder_input_tokens`, `decoder_target_tokens`,
-# `decoder_loss_weights` (for scoring the encoder's side may have B / k rows: k targets read one
-# source); packed ones add `{encoder,decoder}_segment_ids` (1, 2, … and 0 at padding)
+# `decoder_loss_weights`; packed ones add `{encoder,decoder}_segment_ids` (1, 2, … and 0 at padding)
 # and `{encoder,decoder}_positions`; prefix-LM ones have `decoder_causal_attention` (1 where
 # attention is bidirectional). `decoder_source_ids` (0 = none) says which task/denoiser a target
-# position came from, for per-source losses.
+# position came from, for per-source losses. When several targets of one source are scored, the
+# encoder's features have one row per source, the decoder's one per target.
 Batch = Mapping[str, Array]
 # A nested dict of arrays. Parameters, gradients and optimiser state travel as plain pytrees, never
 # as modules.

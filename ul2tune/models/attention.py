@@ -27,8 +27,8 @@ from ul2tune.models.visibility import Visibility
 from ul2tune.sharding import constrain
 
 log = logging.getLogger(__name__)
-# With either of these flags XLA compiles cuDNN's attention but then does not find it ("IndexError:
-# raw_hash_map::at", JAX 0.11.2 on an H200).
+# With either of these flags XLA compiles cuDNN's attention and then fails to look it up
+# ("IndexError: raw_hash_map::at", JAX 0.11.2 on an H200).
 _REPRODUCIBLE = re.compile(
     r"--xla_gpu_(?:exclude_nondeterministic|deterministic)_ops(?:=(?:true|1))?(?!\S)"
 )
@@ -69,8 +69,9 @@ def attend(
     Args:
       query_BLHA: queries; any scaling is in them.
       key_BSKA: keys; K divides H, see `grouped`.
-      value_BSKA: values. Attention dropout is in them, see :class:`MultiHeadAttention`.
-      bias: by distance [H, W], see `relative_bias.by_distance`, or what :func:`spread` made of it.
+      value_BSKA: values, already multiplied by the dropout of attention weights, see
+        :class:`MultiHeadAttention`.
+      bias: by distance [H, W], see `relative_bias.by_distance`, or the result of :func:`spread`.
       visibility: who sees whom.
       implementation: how to compute it.
       softcap: bounds the products: ``cap * tanh(q k^T / cap)`` (Gemma 2).
@@ -94,16 +95,17 @@ def attend(
 
 @functools.cache
 def _tell(problem: str) -> None:
-    """Warns once per problem: some are easily fixed, and "xla" takes twice the time or more."""
+    """Warns once per problem: the user may be able to fix it, and "xla" takes twice the time."""
     log.warning("attention = 'auto' is 'xla' in part of this program: cuDNN's %s.", problem)
 
 
 def spread(bias: jax.Array, queries: tuple[int, ...], implementation: Implementation) -> jax.Array:
-    """Returns the bias as the implementation reads it: [G, H, L, S] for groups of rows, or by
+    """Returns the bias as the implementation reads it: [G, H, L, S] for groups of rows, or still by
     distance for "chunked".
 
-    Layers that share their bias share this work, and that of its gradient, if it is done before
-    them; a bias that is spread stays as it is. `queries` are the sizes (B, L).
+    :func:`attend` would do this by itself. Layers that share one bias call it once, before the
+    first of them, so that this work and that of its gradient are not repeated per layer. A bias
+    that is spread already is returned as it is. `queries` are the sizes (B, L).
     """
     if implementation.name == "chunked" or bias.ndim == 4:
         return bias
@@ -175,7 +177,8 @@ def _cudnn_lacks(query_BLHA, key_BSKA, softcap: float | None) -> str | None:
         ),
         ((length | keys) % 2 != 0, f"needs even lengths, not {length} and {keys}"),
         (softcap is not None, f"cannot cap its logits (softcap {softcap})"),
-        # They then stay whole while the queries are split (sharding.MAY_STAY_WHOLE).
+        # Otherwise every device would have all of them but only its share of the query heads
+        # (sharding.MAY_STAY_WHOLE), which the kernel does not support.
         (
             kv_heads % tensor != 0,
             f"needs key/value heads that divide by the mesh's tensor axis, not {kv_heads} by "
@@ -197,11 +200,11 @@ def _cudnn(query_BLHA, key_BSKA, value_BSKA, bias_BHLS, visibility: Visibility) 
         # Folded into the bias, [B, H, L, S] in memory; still half of what "xla" takes.
         mask_BLS = visibility.mask()
         seeing_BL1 = jnp.any(mask_BLS, axis=-1, keepdims=True)
-        # NUMERICS: a query that sees nothing reads all keys here and 0 below; the kernel would make
-        # it, and every gradient, NaN.
+        # NUMERICS: for a query that sees no key the kernel returns NaN, and makes every gradient
+        # NaN. Such a query is shown all keys here, and its result is set to 0 below.
         options["mask"] = (mask_BLS | ~seeing_BL1)[:, None]
     else:
-        # A padding row would be empty, and a softmax over nothing NaN: every row keeps one token.
+        # At least one token per row: in a row of padding the softmax over no keys would be NaN.
         options["query_seq_lengths"] = _lengths(visibility.query_BL)
         options["key_value_seq_lengths"] = _lengths(visibility.key_BS)
         options["is_causal"] = visibility.causal
@@ -219,7 +222,8 @@ def _lengths(segments_BL: jax.Array) -> jax.Array:
 class MultiHeadAttention(nnx.Module):
     """Queries from one sequence, keys and values from another or the same.
 
-    Initial scales are Mesh-TF's: the usual 1 / sqrt(d_kv) of the logits is in the query's.
+    Initial scales are Mesh-TF's: logits are not divided by sqrt(d_kv); the query kernel starts
+    smaller by that factor instead.
     """
 
     def __init__(self, d_model: int, num_heads: int, d_kv: int, key: jax.Array):
@@ -248,7 +252,7 @@ class MultiHeadAttention(nnx.Module):
         bias_GH1S: jax.Array | None,
         mask_B1S: jax.Array,
     ) -> jax.Array:
-        """Returns what every position reads from a cache, [B, L, D]; all see the same of it."""
+        """Attention to cached keys and values, [B, L, D]; all positions have the same mask."""
         query_BHLA = swap(self.heads(x_BLD, self.query))
         return self.merge(heads_first_xla(query_BHLA, key_BKSA, value_BKSA, bias_GH1S, mask_B1S))
 
@@ -263,8 +267,9 @@ class MultiHeadAttention(nnx.Module):
     ) -> jax.Array:
         """Returns what every position of `x_BLD` reads from `source_BSD`, [B, L, D].
 
-        `bias` is as in :func:`attend`. T5X drops attention weights with one mask [B, H, 1, S]
-        for all queries; that is the same as scaling the values, which every implementation can do.
+        `bias` is as in :func:`attend`. T5X drops attention weights with one mask [B, H, 1, S] for
+        all queries. Multiplying the values by the mask has the same result, and works with every
+        implementation.
         """
         value_BSHA = self.heads(source_BSD, self.value)
         mask_BSH = keep_mask(dropout, value_BSHA.shape[:3])

@@ -77,9 +77,10 @@ def bind(config: ModelConfig, params: Tree) -> Any:
 def in_compute_dtype(config: ModelConfig, params: Tree) -> Tree:
     """Returns the parameters with their matrices in the compute dtype.
 
-    Results stay the same, as every product casts them anyway. It pays where parameters are read
-    again and again, as in a loop over tokens, and saves memory where nothing is trained. (Beside
-    the float32 parameters, a bfloat16 copy takes half of what a step's gradients take.)
+    Results stay the same, as every product casts its matrix anyway. This saves time where
+    parameters are read many times, as in a loop over tokens, and memory where nothing is trained.
+    (In training the float32 parameters stay beside the copy, which costs half the memory of a
+    step's gradients.)
     """
     axes = tree.flatten(param_axes(config))
 

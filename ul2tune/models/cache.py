@@ -71,8 +71,8 @@ class DecodeCache:
         """Writes one position of one layer."""
         return dataclasses.replace(
             self,
-            self_key=_written(self.self_key, layer, index, key_B1KA),
-            self_value=_written(self.self_value, layer, index, value_B1KA),
+            self_key=_updated(self.self_key, layer, index, key_B1KA),
+            self_value=_updated(self.self_value, layer, index, value_B1KA),
         )
 
     def for_beams(self, num_beams: int) -> DecodeCache:
@@ -92,7 +92,7 @@ class DecodeCache:
         )
 
 
-def _written(
+def _updated(
     cache_NBKSA: jax.Array, layer: jax.Array, slot: jax.Array | int, new_BSKA: jax.Array
 ) -> jax.Array:
     new_NBKSA = jnp.swapaxes(new_BSKA, 1, 2)[None]
@@ -104,8 +104,8 @@ def _repeated(cache_NPKSA: jax.Array, num_beams: int) -> jax.Array:
 
 
 def _reordered(cache_NBKSA: jax.Array, beams_PW: jax.Array) -> jax.Array:
-    # Prompt by prompt: of one index into all rows the partitioner would not know that it stays on
-    # its device, and gather the whole cache.
+    # Indexed within each prompt: with one index into all rows B, XLA could not tell that beams stay
+    # on their device, and would gather the whole cache on every device.
     layers, _, *rest = cache_NBKSA.shape
     cache_NPWKSA = cache_NBKSA.reshape(layers, *beams_PW.shape, *rest)
     pick = jax.vmap(lambda cache_NWKSA, beams_W: cache_NWKSA[:, beams_W], (1, 0), 1)
@@ -146,16 +146,16 @@ class PromptCache:
         """Writes the slots of one layer from `slot` on."""
         return dataclasses.replace(
             self,
-            key=_written(self.key, layer, slot, key_BSKA),
-            value=_written(self.value, layer, slot, value_BSKA),
+            key=_updated(self.key, layer, slot, key_BSKA),
+            value=_updated(self.value, layer, slot, value_BSKA),
         )
 
     def for_beams(self, num_beams: int) -> PromptCache:
         """`num_beams` copies of every prompt.
 
-        Of the slots, too, although beams share a prompt: they are in one array with the decoded
-        ones, which one product reads. Apart, every layer would need two products and a softmax over
-        both for every token.
+        The prompt's keys are copied too, although its beams share them: prompt and decoded tokens
+        lie in one array, which one product reads. In two arrays, every layer would need two
+        products and one softmax over both for every token.
         """
         return dataclasses.replace(
             self,

@@ -116,7 +116,8 @@ def _forward(query_BHLA, key_BKSA, value_BKSA, bias_HW, visibility, how):
     sum_BHL = softmax.divisor(max_BHL != MASKED, sum_BHL)
     out_BHLA = out_BHLA / sum_BHL[..., None]
     out_BLHA = jnp.swapaxes(out_BHLA, 1, 2).astype(value_BKSA.dtype)
-    # Maximum and sum apart: of a query that sees no key the maximum is MASKED, and hides the sum.
+    # Maximum and sum are kept apart, not as one log-normaliser: for a query that sees no key the
+    # maximum is MASKED, so large that adding the logarithm of the sum would change nothing.
     kept = [checkpoint_name(x, ATTENTION) for x in (out_BLHA, max_BHL, sum_BHL)]
     return kept[0], (query_BHLA, key_BKSA, value_BKSA, bias_HW, visibility, *kept)
 

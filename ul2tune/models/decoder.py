@@ -56,10 +56,11 @@ class DecoderConfig:
       local_rope: those of local layers (Gemma 3); None = `rope` everywhere.
       learned_positions: a table of positions is added to the embeddings (OPT) instead of `rope`.
       relative_buckets: buckets of T5's relative position bias, one table for all layers, instead of
-        both; also in a prefix all keys to the right share the bucket of distance 0, as in T5X.
-        Such a model is initialised as T5, and `dropout_rate` acts where T5 has it.
-      relative_max_distance: distance from which on all share one bucket. Needs `relative_buckets`,
-        and they need it.
+        `rope` and `learned_positions`. All keys to the right share the bucket of distance 0, in a
+        prefix too, as in T5X. Such a model is initialised as T5, and `dropout_rate` acts where T5
+        has it.
+      relative_max_distance: distance from which on all share one bucket; set with
+        `relative_buckets`, and only then.
       query_scalar: attention's logits are divided by its square root (Gemma; T5: 1); None =
         `head_dim`.
       attention_softcap: bound of attention's logits, ``cap * tanh(x / cap)`` (Gemma 2).
@@ -67,14 +68,14 @@ class DecoderConfig:
       attention_pattern: "L" local and "G" global layers, repeated over the depth: "G", "LG" (Gemma
         2), "LLLLLG" (Gemma 3).
       sliding_window: how many tokens local layers see, their own included; in a prefix as many to
-        the right. Needs an "L" in the pattern, and the pattern needs it.
+        the right. Set if the pattern has an "L", and only then.
       embedding_dim: size of token embeddings that are projected to and from `d_model` (OPT 350M);
         None = `d_model`, no projections.
       scale_embeddings: whether token embeddings are multiplied by ``d_model ** 0.5`` (Gemma).
       tied_logits: whether the token embedding is also the output head.
       scale_logits: whether logits are multiplied by ``d_model ** -0.5``, as T5 does when tied.
-      start_id: what documents start with. SeqIO's features start every document with 0; the model
-        reads this id there (a beginning-of-sequence token). 0 = 0.
+      start_id: the beginning-of-sequence token. SeqIO's features start every document with 0, in
+        place of which the model reads this id; 0 leaves them as they are.
       dropout_rate: probability of dropping from what a branch adds, with `relative_buckets` also
         from embeddings, attention weights, hidden activations of the feed-forward, and final
         states; applied only when a dropout key is given.

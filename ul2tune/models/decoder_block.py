@@ -106,7 +106,7 @@ class Block(nnx.Module):
         Args:
           x_BLD: the residual stream before it.
           attend: the branch of self-attention.
-          keys: turn dropout on, of attention's weights in `attend` and `cross` themselves.
+          keys: turn dropout on. Those of attention weights are for `attend` and `cross` to use.
           cross: the branch of cross-attention, in layers that have its norms
             (`t5gemma_block.CrossBlock`).
         """
@@ -152,7 +152,7 @@ class LayerKinds:
         """The rotation of a layer; None where positions are not rotary."""
         if len(self.rotations) < 2:
             return self.rotations[0] if self.rotations else None
-        return jax.tree.map(lambda x, y: jnp.where(is_local, y, x), *self.rotations)
+        return jax.tree.map(lambda far, near: jnp.where(is_local, near, far), *self.rotations)
 
     def window(self, is_local: jax.Array) -> jax.Array | None:
         """How many tokens a layer sees to the left, the token itself included: a scalar, very large

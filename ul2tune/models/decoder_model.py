@@ -101,7 +101,7 @@ class Decoder(nnx.Module):
             return block(x_BLD, attend, keys)
 
         inner, first, last = dropout_key, None, None
-        if is_t5:  # which drops from both ends too
+        if is_t5:  # T5 drops from the embeddings and the final states too
             inner, first, last = split_key(dropout_key, 3)
         keys_N = None if inner is None else jax.random.split(inner, config.num_layers)
         x_BLD = drop_channels(self._embed(tokens_BL, positions_BL), (dropped, first))
@@ -241,7 +241,8 @@ class Decoder(nnx.Module):
         return spread(bias_HW, queries, Implementation.of(self.config))
 
     def _bias_of_slots(self, distance_BS: jax.Array) -> jax.Array | None:
-        """The same of slots that are so far behind, [B, H, 1, S]; of those to come it is unused."""
+        """The same for one query and the slots of a cache, which lie `distance_BS` behind it,
+        [B, H, 1, S]; slots that are empty have some value, which the mask hides."""
         if self.config.relative_max_distance is None:
             return None
         slots = distance_BS.shape[1]

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 from flax import nnx
 
-# Name (`jax.ad_checkpoint.checkpoint_name`) of what a memory-saving attention keeps for its
-# backward pass: about as much as one product with weights, and far dearer to compute again.
+# The `jax.ad_checkpoint.checkpoint_name` of what chunked attention keeps for its backward pass. It
+# is as large as the result of one product with weights, and much more expensive to compute again.
 ATTENTION = "attention"
 
 
@@ -25,7 +25,7 @@ def _products_and_attention(primitive: Any, *inputs: Any, **params: Any) -> bool
     )
 
 
-# What the backward pass finds saved per layer; it computes the rest again.
+# What is saved per layer for the backward pass, which computes the rest again.
 REMAT = {
     "none": jax.checkpoint_policies.everything_saveable,
     "dots": _products_and_attention,
@@ -45,7 +45,8 @@ def fold(step: Callable[..., Any], carry: Any, layers: Any, *, scan: bool, remat
       remat: key of :data:`REMAT`.
     """
     if remat != "none":
-        # A loop's body is not merged with the forward loop's, so nothing has to prevent it.
+        # Inline, XLA would merge the recomputation with the forward pass again (common
+        # subexpressions). The bodies of two loops it does not merge.
         step = jax.checkpoint(step, policy=REMAT[remat], prevent_cse=not scan)
     if scan:
         return jax.lax.scan(lambda carry, x: (step(carry, *x), None), carry, layers)[0]
@@ -68,8 +69,9 @@ def _slices(layers: Any) -> Iterator[Any]:
 def unstacked(model: Any, path: str, *, scan: bool) -> Any:
     """Returns a copy of a model in which the layers at `path` lie apart, for :func:`fold`.
 
-    XLA moves nothing out of a loop: inside one over tokens, every layer's parameters would be
-    sliced out of the stack again for every token. Layers that are looped over (`scan`) stay in it.
+    In a loop over tokens XLA would slice every layer's parameters out of the stack again for each
+    token, as it does not move that out of the loop. With `scan` the layers are a loop themselves
+    and stay stacked.
     """
     if scan:
         return model

@@ -142,7 +142,8 @@ def _group(x_BHLS: jax.Array, groups: int) -> jax.Array:
 
 
 def _add_forward(logits_BHLS: jax.Array, bias_GHLS: jax.Array) -> tuple[jax.Array, jax.Array]:
-    # What the gradient needs is a shape: residuals are arrays, this one is empty.
+    # The gradient needs the number of groups only. Residuals must be arrays, so it is the size of
+    # an empty one.
     return add_to_rows(logits_BHLS, bias_GHLS), jnp.zeros((bias_GHLS.shape[0], 0))
 
 

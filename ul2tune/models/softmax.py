@@ -1,9 +1,9 @@
 """Softmax over the keys, times the values, with a gradient that passes fewer times over [L, S].
 
-Differs from autodiff of ``softmax(logits) @ values`` in two things. The weights stay unnormalised
-and the output is divided instead (FlashAttention-2, arXiv:2307.08691, section 3.1). And what the
-softmax' gradient sums over the keys is summed over the head size, from the output (FlashAttention,
-arXiv:2205.14135, algorithm 4).
+Differs from autodiff of ``softmax(logits) @ values`` in two things. The weights stay unnormalised,
+and the output [L, A] is divided instead (FlashAttention-2, arXiv:2307.08691, section 3.1). And the
+gradient of the softmax needs ``sum_s weights * dweights`` per query, which equals ``sum_a out *
+dout``: a sum over [L, A] instead of [L, S] (FlashAttention, arXiv:2205.14135, algorithm 4).
 
 Axes: B batch, L query length, S key length, H heads, K key/value heads, A head size.
 """
@@ -62,14 +62,15 @@ def divisor(seeing_BHL: jax.Array, sum_BHL: jax.Array) -> jax.Array:
     DIVERGES: T5X and Transformers average all values there. Only empty inputs (without even an EOS)
     lead to such a query.
 
-    NUMERICS: costs no pass over anything large, and NaN stays NaN.
+    NUMERICS: this touches [B, H, L] only, where masking the output would touch [B, L, H, A]; and a
+    sum that is NaN stays NaN.
     """
     return jnp.where(seeing_BHL, sum_BHL, jnp.inf)
 
 
 def delta(out_BLHA: jax.Array, grad_BLHA: jax.Array) -> jax.Array:
-    """What the gradient of the logits subtracts, float32 [B, H, L]: the weights' gradient summed
-    over the keys by their weights."""
+    """What the gradient of the logits subtracts, float32 [B, H, L]: the mean of the weights'
+    gradient over the keys, weighted by the weights themselves."""
     products_BLHA = grad_BLHA.astype(jnp.float32) * out_BLHA.astype(jnp.float32)
     return jnp.swapaxes(jnp.sum(products_BLHA, axis=-1), 1, 2)
 

@@ -19,8 +19,8 @@ An attention implementation builds only the part of the mask it needs.
         q 3       x x x x .             q 3       . . x x .       . . x x .
         q 4       x x x x x             q 4       . . . x x       . . . x x
 
-Keys of another sequence may follow the own ones in one softmax (T5Gemma 2's merged attention, where
-the decoder's own keys and the encoder's are read together); to them only segments apply.
+In T5Gemma 2's merged attention the keys are those of two sequences, the decoder's own and behind
+them the encoder's. Causality, prefix and window apply to the own ones, segments to both.
 
 Axes: B batch, L query length, S key length; P sources, each read by B / P rows of targets.
 """
@@ -35,8 +35,8 @@ import jax.numpy as jnp
 
 from ul2tune.types import Batch
 
-# NUMERICS: finite, so that the softmax of a query that sees nothing (a target with empty inputs) is
-# no NaN before its result is set to 0; and the lowest, so that no key that is seen lies below.
+# NUMERICS: finite, so that the softmax of a query that sees no key (a target with empty inputs) is
+# not NaN before its result is set to 0. The lowest number, so that no real logit lies below it.
 MASKED = float(jnp.finfo(jnp.float32).min)
 
 
@@ -84,7 +84,7 @@ class Visibility:
             seen_BLS = (distance_LS >= 0)[None]
             if self.prefix_BL is not None:
                 prefix_BL = self.prefix_BL != 0
-                # The last chunk of keys may reach beyond the queries.
+                # Padded, as the last chunk of keys may reach beyond the queries.
                 padded_BS = jnp.pad(prefix_BL, ((0, 0), (0, num_keys)))
                 prefix_BS = jax.lax.dynamic_slice_in_dim(padded_BS, first_key, num_keys, axis=1)
                 seen_BLS = seen_BLS | (prefix_BL[:, :, None] & prefix_BS[:, None])

@@ -125,7 +125,7 @@ def loop(parts: Parts, state: Tree, frozen: Tree, at: Position) -> Tree:
             before = parts.feed.get_state()
             try:
                 local = next(parts.feed)
-            except StopIteration:  # this start finds nothing left: the one before it said so too
+            except StopIteration:  # the data had ended before this run was resumed
                 _end_here(parts, at)
                 continue
             batch = sharding.to_global(local, parts.mesh, parts.batch_size)
@@ -145,8 +145,8 @@ def loop(parts: Parts, state: Tree, frozen: Tree, at: Position) -> Tree:
                     sources=local.get("decoder_source_ids"),
                 )
             )
-            # Known before anything is saved or observed: a run that is stopped after its last step,
-            # but before its last lines, has no other time to write them.
+            # Asked now, before hooks and the next save: they must know that this step is the last
+            # one, as a run that is stopped after it would never write its last lines.
             if at.step < at.last_step and parts.feed.is_over():
                 _end_here(parts, at)
             # The step just dispatched keeps the device busy while the one before it is looked at.
@@ -247,7 +247,9 @@ def _log(parts: Parts, at: Position) -> None:
     parts.checkpoints.check()
     if not at.logged:
         at.logged = True
-        fills = [f"{k.removesuffix('_fill')} {v:.1%}" for k, v in values.items() if "_fill" in k]
+        fills = [
+            f"{k.removesuffix('_fill')} {v:.1%}" for k, v in values.items() if k.endswith("_fill")
+        ]
         _note(parts, f"fill (positions that are not padding): {', '.join(fills)}")
     if parts.writer is not None:
         parts.writer.metrics(at.step, values)

@@ -2,8 +2,9 @@
 
 The logits of a batch are the largest array of a training step (128 x 512 x 32128 floats are 8.4
 GB), so they never exist: :func:`cross_entropy` takes the final hidden states and the head kernel,
-walks over the target positions in chunks, keeps two parts of each token's log Z, and computes the
-logits of each chunk again in the backward pass.
+walks over the target positions in chunks, keeps each token's log Z in two parts (the largest logit,
+and the logarithm of the sum relative to it), and computes the logits of each chunk again in the
+backward pass.
 
 Axes: B batch, L target length, D model, V vocabulary; C positions of one chunk, G data-parallel
   groups of the batch.
@@ -141,7 +142,7 @@ def _sums_per_sequence(weights_BL: jax.Array, segment_ids: Array | None) -> jax.
         return jnp.broadcast_to(jnp.sum(weights_BL, axis=1, keepdims=True), weights_BL.shape)
 
     def row(weights_L, segments_L):
-        # Counted anew, from 0: segments without targets have numbers too, which may exceed L.
+        # Numbered anew from 0: segments without targets count too, so ids may exceed L.
         starts_L = jnp.diff(segments_L, prepend=segments_L[:1]) != 0
         number_L = jnp.cumsum(starts_L)
         sums = jax.ops.segment_sum(weights_L, number_L, num_segments=segments_L.size)
@@ -182,8 +183,8 @@ def cross_entropy(
 
     NUMERICS: the matmuls take operands in `hidden_BLD.dtype` and accumulate in float32; softmax,
     losses and the head's gradient over chunks are float32. The softmax's gradient is rounded to the
-    operand type before its two matmuls. Of log Z the backward pass gets the largest logit and the
-    rest apart: their sum is rounded at the size of the logits, and the softmax with it.
+    operand type before its two matmuls. The backward pass gets log Z in its two parts: added up
+    they would be rounded in proportion to the largest logit, and so would the softmax.
     """
     config = LossConfig() if config is None else config
     targets_BL = jnp.asarray(targets_BL, jnp.int32)
@@ -253,8 +254,8 @@ def _operand(head_VD: jax.Array, dtype: Any) -> jax.Array:
 
 
 def _logits(hidden_BCD: jax.Array, head_VD: jax.Array) -> jax.Array:
-    """Before they are capped."""
-    logits_BCV = jnp.einsum("bcd,vd->bcv", hidden_BCD, head_VD, preferred_element_type=jnp.float32)
+    """Logits before any softcap, float32 [B, C, V]."""
+    logits_BCV = jnp.einsum("BCD,VD->BCV", hidden_BCD, head_VD, preferred_element_type=jnp.float32)
     return sharding.constrain(logits_BCV, "batch", None, "vocab")
 
 
@@ -269,8 +270,9 @@ def _arg_max(logits_BCV: jax.Array) -> jax.Array:
     """The lowest id among the largest, as a minimum over ids: it reduces over vocabulary shards
     without gathering them.
 
-    NUMERICS: of logits as the product gives them. A compiler may compute what is derived from them
-    twice and round it apart, and then nothing equals the maximum.
+    NUMERICS: takes the logits as the product gives them, before any softcap. A value derived from
+    them a compiler may compute twice, once for the maximum and once for the comparison, and round
+    differently; then no logit would equal the maximum.
     """
     vocab_size = logits_BCV.shape[-1]
     ids_11V = jax.lax.broadcasted_iota(jnp.int32, (1, 1, vocab_size), 2)
@@ -308,7 +310,7 @@ def _forward(hidden_BLD, head_VD, targets_BL, terms: _Terms, chunking: _Chunking
             loss_BC -= off * jnp.sum(shifted_BCV, axis=-1)
         max_BC = max_BC1[..., 0]
         log_z_BC = log_sum_BC + max_BC
-        # Turned off it is 0, also where the square overflows.
+        # With z_loss = 0 there is no square, which could overflow and give 0 * inf = NaN.
         squares_BC = jnp.square(log_z_BC) if terms.z_loss else jnp.zeros_like(log_z_BC)
         z_loss_BC = terms.z_loss * squares_BC
         correct_BC = (_arg_max(uncapped_BCV) == targets_BC).astype(jnp.float32)
@@ -337,10 +339,10 @@ def _backward(terms: _Terms, chunking: _Chunking, residuals, cotangents):
             logits_grad_BCV *= 1 - jnp.square(logits_BCV / terms.softcap)
         logits_grad_BCV = logits_grad_BCV.astype(dtype)
         hidden_grad_BCD = jnp.einsum(
-            "bcv,vd->bcd", logits_grad_BCV, operand_VD, preferred_element_type=jnp.float32
+            "BCV,VD->BCD", logits_grad_BCV, operand_VD, preferred_element_type=jnp.float32
         ).astype(dtype)
         head_grad_GVD += jnp.einsum(
-            "gbcv,gbcd->gvd",
+            "GBCV,GBCD->GVD",
             _group(logits_grad_BCV, chunking.groups),
             _group(hidden_BCD, chunking.groups),
             preferred_element_type=jnp.float32,
@@ -359,8 +361,9 @@ def _backward(terms: _Terms, chunking: _Chunking, residuals, cotangents):
 def _probabilities(logits_BCV, max_BC, log_sum_BC, terms: _Terms) -> jax.Array:
     """The softmax, from the two parts of log Z that the forward pass kept.
 
-    NUMERICS: not where logits are capped. Either pass computes the cap, a compiler may round the
-    two apart, and at the size of the logits; what sums to 1 must be of one of them.
+    NUMERICS: capped logits are normalised anew instead. Each pass computes the cap itself, and a
+    compiler may round the two results differently; probabilities from the logits of one pass and
+    the log Z of the other would not sum to 1.
     """
     if terms.softcap is not None:
         return jax.nn.softmax(logits_BCV, axis=-1)

@@ -11,7 +11,7 @@ from ul2tune.types import InitFn
 def check_places(model_dir: Path, init: InitFn | None) -> None:
     """Whether MODEL_DIR can be written to and is nobody else's, and `init` finds what it reads.
 
-    Starts no device, and no process waits for another.
+    Uses no device, and may be called in one process alone.
 
     Args:
       model_dir: of the run; made for a moment if need be.

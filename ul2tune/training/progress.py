@@ -47,7 +47,7 @@ class LiveLine(StatusLine):
         stretch: float = 1.0,
         last: bool = False,
     ) -> None:
-        """Shows step, loss, rates and the time left; does nothing if it did so just now.
+        """Shows step, loss, rates and the time left; does nothing if no update is due yet.
 
         Args:
           step: the newest step that has run to its end.

@@ -118,7 +118,8 @@ def _build(
     opt_state = optimizer.tx.init(trainable)
     state = {"step": jnp.int32(first_step), "params": trainable, "opt_state": opt_state}
     if ema:
-        # Arrays of its own: both are donated to the step.
+        # A copy: parameters and average are both donated to the step, which one array cannot be
+        # twice.
         state["ema"] = jax.tree.map(jnp.copy, trainable)
     return state, frozen
 

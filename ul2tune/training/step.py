@@ -6,6 +6,7 @@ Axes: B batch, L target length, M microbatches, P sources (tasks or denoisers) c
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,12 +68,11 @@ def train_step(
         # The whole batch's normalizer: the sum of the parts' gradients is exact to the token.
         return jnp.sum(output.loss_BL) / normalizer, metrics
 
-    def part_of_step(index, part, weights_BL):
-        grad = jax.grad(objective, has_aux=True)
-        return grad(state["params"], index, part, weights_BL)
+    def grads_of_part(index: jax.Array, part: Batch, weights_BL: jax.Array):
+        return jax.grad(objective, has_aux=True)(state["params"], index, part, weights_BL)
 
     with base.matmul_precision(recipe.model):
-        grads, metrics = accumulate(part_of_step, recipe.num_microbatches, batch, weights_BL)
+        grads, metrics = accumulate(grads_of_part, recipe.num_microbatches, batch, weights_BL)
     updates, opt_state = recipe.optimizer.tx.update(grads, state["opt_state"], state["params"])
     params = jax.tree.map(jnp.add, state["params"], updates)
     one = jnp.ones(())
@@ -89,11 +89,11 @@ def train_step(
 
 
 def moving_average(ema: Tree, params: Tree, decay: float) -> Tree:
-    """``decay * ema + (1 - decay) * params``; it starts as the initial parameters, so there is no
-    bias to correct.
+    """Returns ``decay * ema + (1 - decay) * params``. The average starts as the initial parameters,
+    so there is no bias to correct.
 
-    NUMERICS: in the parameters' float32, and as ``ema + (1 - decay) * (params - ema)``: where both
-    are equal it stays exactly so.
+    NUMERICS: computed as ``ema + (1 - decay) * (params - ema)`` in float32: an average that equals
+    the parameters stays exactly equal.
     """
     return jax.tree.map(lambda average, new: average + (1 - decay) * (new - average), ema, params)
 
@@ -158,24 +158,29 @@ def _fill(batch: Batch, side: str, tokens: str) -> tuple[jax.Array, jax.Array]:
     return jnp.sum(real_BL != 0).astype(jnp.float32), jnp.float32(real_BL.size)
 
 
-def accumulate(part_of_step: Any, num_parts: int, batch: Batch, weights_BL: jax.Array) -> Any:
-    """Sums ``part_of_step(index, part of the batch, its weights)`` over the parts.
+def accumulate(
+    of_part: Callable[[jax.Array, Batch, jax.Array], Any],
+    num_parts: int,
+    batch: Batch,
+    weights_BL: jax.Array,
+) -> Any:
+    """Sums ``of_part(index, part of the batch, its weights)``, a pytree, over the parts.
 
     Row b belongs to part ``b % num_parts``, so that every device keeps its own rows: the batch
     stays split along its leading axis, and no row travels.
     """
     if num_parts == 1:
-        return part_of_step(jnp.int32(0), batch, weights_BL)
+        return of_part(jnp.int32(0), batch, weights_BL)
 
     def split(x_B: Any) -> jax.Array:
         x_MB = jnp.asarray(x_B).reshape(-1, num_parts, *x_B.shape[1:])
         return jnp.moveaxis(x_MB, 1, 0)
 
     parts = (jnp.arange(num_parts), *jax.tree.map(split, (dict(batch), weights_BL)))
-    shapes = jax.eval_shape(part_of_step, *jax.tree.map(lambda x: x[0], parts))
+    shapes = jax.eval_shape(of_part, *jax.tree.map(lambda x: x[0], parts))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
     def add(total: Any, part: Any) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, part_of_step(*part)), None
+        return jax.tree.map(jnp.add, total, of_part(*part)), None
 
     return jax.lax.scan(add, zeros, parts)[0]

@@ -47,7 +47,7 @@ class MetricsWriter:
             with self._errors(name):
                 self._dir.mkdir(parents=True, exist_ok=True)
                 truncate(self._dir / name, step)
-                # Unbuffered: closing has nothing left to write, that could fail once more.
+                # Unbuffered: closing the file then writes nothing, and so cannot fail.
                 self._files[name] = open(self._dir / name, "ab", buffering=0)  # noqa: SIM115
         self._board = None
         if tensorboard:
