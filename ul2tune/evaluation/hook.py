@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 
 from ul2tune.checkpoints import agreement, vocabulary
 from ul2tune.data.vocab_base import Vocabulary
 from ul2tune.evaluation import preflight, report
+from ul2tune.evaluation.config import EvalConfig
 from ul2tune.evaluation.eval_set import EvalSet
 from ul2tune.evaluation.predictor import Predictor
-from ul2tune.evaluation.run import EvalConfig, evaluate_set, load_set, make_predictor
+from ul2tune.evaluation.run import evaluate_set, load_set, make_predictor
+from ul2tune.models.base import ModelConfig
 from ul2tune.types import HookContext
 
 
@@ -79,7 +80,7 @@ class EvaluationHook:
                     f"EvalConfig.allow_other_vocabulary = True."
                 )
 
-    def check_model(self, model: Any) -> None:
+    def check_model(self, model: ModelConfig) -> None:
         """Called with the model's configuration before the first step. Collective.
 
         Raises:

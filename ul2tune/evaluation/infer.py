@@ -168,7 +168,11 @@ def infer(
 
 
 def _predictor(
-    model: Any, params: Any, mesh: jax.sharding.Mesh, vocabulary: Vocabulary, infer: InferConfig
+    model: ModelConfig,
+    params: Any,
+    mesh: jax.sharding.Mesh,
+    vocabulary: Vocabulary,
+    infer: InferConfig,
 ) -> Predictor:
     return Predictor(
         model,
@@ -241,7 +245,7 @@ def answer(
 
 
 def _read(
-    input_path: str, model: Any, vocabulary: Vocabulary, infer: InferConfig
+    input_path: str, model: ModelConfig, vocabulary: Vocabulary, infer: InferConfig
 ) -> Iterator[Prompt]:
     """The prompts; one that cannot be continued is a ValueError with its line."""
     name = "stdin" if input_path == prompts.STDIN else input_path
@@ -258,7 +262,7 @@ def _read(
 
 
 def _checked(
-    input_path: str, model: Any, vocabulary: Vocabulary, infer: InferConfig
+    input_path: str, model: ModelConfig, vocabulary: Vocabulary, infer: InferConfig
 ) -> tuple[int | None, str]:
     """Number and hash of the prompts, read whole: a mistake on the last line should not cost a
     night of work before it. Standard input can be read but once: its number is None."""
@@ -274,7 +278,7 @@ def _checked(
 
 
 def _settings(
-    model: Any, vocabulary: Vocabulary, step_dir: Path, infer: InferConfig
+    model: ModelConfig, vocabulary: Vocabulary, step_dir: Path, infer: InferConfig
 ) -> dict[str, Any]:
     """What an answer depends on, beside its prompt, as JSON; the batch size is not among it, nor is
     how the model is computed.

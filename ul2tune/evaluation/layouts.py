@@ -25,6 +25,7 @@ import numpy as np
 from ul2tune.checkpoints import trained_layout
 from ul2tune.data import convert, packing
 from ul2tune.data.ragged import Ragged
+from ul2tune.models.base import ModelConfig
 
 log = logging.getLogger(__name__)
 ENCODER_DECODER = "encoder_decoder"
@@ -32,7 +33,7 @@ ENCODER_DECODER = "encoder_decoder"
 _UNKNOWN = np.zeros(1, np.int32)
 
 
-def of_checkpoint(model: object, layout: str | None, step_dir: Path) -> str | None:
+def of_checkpoint(model: ModelConfig, layout: str | None, step_dir: Path) -> str | None:
     """The layout to ask a checkpoint in, for :func:`choose`; warns of one it was not trained in.
 
     Args:
@@ -49,7 +50,7 @@ def of_checkpoint(model: object, layout: str | None, step_dir: Path) -> str | No
     """
     then = trained_layout.recorded(step_dir)
     if layout is None:
-        if len(_known(model)) == 1:
+        if len(model.LAYOUTS) == 1:
             return None
         if then is None:
             raise ValueError(
@@ -63,7 +64,7 @@ def of_checkpoint(model: object, layout: str | None, step_dir: Path) -> str | No
     return choose(model, layout or then)
 
 
-def choose(model: object, layout: str | None) -> str:
+def choose(model: ModelConfig, layout: str | None) -> str:
     """The layout for a model.
 
     Args:
@@ -73,7 +74,7 @@ def choose(model: object, layout: str | None) -> str:
     Raises:
       ValueError: if the model cannot read it, or could read several and none is named.
     """
-    known = _known(model)
+    known = model.LAYOUTS
     if layout is None and len(known) == 1:
         return known[0]
     if layout is None or layout not in known:
@@ -84,12 +85,8 @@ def choose(model: object, layout: str | None) -> str:
     return layout
 
 
-def _known(model: object) -> tuple[str, ...]:
-    return getattr(model, "LAYOUTS", (ENCODER_DECODER,))
-
-
-def _flags(model: object) -> str:
-    return " or ".join(f"--gin.LAYOUT={name}" for name in _known(model))
+def _flags(model: ModelConfig) -> str:
+    return " or ".join(f"--gin.LAYOUT={name}" for name in model.LAYOUTS)
 
 
 def check_prompt(layout: str, ids: Sequence[int] | np.ndarray, what: str) -> None:
@@ -110,7 +107,7 @@ def check_prompt(layout: str, ids: Sequence[int] | np.ndarray, what: str) -> Non
         )
 
 
-def check_row(model: object, source: int, target: int, what: str) -> None:
+def check_row(model: ModelConfig, source: int, target: int, what: str) -> None:
     """Refuses a prompt that is too long for the model together with what follows.
 
     Args:
@@ -130,12 +127,12 @@ def check_row(model: object, source: int, target: int, what: str) -> None:
         )
 
 
-def why_too_long(model: object, source: int, target: int) -> str | None:
+def why_too_long(model: ModelConfig, source: int, target: int) -> str | None:
     """What the model says of a row with so many tokens; None = it can read it."""
-    check = getattr(model, "check_row_lengths", None)  # T5 has no limit
+    is_encoder_decoder = ENCODER_DECODER in model.LAYOUTS
+    lengths = (source, target) if is_encoder_decoder else (source + target, 0)
     try:
-        if check is not None:
-            check(*((source, target) if ENCODER_DECODER in _known(model) else (source + target, 0)))
+        model.check_row_lengths(*lengths)
     except ValueError as error:
         return str(error)
     return None

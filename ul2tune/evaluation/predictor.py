@@ -87,7 +87,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: Any,
+        model: base.ModelConfig,
         params: Tree,
         mesh: jax.sharding.Mesh,
         *,
@@ -255,7 +255,9 @@ class Predictor:
         return placed
 
 
-def choose_layout(model: Any, layout: str | None, info: VocabInfo, num_ids: int) -> str:
+def choose_layout(
+    model: base.ModelConfig, layout: str | None, info: VocabInfo, num_ids: int
+) -> str:
     """The layout in which a model is asked in a vocabulary, see `layouts.choose`.
 
     Raises:
@@ -328,7 +330,9 @@ def padded_target(length: int) -> int:
     return max(4, _power_of_two(length))
 
 
-def load_params(model: Any, mesh: jax.sharding.Mesh, step_dir: Path, *, ema: bool) -> Tree:
+def load_params(
+    model: base.ModelConfig, mesh: jax.sharding.Mesh, step_dir: Path, *, ema: bool
+) -> Tree:
     """The parameters of a checkpoint, or their average, sharded, to be used and not trained.
 
     Matrices are in the compute dtype, in which every product reads them. In bfloat16 they take half
@@ -344,7 +348,7 @@ def load_params(model: Any, mesh: jax.sharding.Mesh, step_dir: Path, *, ema: boo
     return tree.unflatten(narrow)
 
 
-def abstract_sharded_params(model: Any, mesh: jax.sharding.Mesh) -> Tree:
+def abstract_sharded_params(model: base.ModelConfig, mesh: jax.sharding.Mesh) -> Tree:
     """The abstract parameters of a model, sharded over a mesh: what a checkpoint restores into."""
     abstract = base.abstract_params(model)
     shardings = sharding.param_shardings(abstract, base.param_axes(model), mesh)

@@ -12,11 +12,11 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ul2tune.data.seqio_metrics import SeqioMetrics
 from ul2tune.evaluation import groups, layouts, seqio_metrics
 from ul2tune.evaluation.answer import Answer, judge
+from ul2tune.evaluation.config import EvalConfig
 from ul2tune.evaluation.eval_set import EvalExample, EvalSet, MetricFunctions
 from ul2tune.evaluation.predictor import (
     LogLikelihood,
@@ -25,9 +25,7 @@ from ul2tune.evaluation.predictor import (
     padded_target,
 )
 from ul2tune.evaluation.ranking import Ranker
-
-if TYPE_CHECKING:
-    from ul2tune.evaluation.run import EvalConfig
+from ul2tune.models.base import ModelConfig
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +117,7 @@ def check_prompts(eval_set: EvalSet, layout: str | None) -> None:
             )
 
 
-def check_model(eval_set: EvalSet, model: Any, config: EvalConfig) -> None:
+def check_model(eval_set: EvalSet, model: ModelConfig, config: EvalConfig) -> None:
     """Looks for what a model cannot read: the vocabulary, the layout, or prompts that are too long
     together with their answers or answer choices.
 

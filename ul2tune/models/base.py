@@ -32,16 +32,24 @@ class ModelConfig(Hashable, Protocol):
 
     Attributes:
       LAYOUTS: members of `feed.config.LAYOUTS`: the batches that the module reads.
+      vocab_size: rows of the embedding.
       dtype: of activations and products, "bfloat16" or "float32".
     """
 
     LAYOUTS: ClassVar[tuple[str, ...]]
 
     @property
+    def vocab_size(self) -> int: ...
+
+    @property
     def dtype(self) -> str: ...
 
     def make(self, key: jax.Array) -> nnx.Module:
         """Returns the freshly initialised module."""
+        ...
+
+    def check_row_lengths(self, first: int, second: int, /) -> None:
+        """Raises ValueError if rows of such lengths (`FeedConfig.row_lengths`) are too long."""
         ...
 
 

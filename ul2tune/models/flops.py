@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ul2tune.models.base import ModelConfig
 from ul2tune.models.decoder import DecoderConfig
 from ul2tune.models.layers import ACTIVATIONS
 from ul2tune.models.t5 import T5Config
@@ -36,9 +37,7 @@ PEAK_FLOPS = {
 }
 
 
-def train_flops_per_row(
-    config: T5Config | DecoderConfig | T5GemmaConfig, inputs_length: int, targets_length: int
-) -> float:
+def train_flops_per_row(config: ModelConfig, inputs_length: int, targets_length: int) -> float:
     """Returns the FLOPs of forward and backward pass for one row of a batch.
 
     Only products of matrices are counted, a multiply and an add as two, the backward pass as twice
@@ -59,6 +58,7 @@ def train_flops_per_row(
         return 3.0 * _decoder_only(config, inputs_length + targets_length)
     if isinstance(config, T5GemmaConfig):
         return 3.0 * _t5gemma(config, inputs_length, targets_length)
+    assert isinstance(config, T5Config), config
     d, attended = config.d_model, config.num_heads * config.d_kv
     feed_forward = _feed_forward(config)
     source, target = inputs_length, targets_length

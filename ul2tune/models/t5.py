@@ -100,6 +100,9 @@ class T5Config:
         """Returns the initialised model."""
         return T5(self, key)
 
+    def check_row_lengths(self, encoder: int, decoder: int) -> None:
+        """Rows may have any length: there are only relative positions."""
+
     def num_layers(self, *, decoder: bool) -> int:
         return self.num_decoder_layers if decoder else self.num_encoder_layers
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ul2tune.data.embedding_rows import check_embedding_rows
 from ul2tune.feed.feed import Feed
+from ul2tune.models.base import ModelConfig
 
 
-def check_ids(model: Any, feed: Feed) -> None:
+def check_ids(model: ModelConfig, feed: Feed) -> None:
     """Refuses ids that the model has no row for: a lookup would take the last row for them, and
     losses would look better, not broken.
 

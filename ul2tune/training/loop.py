@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from ul2tune import sharding
 from ul2tune.checkpoints import streams, vocabulary
 from ul2tune.checkpoints.manager import CheckpointManager
+from ul2tune.models.base import ModelConfig
 from ul2tune.training import progress
 from ul2tune.training.compiled import CompiledStep
 from ul2tune.training.config import RunConfig
@@ -51,7 +52,7 @@ class Parts:
     """
 
     config: RunConfig
-    model: Any
+    model: ModelConfig
     mesh: Mesh
     batch_size: int
     feed: Any

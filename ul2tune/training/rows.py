@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ul2tune.feed.config import FeedConfig
+from ul2tune.models.base import ModelConfig
 
 
-def check_rows(model: Any, data: FeedConfig) -> None:
+def check_rows(model: ModelConfig, data: FeedConfig) -> None:
     """Refuses batches that the model cannot read.
 
     Called before anything is written: if the first step found a mistake, after the first save, it
@@ -21,7 +20,4 @@ def check_rows(model: Any, data: FeedConfig) -> None:
             f"FeedConfig.layout = {data.layout!r} is not for {type(model).__name__}, which reads "
             f"{' or '.join(map(repr, model.LAYOUTS))}. Set LAYOUT."
         )
-    # T5 has no limit.
-    check = getattr(model, "check_row_lengths", None)
-    if check is not None:
-        check(*data.row_lengths)
+    model.check_row_lengths(*data.row_lengths)

@@ -104,7 +104,7 @@ def train(
 class Settings:
     """The arguments of :func:`train` that are plain configuration."""
 
-    model: Any
+    model: base.ModelConfig
     data: FeedConfig
     optimizer: OptimizerConfig
     mesh: MeshConfig

@@ -59,7 +59,9 @@ def averaged(state: Tree, frozen: Tree) -> dict[str, Any]:
     return tree.merge(state["ema"], frozen)
 
 
-def specify(model: Any, optimizer: Optimizer, mesh: Mesh, *, ema: bool = False) -> StateSpec:
+def specify(
+    model: base.ModelConfig, optimizer: Optimizer, mesh: Mesh, *, ema: bool = False
+) -> StateSpec:
     """Lays the state out over the mesh; an average of the parameters is laid out like them.
 
     Raises:
@@ -84,7 +86,7 @@ def specify(model: Any, optimizer: Optimizer, mesh: Mesh, *, ema: bool = False) 
 
 def create(
     spec: StateSpec,
-    model: Any,
+    model: base.ModelConfig,
     optimizer: Optimizer,
     seed: int,
     init: InitFn | None,
@@ -106,7 +108,7 @@ def create(
     return given(init(spec.params), **how)
 
 
-def _draw(key: jax.Array, *, model: Any, **how: Any) -> tuple[dict[str, Any], Tree]:
+def _draw(key: jax.Array, *, model: base.ModelConfig, **how: Any) -> tuple[dict[str, Any], Tree]:
     return _build(base.init_params(model, key), **how)
 
 

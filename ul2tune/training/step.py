@@ -38,7 +38,7 @@ class Recipe:
       ema_decay: of the average of the parameters; None keeps none.
     """
 
-    model: Any
+    model: base.ModelConfig
     loss: LossConfig
     optimizer: Optimizer
     num_microbatches: int = 1
