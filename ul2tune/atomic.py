@@ -87,10 +87,11 @@ def new_folder(target: str | Path) -> Iterator[Path]:
 
 
 def _name(temporary: Path, target: Path) -> None:
-    """Renames a folder; whatever has come to be at `target` meanwhile stays, but an empty folder.
+    """Renames a folder.
 
     Raises:
-      ValueError: if it is anything else.
+      ValueError: if there is something at `target` by now, which stays; an empty folder is
+        replaced.
     """
     try:
         temporary.rename(target)

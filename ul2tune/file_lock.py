@@ -19,7 +19,7 @@ def lock(opened: IO[Any] | int, *, shared: bool = False, wait: bool = False) -> 
 
     Args:
       opened: what is locked.
-      shared: only against those who want it for themselves.
+      shared: others may hold shared locks at the same time, but no exclusive one.
       wait: until it is free, however long.
 
     Raises:

@@ -214,7 +214,8 @@ def batch_groups(batch_size: int) -> int:
 def by_rows(function: Callable[[jax.Array], Any], x: jax.Array) -> Any:
     """``function(x)`` of independent rows: every device computes those of its own.
 
-    For what XLA does not split (`top_k`), and would first gather all rows for on every device.
+    For operations that XLA does not partition (`top_k`): it would gather all rows on every device
+    first.
     """
     if batch_groups(x.shape[0]) == 1:
         return function(x)

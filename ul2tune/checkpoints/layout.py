@@ -103,6 +103,12 @@ def steps(directory: str | Path) -> list[int]:
     return sorted(int(p.name) for p in folders if re.fullmatch("0|[1-9][0-9]*", p.name))
 
 
+def model_dir(step_dir: Path) -> Path:
+    """The MODEL_DIR of ``MODEL_DIR/checkpoints/<step>``, where an import leaves further files. A
+    copy of a step that lies elsewhere has none, and this is some other folder."""
+    return step_dir.parent.parent
+
+
 def seal(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Adds the checksum that lets :func:`read_meta` notice a damaged file."""
     return {**meta, "sha256": _digest(meta)}

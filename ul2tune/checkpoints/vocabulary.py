@@ -39,7 +39,7 @@ def recorded(step_dir: Path) -> dict[str, Any] | None:
     meta = layout.read_meta(step_dir)
     if KEY in meta:
         return meta[KEY]
-    came_along = step_dir.parents[1] / tokenizer_files.DESCRIPTION
+    came_along = layout.model_dir(step_dir) / tokenizer_files.DESCRIPTION
     return identity(vocab.load(str(came_along))) if came_along.is_file() else None
 
 
@@ -82,7 +82,7 @@ def check(step_dir: Path, vocabulary: Vocabulary, *, allow: bool, setting: str) 
             f"({words(now)}): its embedding would be read as other words."
         )
         if not allow:
-            model_dir = step_dir.parents[1]
+            model_dir = layout.model_dir(step_dir)
             came_along = (model_dir / tokenizer_files.DESCRIPTION).is_file()
             its = model_dir if came_along else "<what its own was prepared with>"
             raise ValueError(

@@ -186,8 +186,7 @@ def _unknown_tokens(step_dir: Path, like: _Like) -> str | None:
 def _like(given: str | None, step_dir: Path) -> _Like:
     """The folder named by --like, else that beside the checkpoint, else nothing."""
     if given is None:
-        # MODEL_DIR/checkpoints/<step>, or `path` was a copy of a step that lies elsewhere.
-        folder = step_dir.parent.parent / FOLDER
+        folder = layout.model_dir(step_dir) / FOLDER
         if not (folder / RECORD).is_file():
             return _Like(folder=None, config={}, dtypes={})
     else:

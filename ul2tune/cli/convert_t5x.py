@@ -169,8 +169,7 @@ def export_model(options: argparse.Namespace) -> None:
 
 def _record(step_dir: Path) -> Mapping[str, Any]:
     """How the model was stored before it was imported; {} if it was not."""
-    # MODEL_DIR/checkpoints/<step>, or `step_dir` is a copy of a step that lies elsewhere.
-    file = step_dir.parent.parent / FOLDER / RECORD
+    file = layout.model_dir(step_dir) / FOLDER / RECORD
     return json.loads(file.read_text("utf-8")) if file.is_file() else {}
 
 

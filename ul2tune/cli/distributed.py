@@ -7,12 +7,12 @@ import os
 import re
 import sys
 
-# A process that is silent for this long counts as gone, and the others end. The signs of life come
-# from threads of JAX, whatever Python is doing.
+# A process that has sent no heartbeat for this long counts as gone, and the others end. Heartbeats
+# are sent by threads of JAX, whatever Python is doing.
 HEARTBEAT_TIMEOUT_SECS = 30
-# What JAX raises of a collective operation that another process has left: of Gloo's errors those of
-# its connections, not that processes ask for different things. Mostly JAX ends this process itself,
-# of which no Python code hears, and says that another one died.
+# In the errors that JAX raises for a collective operation when another process has gone. Gloo's
+# errors about connections are among them, those about mismatched operations are not. (Mostly JAX
+# ends this process itself, without an exception, and prints that another one died.)
 _PEER_GONE = re.compile(
     r"by peer|broken pipe|\bGloo\b.*timed out|coordination service", re.IGNORECASE | re.DOTALL
 )

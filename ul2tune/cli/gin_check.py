@@ -53,7 +53,8 @@ class Reachable:
         """Follows `symbol` in `scope`; gin lets inner scopes override outer ones.
 
         Args:
-          called: what is passed on and called later gets its other arguments then.
+          called: False for a function that is passed on uncalled, which may lack arguments: its
+            caller gives them.
         """
         effective: dict[str, Binding] = {}
         for end in range(len(scope) + 1):
@@ -88,7 +89,8 @@ class Reachable:
 
     @contextmanager
     def _within(self, name: str, wanted_by: Binding, later: bool = False) -> Iterator[None]:
-        """Refuses what would need its own value; what is passed on and called later may."""
+        """Raises for a macro or call that needs its own value to be computed. A function that is
+        passed on uncalled (`later`) may refer to itself."""
         if name in self.path and not later:
             circle = [*self.path[self.path.index(name) :], name]
             raise ValueError(

@@ -93,7 +93,7 @@ def _carry(terms: Sequence[Term], folder: Path) -> None:
         (convert_hf.FOLDER, convert_hf.RECORD),
         (convert_t5x.FOLDER, convert_t5x.RECORD),
     ):
-        beside = [term.step_dir.parent.parent / name for term in terms]
+        beside = [layout.model_dir(term.step_dir) / name for term in terms]
         found = [path for path in beside if (path / record).is_file()]
         if found:
             shutil.copytree(found[0], folder / name)

@@ -101,13 +101,14 @@ def for_model(model: Any) -> Iterator[None]:
 
 
 def _from_first(find: Callable[[], Any]) -> Any:
-    """What process 0 finds. Asking starts devices, which `inspect` has no need of."""
+    """What process 0 finds, in all processes. A single process does not ask `agreement`, which
+    would start JAX's devices: `inspect` does not need them."""
     return agreement.from_first(find) if jax.distributed.is_initialized() else find()
 
 
 def _prepare(values: Mapping[str, Any]) -> int:
     """Runs `ul2tune prepare` with these macros, without replacing, in process 0; returns its exit
-    status in all. They ask for it again and again: no collective operation may last hours."""
+    status in all. The others poll process 0, as no collective operation may last for hours."""
     flags = [f"--gin.{name}={value!r}" for name, value in values.items()]
     command = [sys.executable, "-m", "ul2tune", "prepare", "--gin_file=runs/prepare.gin", *flags]
     child: subprocess.Popen[bytes] | None = None

@@ -1,11 +1,12 @@
 """A second Ctrl-C ends the process where it stands.
 
-Python hears signals between its own instructions. XLA is outside of Python while it compiles, for
-minutes perhaps; what interrupts it waits for it all the same, with Python's lock in hand or at the
-end of the process. So the first SIGINT, while Python goes about it in order, gives the signal back
-its default: to kill, for which nothing of Python is needed.
+Python handles signals between its own instructions only. While XLA compiles, perhaps for minutes,
+a Ctrl-C is not handled, and when it is, the process may still wait for the compilation before it
+ends. So when the first SIGINT comes, a thread resets SIGINT to the system's default action, which
+kills the process and needs nothing of Python. The first SIGINT itself is handled as usual.
 
-Whatever is to be whole is written by `ul2tune.atomic` or Orbax, and children end with their parent.
+A kill at any moment is safe: files are written by `ul2tune.atomic` or Orbax, and children end with
+their parent.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ import signal
 import threading
 import time
 
-# What shells say of who was killed by it, and what a command returns that ended in order.
+# The status that a shell gives a process killed by SIGINT; a command that ends in order has it too.
 STATUS = 128 + signal.SIGINT
-# A command that ends in this time need not say that it is going to.
+# A command that takes longer than this to end says that it will.
 _PATIENCE_SECS = 0.5
 _TOLD = b"\nul2tune: ends as soon as what is under way lets it; Ctrl-C again ends it at once.\n"
 
 
 def ends() -> None:
-    """From now on a second SIGINT ends this process. For the main thread, at its start.
+    """From now on a second SIGINT ends this process. To be called in the main thread, at its start.
 
-    It leaves alone who ignores SIGINT (nohup) or handles it otherwise.
+    Does nothing where SIGINT is ignored (nohup) or has another handler than Python's own.
     """
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         return
@@ -36,7 +37,8 @@ def ends() -> None:
     threading.Thread(target=_watch, args=(heard,), daemon=True).start()
     # Python's handler in C writes there at once, whatever Python is doing.
     signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
-    # A forked child hears the terminal's Ctrl-C too, which is no second one of its parent's.
+    # A forked child shares the pipe and gets the terminal's Ctrl-C too: written there, it would be
+    # taken for the parent's second one.
     os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
 
 
@@ -47,7 +49,7 @@ def next_ends() -> None:
 
 
 def _watch(heard: int) -> None:
-    """Reads the numbers of the signals that come."""
+    """Waits for two SIGINTs, whose numbers can be read from `heard`."""
     before_python = ctypes.CDLL(None).signal  # `signal.signal` is for the main thread alone
     before_python.argtypes, before_python.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
     _await(heard)
@@ -55,7 +57,8 @@ def _watch(heard: int) -> None:
     time.sleep(_PATIENCE_SECS)
     with contextlib.suppress(OSError):
         os.write(2, _TOLD)  # `print` may have to wait
-    # A handler that was put back meanwhile has written this one.
+    # The second one kills the process by itself, unless Python code has set a handler again
+    # meanwhile: then its number arrives here.
     _await(heard)
     os._exit(STATUS)
 

@@ -12,10 +12,11 @@ from ul2tune.signal_handlers import interrupts, raising
 
 @contextmanager
 def by_exception() -> Iterator[None]:
-    """In this block SIGTERM ends the process as `sys.exit` does. The training loop's own handler
-    saves instead, and of several processes JAX's, which must stay.
+    """In this block SIGTERM ends the process as `sys.exit` does.
 
-    What goes on for long asks `raise_ignored_interrupt`, for SIGTERM and SIGINT alike.
+    With several processes SIGTERM is left to JAX's preemption service, and inside the training loop
+    that has a handler of its own, which saves. What runs for long in the block should call
+    `raise_ignored_interrupt` now and then, for SIGTERM and SIGINT alike.
     """
     with ExitStack() as stack:
         stack.enter_context(interrupts())

@@ -87,8 +87,8 @@ def judge(
 ) -> Answer:
     """Scores one answer by the metrics called `names`, and by rank where there are choices.
 
-    The example's own `metric_names` come on top, but for those that are ranks.
-    Ranks are by sum, mean and, where one token tells the choices apart, by that token.
+    The example's own `metric_names` come on top, except those that are ranks: choices are always
+    ranked by sum and by mean and, where one token tells them apart, by that token.
 
     Args:
       example: the question.

@@ -50,7 +50,8 @@ class EvalExample:
         was cut here to the length.
       reply_frame: what the task has the model write around an answer, as the vocabulary spells it.
       stop_id: the token that frame ends answers with; None = only the end of sequence does.
-      seqio: what the metrics of a task that is registered in plain SeqIO need; None = of ours.
+      seqio: what the metrics of a task that is registered in plain SeqIO need; None for a task of
+        ours.
     """
 
     task: str

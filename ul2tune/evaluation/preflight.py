@@ -103,7 +103,7 @@ def check_prompts(eval_set: EvalSet, layout: str | None) -> None:
 
     Args:
       eval_set: the examples.
-      layout: one that the model reads; None = the encoder-decoders', which alone have no other.
+      layout: one that the model reads; None = that of encoder-decoders, which read no other.
 
     Raises:
       ValueError: naming task and example.

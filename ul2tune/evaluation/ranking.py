@@ -100,7 +100,9 @@ class Ranker:
 def _check_tokens(example: EvalExample) -> None:
     texts = [query.targets for query in example.queries] or example.answer_choices
     if len(set(texts)) == 1:
-        return  # the input given each choice (channel): where it is empty, none is likelier
+        # Channel scoring: all choices have one target, the input, and differ in their prompts. An
+        # empty target favours none of them.
+        return
     for text, ids in zip(texts, example.choice_ids, strict=True):
         if not len(ids):
             why = "the vocabulary drops all of its characters" if text else "it is empty"

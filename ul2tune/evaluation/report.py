@@ -108,15 +108,18 @@ def lines(table: Mapping[str, Any]) -> list[str]:
 
 
 def write_predictions(output_dir: str | Path, answers: Sequence[Answer], split_hash: str) -> None:
-    """Writes `predictions.jsonl`; a reader sees the old file or the whole new one. A table of other
-    answers goes: before they come, so that a kill leaves none, and once they fit on the disk."""
+    """Writes `predictions.jsonl`; a reader sees the old file or the whole new one.
+
+    An older `metrics.json` is deleted after the new answers are on disk, so that a full disk loses
+    nothing, and before they take their name, so that it never stands beside answers it is not of.
+    """
     lines = [json.dumps(answer.to_json(split_hash), ensure_ascii=False) for answer in answers]
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic.new_file(folder / "predictions.jsonl") as new, new.open("wb") as file:
         file.write("".join(line + "\n" for line in lines).encode("utf-8"))
         file.flush()
-        os.fsync(file.fileno())  # some disks say only now that they are full
+        os.fsync(file.fileno())  # a full disk may show only now
         (folder / "metrics.json").unlink(missing_ok=True)
 
 

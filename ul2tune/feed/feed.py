@@ -122,8 +122,11 @@ class Feed(Iterator[dict[str, np.ndarray]]):
         return item.batch
 
     def is_over(self) -> bool:
-        """Whether no batch follows. The position stays, and an error in making what follows is left
-        to the call that wants it."""
+        """Whether no batch follows.
+
+        Makes the next batch to find out, but does not hand it out: the position stays. An error in
+        making it is raised by the next call of :meth:`__next__`.
+        """
         if self.config.num_epochs is None:
             return False
         if self._ahead is None:

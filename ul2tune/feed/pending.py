@@ -58,7 +58,7 @@ class Pending:
                     longest[number] = longest_in_row(noise, number, config)
             self._most = max((int(longest.max()) for longest in self._longest), default=0)
 
-    def keys(self, rows: np.ndarray, counters: np.ndarray) -> np.ndarray:
+    def task_keys(self, rows: np.ndarray, counters: np.ndarray) -> np.ndarray:
         """uint64 [N] key from which a draw's task is drawn."""
         return draws.task_keys(self._row_keys[rows], counters)
 

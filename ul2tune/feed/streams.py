@@ -216,7 +216,7 @@ class RowStreams:
         if self._draws is not None:
             return self._draws.at(rows, self._counter[rows])
         live = None if self._limit is None else self._live(rows)
-        keys = self._pending.keys(rows, self._counter[rows])
+        keys = self._pending.task_keys(rows, self._counter[rows])
         task = mixing.draw_tasks(keys, self.sources.rates, live)
         return task, self.rows[rows] + self._ordinal[rows, task] * self._stride
 
