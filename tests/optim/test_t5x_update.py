@@ -17,7 +17,8 @@ from ul2tune.optim import optimizer as optimizers
 from ul2tune.optim.adafactor import AdafactorState
 from ul2tune.optim.optimizer import OptimizerConfig
 from ul2tune.optim.schedules import ScheduleConfig
-from ul2tune.training.loss import LossConfig, cross_entropy
+from ul2tune.training.cross_entropy import cross_entropy
+from ul2tune.training.loss import LossConfig
 
 MODEL = T5Config(
     vocab_size=384,

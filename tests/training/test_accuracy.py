@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests import compiling
-from ul2tune.training.loss import LossConfig, cross_entropy
+from ul2tune.training.cross_entropy import cross_entropy
+from ul2tune.training.loss import LossConfig
 
 
 def test_correct_predictions_count_the_first_of_equal_maxima():

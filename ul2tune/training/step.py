@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from ul2tune import tree
 from ul2tune.models import base
 from ul2tune.optim.optimizer import Optimizer
-from ul2tune.training.loss import LossConfig, LossOutput, cross_entropy, loss_weights
+from ul2tune.training.cross_entropy import LossOutput, cross_entropy
+from ul2tune.training.loss import LossConfig, loss_weights
 from ul2tune.types import Batch, Tree
 
 # Name -> (sum, weight). They are added over microbatches, steps and hosts; the division comes last.
