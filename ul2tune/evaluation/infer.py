@@ -148,7 +148,8 @@ def infer(
         )
         settings = _settings(model, vocabulary, step_dir, infer)
         asked = _read(input_path, model, vocabulary, infer)
-        # Standard input that is empty should not wait for the model either.
+        # The first prompt is read now, so that an empty standard input is refused before the
+        # model is loaded.
         asked = itertools.chain([next(asked)], asked)
     output, first = Path(output_path), jax.process_index() == 0
     with contextlib.ExitStack() as held:

@@ -70,7 +70,7 @@ def start(
             _write_settings(output, settings)
             output.touch()
         _hold(output, held)
-        # One that began and answered nothing is no answer to other settings.
+        # An output without answers may be from other settings, which then are replaced.
         is_new = output.stat().st_size == 0 and _beside(output).exists()
         if is_new:
             _write_settings(output, settings)
@@ -97,7 +97,7 @@ def _hold(output: Path, held: contextlib.ExitStack) -> None:
     Raises:
       ValueError: if another one has it.
     """
-    mode = "ab" if os.access(output, os.W_OK) else "rb"  # network file systems lock what is written
+    mode = "ab" if os.access(output, os.W_OK) else "rb"  # NFS locks only what is open for writing
     file = held.enter_context(output.open(mode))
     try:
         file_lock.lock(file)

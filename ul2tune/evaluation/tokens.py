@@ -21,7 +21,15 @@ from ul2tune.metrics.reply_frame import ReplyFrame
 
 @dataclass(frozen=True, kw_only=True)
 class Tokenizer:
-    """Texts as the model is given them: cut, and ended as the prepared ones are."""
+    """Texts as the model is given them: cut, and ended as the prepared ones are.
+
+    Attributes:
+      vocabulary: of the prepared data.
+      inputs_length: longer prompts are cut.
+      inputs_end: what ends prompts: the end of sequence, or nothing.
+      keeps_end: whether a prompt that is cut keeps that end.
+      targets_end: what ends targets, likewise.
+    """
 
     vocabulary: Vocabulary
     inputs_length: int
@@ -33,6 +41,7 @@ class Tokenizer:
     def like(
         row: Example, entry: manifest.TaskManifest, vocabulary: Vocabulary, inputs_length: int
     ) -> Tokenizer:
+        """That of the task whose prepared example `row` is; `entry` is its manifest."""
         eos = [vocabulary.info.eos_id]
 
         def ending(feature: str) -> list[int]:

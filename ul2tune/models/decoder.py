@@ -19,7 +19,6 @@ from typing import Annotated, ClassVar
 import jax
 
 from ul2tune.models import config_checks, norms
-from ul2tune.models.decoder_block import NORM_ORDERS
 from ul2tune.models.decoder_model import Decoder
 from ul2tune.models.grouped_attention import AttentionConfig
 from ul2tune.models.rotary import Rope
@@ -104,7 +103,7 @@ class DecoderConfig:
     max_length: int
     activation: config_checks.Activation = "silu_gated"
     norm: Annotated[str, norms.NORMS] = "rms"
-    norm_order: Annotated[str, NORM_ORDERS] = "pre"
+    norm_order: Annotated[str, norms.NORM_ORDERS] = "pre"
     final_norm: bool = True
     norm_eps: float = 1e-6
     qk_norm: bool = False
@@ -191,7 +190,7 @@ class DecoderConfig:
 
     def _check_values(self) -> None:
         """Every field by itself."""
-        config_checks.check_choices(self, norm=norms.NORMS, norm_order=NORM_ORDERS)
+        config_checks.check_choices(self, norm=norms.NORMS, norm_order=norms.NORM_ORDERS)
         if not self.attention_pattern or set(self.attention_pattern) - set("LG"):
             raise ValueError(
                 f"DecoderConfig.attention_pattern = {self.attention_pattern!r} must be letters "

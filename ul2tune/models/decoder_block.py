@@ -24,7 +24,6 @@ from ul2tune.sharding import constrain
 if TYPE_CHECKING:
     from ul2tune.models.decoder import DecoderConfig
 
-NORM_ORDERS = ("pre", "post", "sandwich")
 # What a layer adds to the residual stream, as a function of the normed stream: [B, L, D] twice.
 Branch = Callable[[jax.Array], jax.Array]
 

@@ -17,6 +17,8 @@ from ul2tune.models.layers import param, rms_norm
 # "rms": ``scale x / rms(x)`` (T5, Llama, Qwen). "rms_offset": ``(1 + scale) x / rms(x)`` (Gemma),
 # so that decay pulls towards the identity. "layer": mean and variance, scale and bias (OPT).
 NORMS = ("rms", "rms_offset", "layer")
+# Where a block has its norms, see `decoder_block.Block.add`.
+NORM_ORDERS = ("pre", "post", "sandwich")
 
 
 class Norm(nnx.Module):
@@ -47,9 +49,10 @@ class Norm(nnx.Module):
         wide = x.astype(jnp.float32)
         centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
         variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-        scale, bias = (_last(p[...], x) for p in (self.scale, self.bias))
+        scale, bias = (_along_last(p[...], x) for p in (self.scale, self.bias))
         return (centred * jax.lax.rsqrt(variance + self.eps) * scale + bias).astype(x.dtype)
 
 
-def _last(vector: Any, like: jax.Array) -> jax.Array:
+def _along_last(vector: Any, like: jax.Array) -> jax.Array:
+    """The vector with as many axes as `like`, to be broadcast along the last one."""
     return jnp.expand_dims(vector, range(like.ndim - 1))

@@ -112,6 +112,7 @@ def dropout_root(seed: int) -> jax.Array:
 
 
 def init_key(seed: int) -> jax.Array:
+    """The key of the initial parameters."""
     return jax.random.fold_in(jax.random.key(seed), 0)
 
 
