@@ -83,7 +83,7 @@ def render(
 ) -> Rendered | None:
     """Joins a record's demos and input.
 
-    Demos are the exemplars as their template renders them (`flan_corpus`). Those after the first
+    Demos are the exemplars as their template renders them (`flan.corpus`). Those after the first
     that exceeds the budget are left out.
 
     Returns:

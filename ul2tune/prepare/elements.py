@@ -51,7 +51,7 @@ def _in_python(
         for name in plan.features:
             if name not in element:
                 _check_optional(plan, name, element)
-            elif not isinstance(element[name], np.ndarray):  # of a step; a source's are texts
+            elif not isinstance(element[name], np.ndarray):  # such as text, not tokenized
                 raise _no_ids(plan, name, reprlib.repr(element[name]))
         yield element
 
@@ -81,7 +81,7 @@ def _in_tensorflow(plan: Plan, source: Any, shard: int) -> Iterator[Element]:
     except tf.errors.OpError as error:
         if isinstance(source, PythonSource) and source.failure is not None:
             raise source.failure from error
-        if _PYTHON_FAILED in error.message:  # a preprocessor's mistake: its author needs the lines
+        if _PYTHON_FAILED in error.message:  # in a preprocessor: its author needs the traceback
             raise
         raise ValueError(
             f"Task {plan.task.name!r} cannot be read (split {plan.split!r}). TensorFlow says: "

@@ -9,7 +9,7 @@ import numpy as np
 
 from ul2tune.data.codec import Example
 
-# Of SeqIO's name for the text behind a feature.
+# SeqIO keeps the text that a feature was tokenized from as `<feature>_pretokenized`.
 _TEXT_SUFFIX = "_pretokenized"
 
 
@@ -39,7 +39,7 @@ def to_example(
             if not keep_text:
                 continue
             name = name.removesuffix(_TEXT_SUFFIX) + "_text"
-            if name in element:  # the task brings its own
+            if name in element:  # the task has a field of this name itself
                 continue
             value = _stored(name, value)
             fields[name] = [value] if name == "targets_text" else value
@@ -66,7 +66,7 @@ def plain(value: Any) -> Any:
     """
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace")
-    if hasattr(value, "to_list"):  # ragged
+    if hasattr(value, "to_list"):  # a ragged tensor
         return plain(value.to_list())
     if isinstance(value, np.ndarray | np.generic):
         return plain(value.tolist())

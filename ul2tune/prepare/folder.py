@@ -62,7 +62,8 @@ def hold(data_dir: Path) -> Iterator[Access]:
     obstacle = ""
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        # The file of another user who prepares in a shared folder can be locked without writing.
+        # In a shared folder the lock's file may be another user's. A file can be locked without
+        # being writable.
         others = path.is_file() and not os.access(path, os.W_OK) and os.access(data_dir, os.W_OK)
         lock = path.open("r" if others else "w")
     except OSError as error:

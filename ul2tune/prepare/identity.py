@@ -46,7 +46,7 @@ def identity(value: Any, depth: int = 0) -> Any:
         return [below(item) for item in value]
     if isinstance(value, set | frozenset):
         return sorted(str(below(item)) for item in value)
-    if inspect.isclass(value):  # before its instances' methods: tf.data's have a fingerprint
+    if inspect.isclass(value):  # first, as a class has its instances' `fingerprint` too
         return _code(value, below)
     if hasattr(value, "identified_by"):
         return identity(value.identified_by(), depth)
@@ -92,7 +92,7 @@ def without_prose(source: str) -> str:
     source = textwrap.dedent(source)
     try:
         tree = ast.parse(source)
-    except SyntaxError:  # a lambda amid a line
+    except SyntaxError:  # a lambda in the middle of a line
         return source
     written = source.split("\n")
     lines: list[str | None] = list(written)
@@ -126,7 +126,7 @@ def _source(function: Any) -> str:
     try:
         code = without_prose(inspect.getsource(function))
     except (OSError, TypeError):
-        return ""  # built in, or typed into an interpreter
+        return ""  # no source: built in, or typed into an interpreter
     return hashlib.sha256(code.encode()).hexdigest()[:16]
 
 

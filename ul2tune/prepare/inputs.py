@@ -34,7 +34,7 @@ def paths(task: seqio.Task) -> Iterator[str]:
     yield from _named(task.source, "", _MAX_DEPTH)
     for feature in task.output_features.values():
         yield from _vocabulary_files(from_seqio(feature.vocabulary).to_json())
-        # The text it is trained on.
+        # The text that a trained vocabulary is trained on.
         yield from _named(vars(feature.vocabulary).get("_make"), "", _MAX_DEPTH)
 
 
@@ -84,7 +84,7 @@ def _named(value: Any, name: str, depth: int) -> Iterator[str]:
     if isinstance(value, str | Path):
         if _PATHS.search(name):
             text = str(value)
-            # The run that compares may work in another folder.
+            # Absolute, as the run that compares the stamps may have another working directory.
             yield text if "://" in text else os.path.abspath(os.path.expanduser(text))
     elif isinstance(value, Mapping):
         for item in value.values():

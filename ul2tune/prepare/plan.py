@@ -24,13 +24,14 @@ from ul2tune.prepare.scoring import Scoring, scoring_of
 from ul2tune.prepare.seqio_vocab import from_seqio
 from ul2tune.prepare.sources import DocumentSource
 
-# Changes when the same task would give other bytes.
+# To be raised when a new version of this package prepares other bytes from the same task.
 VERSION = 3
 BYTES_PER_SHARD = 32 * 2**20
 MAX_SHARDS = 256
-# Each shard of a file reads it from its start, which takes some hundredths of tokenizing its text.
+# Each shard of a file reads all of it, which takes some hundredths of the time that tokenizing it
+# takes.
 SHARDS_PER_FILE = 16
-# So many of the registered names an error lists.
+# How many of the registered names an error lists.
 _MAX_NAMES = 20
 _APPEND_EOS = {
     seqio.preprocessors.append_eos: "before_trim",

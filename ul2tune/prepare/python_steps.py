@@ -18,7 +18,8 @@ from ul2tune.prepare.seqio_vocab import SeqioVocabulary
 from ul2tune.prepare.sources import PythonSource
 
 Element = Mapping[str, Any]
-# The task's features, and what the step is bound to -> what it does to an element.
+# Called with the task's features and the step's bound arguments; returns what the step does to one
+# element.
 Twin = Callable[..., Callable[[Element], Element]]
 
 
@@ -37,7 +38,7 @@ def tokenize(features: Mapping[str, Any]) -> Callable[[Element], Element]:
     return step
 
 
-# By the step that they stand for. Modules with steps of their own add theirs.
+# SeqIO step -> the same in Python. Modules that define steps add theirs.
 TWINS: dict[Callable, Twin] = {seqio.preprocessors.tokenize: tokenize}
 
 
@@ -46,7 +47,9 @@ def find(task: seqio.Task, steps: Sequence[Callable]) -> list[Callable[[Element]
     source, features = task.source, task.output_features
     if not isinstance(source, PythonSource) or not source.is_text:
         return None
-    if type(source).get_dataset is not PythonSource.get_dataset:  # a user's, which does more
+    if (
+        type(source).get_dataset is not PythonSource.get_dataset
+    ):  # a subclass of a user's that changes the data set
         return None
     if not all(isinstance(f.vocabulary, SeqioVocabulary) for f in features.values()):
         return None

@@ -15,7 +15,7 @@ import seqio
 from ul2tune.data import rates
 from ul2tune.data.rates import Share
 
-# What SeqIO does not keep: mixture -> its policy in words. `prepare.mixtures` fills it.
+# Mixture -> its policy in words, which SeqIO has no place for. `prepare.mixtures` fills it.
 POLICIES: dict[str, str] = {}
 
 

@@ -36,7 +36,7 @@ from ul2tune.prepare.sources import DocumentSource
 from ul2tune.prepare.task_modules import import_modules
 
 _BEAM = "beam"
-# A run asks for both, whichever it reads: a mixture may lack one of them.
+# `ul2tune train` asks for both whether it reads them or not, so a mixture may lack one of them.
 _USUAL_SPLITS = ("train", "validation")
 
 
@@ -172,7 +172,7 @@ def _sizes(counts: Mapping[tuple[str, str], int]) -> dict[str, int]:
     train = {task: count for (task, split), count in counts.items() if split == "train"}
     if any(train.values()):
         return train
-    # For evaluation alone; rates only have to exist.
+    # Nothing can be trained on: the mixture is for evaluation, which ignores the rates.
     return {task: max(counts[key] for key in counts if key[0] == task) for task in train}
 
 
@@ -180,7 +180,7 @@ def _num_examples(task: str, split: str, data_dir: str) -> int:
     try:
         return manifest.read_task(data_dir, task, split).num_examples
     except FileNotFoundError:
-        return 0  # only other splits were asked for
+        return 0  # this split has not been prepared
 
 
 def _run(

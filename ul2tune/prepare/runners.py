@@ -6,14 +6,12 @@ any of them can go on where another was stopped.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import importlib
 import multiprocessing
 import os
 import shlex
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
@@ -26,6 +24,7 @@ import seqio
 from ul2tune.prepare.plan import Plan, make_plan
 from ul2tune.prepare.progress import Progress
 from ul2tune.prepare.shards import Receipt, write_shard
+from ul2tune.prepare.silence import silent
 from ul2tune.prepare.task_modules import import_modules
 
 # A worker imports TensorFlow, which takes as long as tokenizing some ten megabytes.
@@ -52,7 +51,7 @@ class Work:
         Raises:
           RuntimeError: if the task is not the same here as where the work was planned.
         """
-        plan = _plan(dataclasses.replace(self, shard=0))
+        plan = _plan(dataclasses.replace(self, shard=0))  # the same for all shards: made once
         if plan.fingerprint != self.fingerprint:
             raise RuntimeError(
                 f"Task {self.task!r} is another one in this process than where it was planned "
@@ -168,27 +167,9 @@ def _work(item: Work) -> Receipt:
             with counter.get_lock():
                 counter.value += number
 
-    with _silent():  # what they print was printed where the work was planned
+    with silent(1, 2):  # what they print was printed once already, where the work was planned
         import_modules(item.modules)
     return item.run(on_progress)
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Drops what this process prints. Below Python: handlers of logs, made meanwhile, keep the
-    streams that they find."""
-    streams = {1: sys.stdout, 2: sys.stderr}  # None, whose number may be another's, if closed
-    kept = {number: os.dup(number) for number, stream in streams.items() if stream is not None}
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            for number in kept:
-                os.dup2(nowhere.fileno(), number)
-        yield
-    finally:
-        for number, copy in kept.items():
-            streams[number].flush()
-            os.dup2(copy, number)
-            os.close(copy)
 
 
 def run_on_beam(items: Sequence[Work], flags: str, progress: Progress) -> list[Receipt]:
@@ -204,7 +185,8 @@ def run_on_beam(items: Sequence[Work], flags: str, progress: Progress) -> list[R
       ValueError: if apache_beam is not installed.
     """
     try:
-        beam = importlib.import_module("apache_beam")  # an extra that pyright need not have
+        # By name, so that pyright does not miss this optional extra.
+        beam = importlib.import_module("apache_beam")
         module = importlib.import_module("apache_beam.options.pipeline_options")
     except ImportError as error:
         raise ValueError(
@@ -219,7 +201,7 @@ def run_on_beam(items: Sequence[Work], flags: str, progress: Progress) -> list[R
             | "Spread" >> beam.Reshuffle()
             | "Write" >> beam.Map(Work.run)
         )
-    # Every shard left its receipt in the data folder: read rather than send them.
+    # Workers return nothing: the shards are there, so this only reads their receipts.
     receipts = [item.run(progress.add) for item in items]
     for _ in receipts:
         progress.finish_shard()

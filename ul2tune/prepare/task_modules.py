@@ -11,7 +11,7 @@ from pathlib import Path
 
 _IMPORTLIB = os.path.dirname(importlib.__file__)
 _PACKAGE = Path(__file__).parents[1]
-# The folder of installed packages: a mistake that one of them meets was made in what called it.
+# An error inside an installed package is reported at the line of the task module that called it.
 _INSTALLED = f"{os.sep}site-packages{os.sep}"
 
 
@@ -31,7 +31,7 @@ def import_modules(modules: Sequence[str]) -> None:
         except ImportError as error:
             is_absent = isinstance(error, ModuleNotFoundError)
             if not (is_absent and f"{module}.".startswith(f"{error.name}.")):
-                # It is there, what it needs is not.
+                # The module was found, but something that it imports was not.
                 kind = ModuleNotFoundError if is_absent else ImportError
                 what = f"TASK_MODULES {module!r}, {_where(error)}: {error}"
                 raise kind(what, name=error.name, path=error.path) from error
@@ -39,7 +39,7 @@ def import_modules(modules: Sequence[str]) -> None:
                 f"TASK_MODULES names {module!r}, which Python does not find from {os.getcwd()}."
             ) from error
         except (OSError, MemoryError):
-            raise  # has its remedy
+            raise  # the command line says what to do about these
         except Exception as error:
             if (told := _told(error)) is None:
                 raise
@@ -47,8 +47,8 @@ def import_modules(modules: Sequence[str]) -> None:
 
 
 def _told(error: Exception) -> str | None:
-    """What a module met, with the line of it; None of an error from here, which speaks for itself
-    or is a bug."""
+    """Where and how a task module failed. None for an error that this package raised: its message
+    says what is wrong, or it is a bug of ours."""
     if isinstance(error, SyntaxError):
         return f"{_relative(error.filename or '')}:{error.lineno} is not valid Python: {error.msg}."
     frames = _frames(error)

@@ -3,7 +3,7 @@
     source = t5x.open_model("gs://…/checkpoint_1100000")     # checks everything but the numbers
     source.config, source.layout, source.step, source.notes
     params = t5x.load_params(source)                         # nested dict of NumPy arrays
-    moments = t5x.load_moments(source, plans)                # Adafactor's state, see t5x_moments
+    moments = t5x.load_moments(source, plans)                # Adafactor's state, see `moments`
 
     t5x.export_checkpoint("runs/t5x", Export(config=…, step=…), tree.flatten(params).__getitem__)
 
