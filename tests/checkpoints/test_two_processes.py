@@ -20,12 +20,9 @@ def outcomes(tmp_path_factory):
         processes.launch("tests.checkpoints.worker", str(i), str(port), str(folder))
         for i in range(2)
     ]
-    written = processes.finish_all(both)
-    reports = [
-        [json.loads(line.removeprefix("CASE ")) for line in text.splitlines() if "CASE {" in line]
-        for text in written
-    ]
-    return {one["case"]: [one, other] for one, other in zip(*reports, strict=True)}, folder
+    processes.finish_all(both)
+    first, second = (json.loads((folder / f"report{i}.json").read_text()) for i in range(2))
+    return {case: [first[case], second[case]] for case in first | second}, folder
 
 
 @pytest.mark.parametrize(

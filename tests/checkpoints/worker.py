@@ -1,6 +1,6 @@
 """One of two processes that restore together: ``python -m tests.checkpoints.worker I PORT DIR``.
 
-It writes a JSON line per case: what came of it.
+It writes what came of each case to ``DIR/report{I}.json``.
 """
 
 from __future__ import annotations
@@ -45,12 +45,11 @@ def save(directory: Path, *steps: int) -> None:
     manager.close()
 
 
-def report(case: str, compute: Callable[[], Any]) -> None:
+def outcome(compute: Callable[[], Any]) -> dict[str, Any]:
     try:
-        outcome = {"found": compute()}
+        return {"found": compute()}
     except Exception as error:
-        outcome = {"error": type(error).__name__, "message": str(error)}
-    print("CASE", json.dumps({"case": case, **outcome}), flush=True)
+        return {"error": type(error).__name__, "message": str(error)}
 
 
 def restored(directory: Path, accept: Any = None) -> int:
@@ -89,11 +88,12 @@ def imported(module: str) -> str:
         return importlib.import_module(module).__name__
 
 
-def spoil(file: Path) -> None:
-    """Process 0 does; both go on afterwards."""
+def spoil(folder: Path) -> None:
+    """Process 0 cuts the largest file; both go on afterwards."""
     if jax.process_index() == 0:
+        file = max(folder.iterdir(), key=lambda file: file.stat().st_size)
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    multihost_utils.sync_global_devices(str(file))
+    multihost_utils.sync_global_devices(str(folder))
 
 
 def main(index: int, port: str, folder: Path) -> None:
@@ -102,30 +102,30 @@ def main(index: int, port: str, folder: Path) -> None:
     for name in ("arrays", "meta", "newer", "sound"):
         save(folder / name, 1, 2)
 
-    files = (folder / "arrays/2/state/ocdbt.process_1/d").iterdir()
-    spoil(max(files, key=lambda file: file.stat().st_size))
-    report("arrays of process 1 damaged", lambda: restored(folder / "arrays"))
-
-    spoil(folder / "meta/2/meta/metadata")
-    report("meta damaged", lambda: restored(folder / "meta"))
-
-    if index == 0:
-        meta = {**layout.read_meta(folder / "newer/2"), "format_version": 99}
-        (folder / "newer/2/meta/metadata").write_text(json.dumps(layout.seal(meta)))
-    report("newer format", lambda: restored(folder / "newer"))
-
     elsewhere = folder / ("sound" if index == 0 else "not shared")
-    report("not shared", lambda: restored(elsewhere))
 
     def accept(meta: Mapping[str, Any], where: str) -> None:
         if index == 1:
             raise ValueError(f"{where} is refused")
 
-    report("refused by process 1", lambda: restored(folder / "sound", accept))
-    report("package that process 1 lacks", lambda: imported("json" if index == 0 else "no_such"))
-    report("streams", gathered)
-    report("resolved", lambda: str(initialize.resolve(elsewhere)))
-    report("nothing to resolve", lambda: str(initialize.resolve(folder / "absent")))
+    spoil(folder / "arrays/2/state/ocdbt.process_1/d")
+    spoil(folder / "meta/2/meta")
+    if index == 0:
+        meta = {**layout.read_meta(folder / "newer/2"), "format_version": 99}
+        (folder / "newer/2/meta/metadata").write_text(json.dumps(layout.seal(meta)))
+    cases: dict[str, Callable[[], Any]] = {
+        "arrays of process 1 damaged": lambda: restored(folder / "arrays"),
+        "meta damaged": lambda: restored(folder / "meta"),
+        "newer format": lambda: restored(folder / "newer"),
+        "not shared": lambda: restored(elsewhere),
+        "refused by process 1": lambda: restored(folder / "sound", accept),
+        "package that process 1 lacks": lambda: imported("json" if index == 0 else "no_such"),
+        "streams": gathered,
+        "resolved": lambda: str(initialize.resolve(elsewhere)),
+        "nothing to resolve": lambda: str(initialize.resolve(folder / "absent")),
+    }
+    outcomes = {case: outcome(compute) for case, compute in cases.items()}
+    (folder / f"report{index}.json").write_text(json.dumps(outcomes))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ import numpy as np
 from tests import compiling
 
 ROOT = Path(__file__).resolve().parents[2]
+# Far beyond what any of them needs, also where the other workers have the cores.
+HANGS_SECS = 600
 
 
 def start(*, quickly: bool = False, **orders: Any) -> subprocess.Popen[str]:
@@ -59,7 +61,7 @@ def finish(process: subprocess.Popen[str], expect: int = 0) -> str:
       AssertionError: if the exit status is not the expected one.
     """
     try:
-        process.wait(timeout=240)
+        process.wait(timeout=HANGS_SECS)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGABRT)  # the fault handler prints all threads' stacks
         process.wait(timeout=30)
@@ -87,9 +89,17 @@ def run(expect: int = 0, **orders: Any) -> str:
 
 
 def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A port for a coordinator that is still to be started.
+
+    It stays bound to this process, so that nobody who asks for any port is given it. Nobody listens
+    here: the coordinator's server can share it, because it sets SO_REUSEPORT too.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind(("127.0.0.1", 0))
+        port = holder.getsockname()[1]
+        holder.detach()  # open until this process ends
+    return port
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
