@@ -5,6 +5,7 @@ import pytest
 
 from ul2tune.data import t5_compat
 from ul2tune.data.ragged import Ragged
+from ul2tune.data.tf_rng import stateless_split
 from ul2tune.data.ul2 import PRESETS, UL2Noise
 from ul2tune.data.vocab_info import VocabInfo
 
@@ -50,6 +51,40 @@ def test_denoised_examples_match_golden(shared):
         ours = t5_compat.span_corrupt(tokens, rate, mean, pair, VOCAB)
         np.testing.assert_array_equal(ours[0], inputs[i])
         np.testing.assert_array_equal(ours[1], targets[i])
+
+
+def unique_sentinels(tokens: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """T5's `noise_span_to_unique_sentinel`; of the mask's opposite it is what T5 calls
+    `nonnoise_span_to_unique_sentinel`."""
+    before = np.pad(noise[:-1], (1, 0))
+    first = noise & ~before
+    marked = np.where(first, VOCAB.vocab_size - np.cumsum(first), tokens)
+    return marked[~(noise & before)]
+
+
+@pytest.mark.parametrize(("rate", "mean"), [(0.15, 3.0), (0.5, 3.0), (0.15, 8.0), (0.25, 64.0)])
+def test_rolled_examples_are_t5s_but_for_how_targets_line_up(rate, mean):
+    ends = set()
+    for length in (2, 17, 60, 250):
+        tokens = np.arange(length) + 3
+        for k in range(12):
+            mask_seeds = stateless_split((length, k), 6)[:2]
+            mask = t5_compat.random_spans_mask(length, rate, mean, mask_seeds, True)
+            inputs, targets = t5_compat.span_corrupt(
+                tokens, rate, mean, (length, k), VOCAB, random_roll=True
+            )
+            np.testing.assert_array_equal(inputs, unique_sentinels(tokens, mask))
+            # Theirs have a sentinel for every kept span: none before noise that comes first, and
+            # one more after noise that kept tokens follow to the end.
+            theirs = unique_sentinels(tokens, ~mask)
+            if mask[0]:
+                behind = np.where(theirs > tokens[-1], theirs - 1, theirs)
+                theirs = np.append([VOCAB.sentinels[0]], behind)
+            if not mask[-1]:
+                theirs = theirs[:-1]
+            np.testing.assert_array_equal(targets, theirs)
+            ends.add((bool(mask[0]), bool(mask[-1])))
+    assert len(ends) == 4
 
 
 @pytest.mark.parametrize(("length", "rate"), [(1, 0.15), (1, 0.9), (12, 0.0)])
