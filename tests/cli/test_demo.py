@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -227,3 +228,25 @@ def test_an_interrupted_demo_leaves_no_command_behind(tmp_path):
         demo_stages.run_child([sys.executable, "-c", code, str(tmp_path / "pid")])
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_a_killed_demo_leaves_no_command_behind():
+    """A second Ctrl-C kills, too, before the first has ended the command."""
+    code = (
+        "import os, signal, sys, time\n"
+        "from ul2tune.cli import main\n"
+        "def command():\n"
+        "    os.kill(os.getppid(), signal.SIGKILL)\n"
+        "    time.sleep(20)\n"
+        "    print('still here', file=sys.stderr)\n"
+        "main.main = command\n"
+        "main.script()\n"
+    )
+    killed = (
+        "import sys\n"
+        "from ul2tune.cli import demo_stages\n"
+        f"demo_stages.run_child([sys.executable, '-c', {code!r}])\n"
+    )
+    # Reads until nobody has the pipe: the command has it too.
+    ended = subprocess.run([sys.executable, "-c", killed], stderr=subprocess.PIPE)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGKILL, b"")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ul2tune import atomic
-from ul2tune.cli import gin_config
+from ul2tune.cli import gin_config, parent
 from ul2tune.cli import options as options_lib
 from ul2tune.signal_handlers import handled
 
@@ -169,14 +170,16 @@ def _write_record(path: Path, done: Mapping[str, Any]) -> None:
 
 
 def run_child(command: Sequence[str]) -> int:
-    """Runs a command, hands SIGTERM on to it, and returns its exit status.
+    """Runs a command of ours, hands SIGTERM on to it, and returns its exit status. It ends with us,
+    also where we are killed.
 
     Raises:
       InterruptedError: if SIGTERM came: a training run then saves and ends with status 0,
         but is not finished.
     """
     stopped = []
-    with subprocess.Popen(command) as child:
+    environment = {**os.environ, **parent.named()}
+    with subprocess.Popen(command, env=environment) as child:
 
         def stop(*_) -> None:
             stopped.append(True)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ul2tune import status_line
-from ul2tune.cli import distributed, extras, project, second_interrupt
+from ul2tune.cli import distributed, extras, parent, project, second_interrupt
 from ul2tune.cli import options as options_lib
 from ul2tune.data import cache
 
@@ -33,8 +33,10 @@ _REMEDIES = {
 
 
 def script() -> int:
-    """The process of :func:`main`, which ends at a second Ctrl-C, whatever it is doing."""
+    """The process of :func:`main`. It ends at a second Ctrl-C, whatever it is doing, and with the
+    command it works for, if there is one."""
     second_interrupt.ends()
+    parent.end_with()
     try:
         return main()
     finally:
