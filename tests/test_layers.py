@@ -1,8 +1,8 @@
 """The layers of the design, read off the import statements.
 
 Under all: file_lock |
-L0 atomic first_names named_function nearest signal_handlers status_line types tree |
-L1 sharding compilation_cache data metrics | L2 instructions | L3 prepare feed models |
+L0 atomic first_names named_function nearest signal_handlers status_line strict_json types
+tree | L1 sharding compilation_cache data metrics | L2 instructions | L3 prepare feed models |
 L4 optim decoding checkpoints convert | L5 training | L6 evaluation | L7 cli integrations |
 L8 __main__.
 A module imports its own folder and lower layers only.
@@ -29,6 +29,7 @@ LAYERS = (
         "nearest",
         "signal_handlers",
         "status_line",
+        "strict_json",
         "types",
         "tree",
     },

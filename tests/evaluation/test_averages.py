@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
 from ul2tune.cli import main
 from ul2tune.data.seqio_metrics import SeqioMetrics
-from ul2tune.evaluation import averages
+from ul2tune.evaluation import averages, groups, report
 from ul2tune.evaluation.answer import Answer
 from ul2tune.evaluation.averages import PromptResult
 from ul2tune.evaluation.eval_set import EvalExample
@@ -46,6 +47,12 @@ def write(folder, results, **facts):
     return str(folder)
 
 
+def results(answers, functions) -> list[PromptResult]:
+    tasks = groups.grouped(answers, lambda answer: answer.example.task)
+    whole = {task: groups.task_scores(own, functions[task]) for task, own in tasks.items()}
+    return averages.results(answers, functions, whole)
+
+
 def of_two_answers(targets, predictions):
     assert len(targets) == 2
     return {"of_two": 1.0}
@@ -58,7 +65,7 @@ def test_seqios_metrics_are_of_whole_tasks():
     answers = [answer("parts", 1.0, template_id=prompt) for prompt in ("t1", "t2")]
     answers += [answer("whole", 1.0, template_id="t1")] * 2
     functions = {"parts": seqio, "whole": seqio}
-    found = {result.prompt: set(result.scores) for result in averages.results(answers, functions)}
+    found = {result.prompt: set(result.scores) for result in results(answers, functions)}
     own = {"rouge_l", "headline"}
     assert found == {"parts/t1": own, "parts/t2": own, "whole/t1": own | {"of_two"}}
 
@@ -71,7 +78,7 @@ def test_a_result_is_a_prompt_of_a_task():
         answer("ps_rte", 0.0, **{**shown, "template_id": "t2"}),
         answer("other", 0.5, metric_names=()),
     ]
-    first, second, third = averages.results(answers, {"ps_rte": (), "other": ()})
+    first, second, third = results(answers, {"ps_rte": (), "other": ()})
     assert (first.prompt, first.task, first.shots, first.seed) == ("ps_rte/t1", "rte", 2, "3")
     assert first.scores == {"rouge_l": 50.0, "headline": 50.0}
     assert (first.num_examples, second.prompt, second.shots) == (2, "ps_rte/t2", 0)
@@ -193,6 +200,21 @@ def test_what_was_written_is_read_again():
     one = result("t", 1.0, subtask="s")
     assert PromptResult.from_json(one.to_json(), "here") == one
     assert set(averages._KINDS) == one.to_json().keys()
+
+
+def test_a_score_that_is_no_number_is_null(tmp_path):
+    """JSON has no NaN; Python's own reader would take it all the same."""
+    one = result("t", math.nan, prompt="a").to_json()
+    table = {"checkpoint": "runs/mine", "step": 7, "vocabulary": "v", "results": [one]}
+    report.write_table(tmp_path, table)
+    text = (tmp_path / "metrics.json").read_text()
+    (read,) = json.loads(text, parse_constant=pytest.fail)["results"]
+    assert read["scores"] == {"em": None}
+    found = averages.combine([tmp_path])
+    assert math.isnan(found["results"][0]["scores"]["em"])
+    output = tmp_path / "average.json"
+    assert main.main(["evaluate", str(tmp_path), f"--report={output}"]) == 0
+    json.loads(output.read_text(), parse_constant=pytest.fail)
 
 
 def test_the_same_output_twice_and_no_results(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 import os
 import re
 import signal
@@ -93,6 +94,16 @@ def test_files_are_cut_back_to_the_restored_step(tmp_path):
     writer.close()
     assert path.read_text() == whole
     assert len((tmp_path / writers.TIMING).read_text().splitlines()) == 3
+
+
+def test_what_is_no_number_is_null(tmp_path):
+    """A hook's metric may be NaN, which JSON has not."""
+    writer = writers.MetricsWriter(tmp_path, step=0, tensorboard=False)
+    writer.metrics(4, {"a": math.nan, "b": -math.inf, "c": 0.5})
+    writer.close()
+    text = (tmp_path / writers.METRICS).read_text()
+    values = json.loads(text, parse_constant=pytest.fail)
+    assert values == {"step": 4, "a": None, "b": None, "c": 0.5}
 
 
 def test_a_full_disk_is_one_sentence(tmp_path):

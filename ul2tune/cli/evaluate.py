@@ -7,7 +7,7 @@ import json
 
 import jax
 
-from ul2tune import atomic
+from ul2tune import atomic, strict_json
 from ul2tune.checkpoints import agreement, initialize
 from ul2tune.cli import distributed, launch
 from ul2tune.cli.prepared import for_model, prepare_missing
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> None:
 def _average(options: argparse.Namespace) -> None:
     """Averages several outputs; writes all of it and prints the means."""
     table = averages.combine(options.outputs, options.tasks)
-    text = json.dumps(table, ensure_ascii=False, indent=1, sort_keys=True)
+    text = json.dumps(strict_json.finite(table), ensure_ascii=False, indent=1, sort_keys=True)
     atomic.write_text(options.report, text + "\n")
     for line in averages.lines(table):
         print(line)

@@ -12,6 +12,7 @@ Every score is averaged under its own name; `headline` is whichever score its co
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
@@ -41,7 +42,9 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_scores(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(type(v) in (int, float) for v in value.values())
+    return isinstance(value, Mapping) and all(
+        v is None or type(v) in (int, float) for v in value.values()
+    )
 
 
 # What the values of a result are in JSON.
@@ -84,7 +87,7 @@ class PromptResult:
 
     @classmethod
     def from_json(cls, row: Any, where: str) -> PromptResult:
-        """What :meth:`to_json` gave.
+        """What :meth:`to_json` gave, with null for NaN, which JSON has not.
 
         Raises:
           ValueError: that starts with `where`, if it is anything else.
@@ -98,11 +101,14 @@ class PromptResult:
         for name, value in row.items():
             if not _KINDS[name](value):
                 raise ValueError(f"{where}: {name} = {value!r:.60} is not what `evaluate` writes.")
-        return cls(**row)
+        scores = {name: math.nan if v is None else v for name, v in row["scores"].items()}
+        return cls(**{**row, "scores": scores})
 
 
 def results(
-    answers: Sequence[Answer], metric_functions: Mapping[str, MetricFunctions]
+    answers: Sequence[Answer],
+    metric_functions: Mapping[str, MetricFunctions],
+    of_tasks: Mapping[str, Mapping[str, float]],
 ) -> list[PromptResult]:
     """The results of one evaluation, in the order of its tasks.
 
@@ -110,6 +116,7 @@ def results(
       answers: of all examples.
       metric_functions: by SeqIO task. Those of SeqIO's Evaluator are of a whole task: they may
         fail on the part that one prompt has, and are left out there.
+      of_tasks: `groups.task_scores` of SeqIO tasks, which are those of their only prompt.
     """
     sizes = Counter(answer.example.task for answer in answers)
     prompts: dict[tuple[str, str, str], list[Answer]] = {}
@@ -120,8 +127,11 @@ def results(
     found = []
     for (name, record_task, template), own in prompts.items():
         functions = metric_functions[name]
-        is_part = len(own) < sizes[name] and isinstance(functions, SeqioMetrics)
-        scores = groups.task_scores(own, () if is_part else functions)
+        if len(own) == sizes[name]:
+            scores = dict(of_tasks[name])
+        else:
+            whole_only = isinstance(functions, SeqioMetrics)
+            scores = groups.task_scores(own, () if whole_only else functions)
         if headline := groups.headline(own, scores):
             scores[HEADLINE] = scores[headline]
         number = int(scores.pop("num_examples"))

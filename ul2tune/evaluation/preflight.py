@@ -28,6 +28,8 @@ from ul2tune.evaluation.ranking import Ranker
 from ul2tune.models.base import ModelConfig
 
 log = logging.getLogger(__name__)
+# Of more examples than these, the first tell whether a metric knows references from empty answers.
+_FEW = 200
 
 
 def check_folder(folder: str | Path, setting: str) -> None:
@@ -154,14 +156,14 @@ def _check_scores(task: str, example: EvalExample, names: Sequence[str]) -> None
 def _check_function(task: str, answers: Sequence[Answer], function: str) -> dict[str, float]:
     """What it gives the references."""
     found = groups.declared(answers, (function,))
-    if found and found == _of_empty(answers, (function,)):
+    if same := _as_of_empty(answers, (function,), found):
         log.warning(
             "Task %r: its metric function %r gives the references themselves what it gives empty "
             "answers (%s). A target is the tuple of an example's references here, also where there "
             "is one: does it compare that with a text? (docs/evaluation.md)",
             task,
             function,
-            _spelled(found),
+            _spelled(same),
         )
     return found
 
@@ -178,23 +180,25 @@ def _check_as_in_seqio(task: str, examples: Sequence[EvalExample], metrics: Seqi
         )
         for example in examples
     ]
-    groups.declared(answers, metrics)
+    of_answers = dataclasses.replace(metrics, of_scores=())
+    found = groups.declared(answers, of_answers)
+    scored = groups.declared(answers, dataclasses.replace(metrics, of_predictions=()))
+    if found.keys() & scored.keys():
+        groups.declared(answers, metrics)  # raises
     if not metrics.of_predictions:  # the postprocessor sees targets alone
         return
-    metrics = dataclasses.replace(metrics, of_scores=())
     empty = [dataclasses.replace(answer, text="") for answer in answers]
     try:
         seqio_metrics.postprocessed(empty, metrics, is_target=False)
     except ValueError as error:
         log.warning("%s Should the model give an empty answer, its evaluation fails.", error)
         return
-    found = groups.declared(answers, metrics)
-    if found and found == _of_empty(answers, metrics):
+    if same := _as_of_empty(answers, of_answers, found):
         log.warning(
             "Task %r: its metric functions give its own targets what they give empty answers (%s). "
             "Does its postprocess_fn make the same of both? (docs/evaluation.md)",
             task,
-            _spelled(found),
+            _spelled(same),
         )
 
 
@@ -202,12 +206,26 @@ def _spelled(found: Mapping[str, float]) -> str:
     return ", ".join(f"{name} = {number:g}" for name, number in found.items())
 
 
-def _of_empty(answers: Sequence[Answer], functions: MetricFunctions) -> dict[str, float] | None:
-    """What metric functions make of answers without text; None where they can make nothing."""
-    if not any(answer.text for answer in answers):
+def _as_of_empty(
+    answers: Sequence[Answer], functions: MetricFunctions, found: Mapping[str, float]
+) -> Mapping[str, float] | None:
+    """What metric functions give empty answers, if that is what they give these.
+
+    Args:
+      answers: of a task. Functions may be slow: of many answers only the first are asked again.
+      functions: of that task.
+      found: what they gave all of `answers`.
+
+    Returns:
+      None where it is another, or there is none.
+    """
+    few = answers[:_FEW]
+    if not found or not any(answer.text for answer in few):
         return None
-    empty = [dataclasses.replace(answer, text="") for answer in answers]
+    empty = [dataclasses.replace(answer, text="") for answer in few]
     try:
-        return groups.declared(empty, functions)
+        if len(few) < len(answers):
+            found = groups.declared(few, functions)
+        return found if found == groups.declared(empty, functions) else None
     except Exception:  # of a function of the user's; real answers are rarely all empty
         return None

@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ul2tune import atomic
+from ul2tune import atomic, strict_json
 from ul2tune.evaluation import averages, groups
 from ul2tune.evaluation.answer import Answer, judge
 from ul2tune.evaluation.eval_set import EvalExample, EvalSet
@@ -42,7 +42,7 @@ def summarize(answers: Sequence[Answer], eval_set: EvalSet, names: Sequence[str]
     by_category = {name: groups.means(own) for name, own in categories.items() if name}
     by_cluster = {name: groups.means(own) for name, own in clusters.items() if name}
     copied = _copied(eval_set.examples, names)
-    results = averages.results(answers, functions)
+    results = averages.results(answers, functions, by_task)
     return {
         "overall": groups.means(answers),
         "mean_over_tasks": groups.mean_of_means(by_task.values()),
@@ -124,8 +124,9 @@ def write_predictions(output_dir: str | Path, answers: Sequence[Answer], split_h
 
 
 def write_table(output_dir: str | Path, table: Mapping[str, Any]) -> None:
-    """Writes `metrics.json` beside the predictions, as a whole."""
-    text = json.dumps(table, ensure_ascii=False, indent=1, sort_keys=True)
+    """Writes `metrics.json` beside the predictions, as a whole. What is NaN, as a correlation of
+    equal answers, is null there."""
+    text = json.dumps(strict_json.finite(table), ensure_ascii=False, indent=1, sort_keys=True)
     atomic.write_text(Path(output_dir) / "metrics.json", text + "\n")
 
 

@@ -19,7 +19,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # type: ignore
 from tensorboardX.summary import scalar
 
-from ul2tune import atomic
+from ul2tune import atomic, strict_json
 from ul2tune.checkpoints import layout
 
 METRICS, TIMING, TENSORBOARD = "metrics.jsonl", "timing.jsonl", "tensorboard"
@@ -55,7 +55,7 @@ class MetricsWriter:
                 self._board = _Board(self._dir / TENSORBOARD, step)
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Values that depend on the computation alone."""
+        """Values that depend on the computation alone. A hook's may be NaN: null in the file."""
         self._write(METRICS, step, values)
 
     def timing(self, step: int, values: Mapping[str, float]) -> None:
@@ -64,7 +64,7 @@ class MetricsWriter:
 
     def _write(self, name: str, step: int, values: Mapping[str, float]) -> None:
         line = {"step": step, **{key: float(value) for key, value in sorted(values.items())}}
-        rest = (json.dumps(line) + "\n").encode()
+        rest = (json.dumps(strict_json.finite(line)) + "\n").encode()
         with self._errors(name):
             while rest:
                 rest = rest[self._files[name].write(rest) :]
