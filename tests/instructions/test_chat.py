@@ -9,6 +9,7 @@ import pytest
 from ul2tune.data.vocab import ByteVocabulary
 from ul2tune.instructions import chat
 from ul2tune.instructions.chat import ChatFormat, Message
+from ul2tune.instructions.row_files import RowFile
 
 TURNS = [
     ("system", "Be brief."),
@@ -138,13 +139,29 @@ def test_budget_is_used_up():
             {"messages": [{"role": "assistant", "content": "a"}]},
             "f:1: no message of the assistant follows",
         ),
-        ({"messages": []}, "f:1: no message of the assistant follows"),
+        (
+            {"messages": [{"role": "user", "content": "a"}]},
+            "f:1: no message of the assistant follows",
+        ),
         ({**SHARED, "system": 1}, "f:1: 'system' must be a string"),
     ],
 )
 def test_wrong_rows(row, message):
     with pytest.raises(ValueError, match=message):
         parsed(row)
+
+
+@pytest.mark.parametrize("turns", ["all", "last"])
+def test_conversations_in_which_nothing_is_said_are_left_out(turns, tmp_path, caplog):
+    path = tmp_path / "shared.json"
+    empty = [{"conversations": []}, {"messages": []}, {"conversations": [], "system": "Hm."}]
+    path.write_text(json.dumps([empty[0], SHARED, *empty[1:]]))
+    corpus = RowFile(path=str(path), parse=chat.parser(turns), validation=0.5)
+    found = [record.id for split in corpus.splits for record in corpus.read(split)]
+    assert set(found) == {record.id for record in chat.parser(turns)(SHARED, "", "shared-2")}
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: rows left out because they are empty: 3."
+    ]
 
 
 def test_load(tmp_path):

@@ -138,9 +138,12 @@ def parse(row: Mapping[str, Any], where: str, identity: str) -> tuple[Record, ..
     """A record per reply (`row_files.Parser`).
 
     A reply that nobody asked for (no message of the user before it) is only history; so a
-    conversation of which nothing is a record is an error.
+    conversation of which nothing is a record is an error. One in which nothing is said, as
+    ShareGPT has them, has none.
     """
     messages = read_messages(row, where)
+    if all(message.role == "system" for message in messages):
+        return ()
     name = _id(row, where) or identity
     records = []
     for index, message in enumerate(messages):
@@ -159,7 +162,10 @@ def parse(row: Mapping[str, Any], where: str, identity: str) -> tuple[Record, ..
                 )
             )
     if not records:
-        raise ValueError(f"{where}: no message of the assistant follows one of the user.")
+        raise ValueError(
+            f"{where}: no message of the assistant follows one of the user. Take it "
+            f"out of the file."
+        )
     return tuple(records)
 
 

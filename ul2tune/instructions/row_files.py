@@ -5,6 +5,7 @@ For collections whose every file is one list of rows: generated instructions, co
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from ul2tune.instructions import reading
 from ul2tune.instructions.records import Record, SplitLevel, stable_hash
 
+log = logging.getLogger(__name__)
 # (row, "file:line" for errors, an id for the row) -> its records
 Parser = Callable[[Mapping[str, Any], str, str], Sequence[Record]]
 
@@ -61,9 +63,13 @@ class RowFile:
         """
         held_out = split == "validation"
         level: SplitLevel = "held_out" if held_out else "train"
+        empty = 0
         for group, records in _parsed(self.path, self.parse, self.group_by):
+            empty += not records
             if (stable_hash("validation", group) < self.validation * 2.0**64) == held_out:
                 yield from (replace(record, split_level=level) for record in records)
+        if empty and split == self.splits[0]:  # of both splits, told once
+            log.warning("%s: rows left out because they are empty: %d.", self.path, empty)
 
     def fingerprint(self) -> str:
         """Of the file's bytes and the options."""

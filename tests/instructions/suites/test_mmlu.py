@@ -74,12 +74,18 @@ def test_texts_as_answers(folder):
         list(mmlu.load(folder, "college_physics", answers="words"))  # type: ignore[arg-type]
 
 
-def test_copies_with_a_header(folder):
+@pytest.mark.parametrize(
+    "header",
+    [
+        "question,choice0,choice1,choice2,choice3,answer",
+        "input,A,B,C,D,target",
+        "\ufeffQuestion,A,B,C,D,Answer\r",
+    ],
+)
+def test_copies_with_a_header(folder, header):
     path = folder / "test/college_physics_test.csv"
     expected = list(mmlu.load(folder, "college_physics"))
-    path.write_text(
-        "question,choice0,choice1,choice2,choice3,answer\n" + TEST.replace("A\n", "0\n")
-    )
+    path.write_text(f"{header}\n" + TEST.replace("A\n", "0\n"), newline="")
     assert list(mmlu.load(folder, "college_physics")) == expected
 
 

@@ -4,7 +4,8 @@
     folder/test/<subject>_test.csv    the questions; or all of them in folder/test_csv.tar.gz
 
 Rows are ``question,A,B,C,D,answer``: in the published layout without a header and with a letter, in
-copies with the header ``question,choice0,…,answer`` and an index. Both are read. An archive is read
+copies with a header (``question,choice0,…,answer``, ``input,A,B,C,D,target``) and a letter or an
+index. All are read. An archive is read
 in memory; nothing is extracted, whatever its members are called.
 
 The prompt is that of the authors' `evaluate_flan.py`, its two spaces before the subject included:
@@ -50,7 +51,9 @@ from ul2tune.instructions.tk_instruct import Tokenizer
 LETTERS = ("A", "B", "C", "D")
 MAX_TOKENS = 2048
 ARCHIVE = "test_csv.tar.gz"
-_HEADER = ["question", "choice0", "choice1", "choice2", "choice3", "answer"]
+_NUM_COLUMNS = 6
+# The last column's name in a header; no letter.
+_HEADERS = ("answer", "target")
 # The headline first: the authors' score, or that of the whole text.
 _METRICS: Mapping[str, tuple[str, ...]] = {
     "letters": ("rank_accuracy_first_token", "mmlu"),
@@ -98,11 +101,11 @@ def read_questions(data: bytes, where: str) -> tuple[Question, ...]:
       ValueError: naming `where`, the line and what is wrong.
     """
     try:
-        reader = csv.reader(io.StringIO(data.decode("utf-8"), newline=""), strict=True)
+        reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
         rows = [(reader.line_num, row) for row in reader if row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{where}: not a CSV file in UTF-8 ({error}).") from error
-    if rows and rows[0][1] == _HEADER:
+    if rows and rows[0][1][-1].strip().lower() in _HEADERS:
         del rows[0]
     if not rows:
         raise ValueError(f"{where}: no questions.")
@@ -110,8 +113,8 @@ def read_questions(data: bytes, where: str) -> tuple[Question, ...]:
 
 
 def _question(row: list[str], where: str) -> Question:
-    if len(row) != len(_HEADER):
-        raise ValueError(f"{where}: expected {len(_HEADER)} columns, got {len(row)}.")
+    if len(row) != _NUM_COLUMNS:
+        raise ValueError(f"{where}: expected {_NUM_COLUMNS} columns, got {len(row)}.")
     text, a, b, c, d, answer = row
     answers = {**{letter: i for i, letter in enumerate(LETTERS)}, **{str(i): i for i in range(4)}}
     if answer not in answers:
