@@ -210,6 +210,22 @@ def test_an_export_says_that_it_rounds_where_nobody_asked_for_it(
     assert "rounded" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("trained", "said"), [("prefix_lm", True), ("causal_lm", False), (None, False)]
+)
+def test_an_export_says_that_transformers_does_not_read_as_a_prefix_lm(
+    tmp_path: Path, capsys, trained, said
+):
+    config = hf.open_model(models.GOLDENS / "decoder" / "qwen2" / "model").config
+    params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), base.abstract_params(config))
+    data = {} if trained is None else {"data": {"layout": trained}}
+    manager = CheckpointManager(tmp_path / "run" / layout.SUBDIRECTORY, keep_last=1)
+    manager.save(3, {"params": params}, {"config": {"model": description.describe(config), **data}})
+    manager.close()
+    assert run("export", "hf", tmp_path / "run", tmp_path / "out") == 0
+    assert ("--gin.LAYOUT=causal_lm" in capsys.readouterr().out) == said
+
+
 def test_hostile_models_write_nothing(flan: Path, tmp_path: Path, capsys):
     arrays = models.tensors(flan)
     arrays["encoder.final_layer_norm.weight"][0] = np.nan  # the last one that is read

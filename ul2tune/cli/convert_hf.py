@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ul2tune import __version__, atomic
-from ul2tune.checkpoints import description, initialize, layout, vocabulary
+from ul2tune.checkpoints import description, initialize, layout, trained_layout, vocabulary
 from ul2tune.cli import exported, imported, imported_vocabulary
 from ul2tune.cli.byte_progress import ByteProgress
 from ul2tune.convert.hf import export as export_lib
@@ -95,6 +95,7 @@ def export_model(options: argparse.Namespace) -> None:
     notes = (
         _narrower(plan, like, options.dtype),
         _added_rows(config.vocab_size, like) or _unknown_tokens(step_dir, like),
+        _reads_ahead(step_dir),
     )
     for note in notes:
         if note is not None:
@@ -180,6 +181,17 @@ def _unknown_tokens(step_dir: Path, like: _Like) -> str | None:
         f"The tokenizer files are those of {like.folder}: they do not know the "
         f"{' and '.join(kinds)} that this model was trained with, whose ids are spare rows there. "
         f"UL2TUNE_VOCABULARY, as it was for the run, says which."
+    )
+
+
+def _reads_ahead(step_dir: Path) -> str | None:
+    """What to know of a prefix LM: nothing fails there, the answers are just others."""
+    if trained_layout.recorded(step_dir) != "prefix_lm":
+        return None
+    return (
+        "This model was trained with LAYOUT = 'prefix_lm', where a prompt is read in both "
+        "directions. Transformers reads it backwards only, so its answers are not those of "
+        "`infer`. For use there, train the last stage with --gin.LAYOUT=causal_lm."
     )
 
 

@@ -250,9 +250,18 @@ def test_a_state_that_holds_nan_is_refused(tmp_path):
     export = Export(config=examples.T5_1_1, step=3, moments=state, plans=rules)
     params = examples.flat_params(examples.T5_1_1)
     path = t5x.export_checkpoint(str(tmp_path), export, params.__getitem__)
-    message = r"encoder_norm/scale/v holds a NaN .* Import without the optimiser's state"
+    message = r"encoder_norm/scale/v holds a NaN .* Import without the optimiser's state .--no_opt"
     with pytest.raises(ValueError, match=message):
         t5x.load_moments(t5x.open_model(path), rules)
+
+
+def test_a_state_of_fewer_updates_than_steps_names_the_way_out():
+    """As of every run that began anew from a checkpoint."""
+    rules = examples.plans(examples.T5_1_1, AdafactorConfig(stacked_as="unscanned"))
+    state = examples.moments(examples.T5_1_1, rules, 3)
+    message = r"counts 3 updates at step 9; .* Export without .* \(--no_optimizer_state\)\.$"
+    with pytest.raises(ValueError, match=message):
+        Export(config=examples.T5_1_1, step=9, moments=state, plans=rules)
 
 
 def test_a_state_that_only_one_side_factors_is_refused():

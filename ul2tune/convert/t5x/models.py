@@ -286,14 +286,14 @@ class Export:
         if self.moments is not None and self.moments.step != self.step:
             raise ValueError(
                 f"Adafactor counts {self.moments.step} updates at step {self.step}; T5X has one "
-                f"number for both. Export without the optimiser's state."
+                f"number for both. Export without the optimiser's state (--no_optimizer_state)."
             )
         _check_representable(self.config, self.layout)
         if self.repeats_bias and self.moments is not None:
             raise ValueError(
                 "T5X's scanned layout has a relative bias in every layer; this model's is shared, "
                 "and its optimiser state cannot be repeated. Use the plain layout, or export "
-                "without the optimiser's state."
+                "without the optimiser's state (--no_optimizer_state)."
             )
 
     @property

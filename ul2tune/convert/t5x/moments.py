@@ -66,7 +66,8 @@ def has_adafactor(tensors: Arrays) -> bool:
     if other:
         raise ValueError(
             f"The checkpoint holds the optimiser state {other[0]!r}, which is not T5X's Adafactor. "
-            f"Only that can be carried over: import without the optimiser's state."
+            f"Only that can be carried over: import without the optimiser's state "
+            f"(--no_optimizer_state)."
         )
     return bool(states)
 
@@ -92,7 +93,8 @@ def read(
         odd = min(wanted ^ present)
         raise ValueError(
             f"The optimiser's state {'lacks' if odd in wanted else 'has no use for'} {odd!r} "
-            f"({len(wanted ^ present)} such arrays). Import without the optimiser's state."
+            f"({len(wanted ^ present)} such arrays). Import without the optimiser's state "
+            f"(--no_optimizer_state)."
         )
     found: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in MOMENTS}
     for weight in table:
@@ -131,7 +133,7 @@ def _pairs(weight: Weight, plan: Plan, *, momentum: bool) -> dict[str, tuple[str
             f"Adafactor's second moments of {weight.path!r} are {here} here and {there} in T5X, so "
             f"they cannot be carried over. Set AdafactorConfig.stacked_as = 'scanned' for a "
             f"scanned model, 'unscanned' for any other, and min_dim_size_to_factor = 128, or leave "
-            f"the optimiser's state out."
+            f"the optimiser's state out (--no_optimizer_state)."
         )
     if ours is None or theirs is None:
         return {**pairs, "v": ("v", weight.their_axes, whole)}
@@ -166,7 +168,8 @@ def _to_ours(tensors: Arrays, weight: Weight, plan: Plan) -> dict[str, np.ndarra
             if not np.isfinite(array).all():
                 raise ValueError(
                     f"{STATES}{name}/{theirs} holds a NaN or an infinity: the checkpoint is "
-                    f"damaged, or its run had diverged. Import without the optimiser's state."
+                    f"damaged, or its run had diverged. Import without the optimiser's state "
+                    f"(--no_optimizer_state)."
                 )
             layers.append(rearrange(array, their_axes, our_axes, weight.sizes))
         result[kind] = np.stack(layers) if weight.per_layer else layers[0]
