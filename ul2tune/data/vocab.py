@@ -286,14 +286,13 @@ def _extended(values: Mapping[str, Any], base: Vocabulary) -> dict[str, Any]:
 
 def _describe(text: str) -> tuple[dict[str, Any], Path | None]:
     """The description that a text stands for, and what its files are relative to."""
+    if text == "bytes":
+        return {"kind": "bytes"}, None
     path = Path(text).expanduser()
-    if text != "bytes" and "://" not in text and path.is_dir():
+    if "://" not in text and path.is_dir():
         return tokenizer_files.describe(path), path
     if path.suffix != ".json":
-        return {"kind": "bytes"} if text == "bytes" else {
-            "kind": "sentencepiece",
-            "file": text,
-        }, None
+        return {"kind": "sentencepiece", "file": text}, None
     if path.name == tokenizer_files.TOKENIZER or (
         path.name == tokenizer_files.VOCAB and not _is_description(path)
     ):

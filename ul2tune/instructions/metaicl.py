@@ -31,9 +31,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ul2tune.instructions import exemplars, reading
-from ul2tune.instructions.cutting import cut_text
 from ul2tune.instructions.records import Demo, Query, Record, Rendered, stable_hash
-from ul2tune.instructions.tk_instruct import Tokenizer
+from ul2tune.instructions.tokenizer import Tokenizer, cut_text
 
 SEPARATOR = "\n\n\n"
 # A model that has always seen one separator overfits it (OPT-IML, table 20): draw it.

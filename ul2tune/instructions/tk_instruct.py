@@ -9,16 +9,9 @@ from __future__ import annotations
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from ul2tune.instructions.records import Demo, Record, Rendered, stable_hash
-
-
-class Tokenizer(Protocol):
-    """What the token budget needs: ids without end of sequence, and back (`data.vocab`)."""
-
-    def encode(self, text: str) -> list[int]: ...
-    def decode(self, ids: Sequence[int]) -> str: ...
+from ul2tune.instructions.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

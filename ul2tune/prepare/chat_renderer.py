@@ -27,7 +27,7 @@ from ul2tune.instructions.chat_specials import (
     unquote,
 )
 from ul2tune.instructions.records import Record, Rendered, Renderer
-from ul2tune.instructions.tk_instruct import Tokenizer
+from ul2tune.instructions.tokenizer import Tokenizer
 from ul2tune.metrics.reply_frame import ReplyFrame
 from ul2tune.prepare import python_steps
 from ul2tune.prepare.record_tasks import tk_instruct_renderer

@@ -31,7 +31,7 @@ from ul2tune.instructions.flan.flan2022_mixture import Member
 from ul2tune.instructions.flan.rows import CotRows, DialogRows, JsonlRows, NIv2Rows, P3Rows
 from ul2tune.instructions.patterns import Pattern
 from ul2tune.instructions.records import Renderer
-from ul2tune.instructions.tk_instruct import Tokenizer
+from ul2tune.instructions.tokenizer import Tokenizer
 from ul2tune.prepare.mixtures import register_mixture
 from ul2tune.prepare.record_tasks import register_record_task, tk_instruct_renderer
 from ul2tune.prepare.tasks import VocabularyLike

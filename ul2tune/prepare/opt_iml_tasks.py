@@ -19,7 +19,7 @@ from ul2tune.data.rates import Leaf
 from ul2tune.data.ul2 import preset
 from ul2tune.instructions import opt_iml
 from ul2tune.instructions.records import Renderer
-from ul2tune.instructions.tk_instruct import Tokenizer
+from ul2tune.instructions.tokenizer import Tokenizer
 from ul2tune.prepare.chat_renderer import ChatRenderer
 from ul2tune.prepare.mixtures import register_mixture
 from ul2tune.prepare.record_tasks import RecordSource, register_record_task

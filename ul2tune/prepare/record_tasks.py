@@ -27,7 +27,7 @@ from ul2tune.instructions.records import (
     evaluation_fields,
     move_space,
 )
-from ul2tune.instructions.tk_instruct import Tokenizer
+from ul2tune.instructions.tokenizer import Tokenizer
 from ul2tune.metrics import registry
 from ul2tune.metrics.references import References
 from ul2tune.metrics.registry import MetricFn

@@ -20,7 +20,7 @@ from ul2tune.instructions.skg.config import RunConfig, TaskConfig
 from ul2tune.instructions.skg.files import SkgFiles
 from ul2tune.instructions.skg.prompt import ADDED_TOKENS, Knowledge
 from ul2tune.instructions.skg.values import DatabaseValues
-from ul2tune.instructions.tk_instruct import Tokenizer
+from ul2tune.instructions.tokenizer import Tokenizer
 from ul2tune.metrics import registry
 from ul2tune.metrics.bleu import corpus_bleu
 from ul2tune.metrics.denotation import all_ex

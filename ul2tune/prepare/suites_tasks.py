@@ -17,7 +17,7 @@ from ul2tune.instructions.suites import bbh, gsm8k, mmlu
 from ul2tune.instructions.suites.bbh import BbhTask
 from ul2tune.instructions.suites.gsm8k import Gsm8k
 from ul2tune.instructions.suites.mmlu import Subject
-from ul2tune.instructions.tk_instruct import Tokenizer
+from ul2tune.instructions.tokenizer import Tokenizer
 from ul2tune.prepare.record_tasks import register_record_task, tk_instruct_renderer
 from ul2tune.prepare.tasks import VocabularyLike
 

@@ -14,7 +14,7 @@ from ul2tune.instructions.skg.config import TaskConfig
 from ul2tune.instructions.skg.prompt import Knowledge, Structured, compose
 from ul2tune.instructions.skg.schema import ColumnValues
 from ul2tune.instructions.skg.tables import Table
-from ul2tune.instructions.tk_instruct import Tokenizer
+from ul2tune.instructions.tokenizer import Tokenizer
 from ul2tune.metrics.sql_schema import DatabaseSchema
 
 DEFAULT_TASK = TaskConfig(name="default", kind="")

@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ul2tune.instructions.cutting import cut_text
-from ul2tune.instructions.tk_instruct import Tokenizer
+from ul2tune.instructions.tokenizer import Tokenizer, cut_text
 
 CELL_TOKENS = 15
 TABLE_TOKENS = 1024

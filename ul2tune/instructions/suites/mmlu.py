@@ -46,7 +46,7 @@ from typing import Literal
 from ul2tune.instructions import reading
 from ul2tune.instructions.records import Demo, Record, Rendered
 from ul2tune.instructions.suites.mmlu_subjects import CLUSTERS, SUBCATEGORIES
-from ul2tune.instructions.tk_instruct import Tokenizer
+from ul2tune.instructions.tokenizer import Tokenizer
 
 LETTERS = ("A", "B", "C", "D")
 MAX_TOKENS = 2048

@@ -8,9 +8,9 @@ import pytest
 
 from ul2tune.data import vocab, vocab_extended
 from ul2tune.instructions import metaicl, tk_instruct
-from ul2tune.instructions.cutting import cut_text
 from ul2tune.instructions.records import Record
 from ul2tune.instructions.tk_instruct import TkInstruct
+from ul2tune.instructions.tokenizer import cut_text
 
 MODEL = "data/tokenizer/sentencepiece_cc_all.32000.100extra-sentencepiece.model"
 RECORD = Record(id="r", task="t", instruction="x", input="if {a} then b or c", targets=("y",))

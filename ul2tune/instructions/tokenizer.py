@@ -1,8 +1,16 @@
-"""The first tokens of a text, as text."""
+"""What renderers need of a vocabulary: to count the tokens of a prompt, and to cut it."""
 
 from __future__ import annotations
 
-from ul2tune.instructions.tk_instruct import Tokenizer
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class Tokenizer(Protocol):
+    """Ids of a text, without end of sequence, and back: any `ul2tune.data.vocab.Vocabulary`."""
+
+    def encode(self, text: str) -> list[int]: ...
+    def decode(self, ids: Sequence[int]) -> str: ...
 
 
 def cut_text(text: str, tokenizer: Tokenizer, tokens: int) -> str | None:
