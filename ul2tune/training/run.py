@@ -26,16 +26,14 @@ from ul2tune.optim import optimizer as optimizer_lib
 from ul2tune.optim.clocks import check_step_offsets, warn_of_schedule_end
 from ul2tune.optim.optimizer import OptimizerConfig
 from ul2tune.sharding import MeshConfig
-from ul2tune.training import drift, lock, summary
+from ul2tune.training import drift, lock, preflight, summary
 from ul2tune.training import state as state_lib
 from ul2tune.training.compiled import CompiledStep
 from ul2tune.training.config import RunConfig
-from ul2tune.training.ids import check_ids
 from ul2tune.training.loop import Parts, Position, loop
 from ul2tune.training.loss import LossConfig
 from ul2tune.training.metrics import Window
 from ul2tune.training.progress import LiveLine
-from ul2tune.training.rows import check_rows
 from ul2tune.training.step import Recipe
 from ul2tune.training.throughput import Rate, Stopwatch
 from ul2tune.training.validation import Validation
@@ -86,7 +84,7 @@ def train(
     settings = Settings(model=model, data=data, optimizer=optimizer, mesh=mesh, run=run, loss=loss)
     compilation_cache.use(run.compilation_cache_dir)
     device_mesh = sharding.make_mesh(mesh)
-    check_rows(model, data)
+    preflight.check_rows(model, data)
     rows = _local_rows(settings, device_mesh)
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(device_mesh))
@@ -94,7 +92,7 @@ def train(
             if jax.process_index() == 0:
                 stack.enter_context(lock.exclusive(run.model_dir))
             feed = stack.enter_context(contextlib.closing(Feed(data, rows)))
-        check_ids(settings.model, feed)
+        preflight.check_ids(model, feed)
         parts, start = _build(settings, device_mesh, feed, init, hooks, stack)
         state = loop(parts, start.state, start.frozen, start.at)
         return state_lib.join(state, start.frozen)["params"]
