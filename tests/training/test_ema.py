@@ -88,7 +88,8 @@ def finished(tmp_path_factory, data_dir) -> Any:
 
 def arguments(path: Path, data_dir: Path, **run: Any) -> dict[str, Any]:
     """Only the decoder trains."""
-    return tiny.arguments(path, data_dir, optimizer=ONLY_DECODER, **{"ema_decay": DECAY, **run})
+    values = tiny.arguments(path, data_dir, optimizer=ONLY_DECODER, **{"ema_decay": DECAY, **run})
+    return {**values, "init": tiny.drawn(tiny.RUN_MODEL)}
 
 
 def loaded(path: Path, *, ema: bool) -> Any:

@@ -71,7 +71,7 @@ NO_DROPOUT = dataclasses.replace(tiny.MODEL, dropout_rate=0.0)
 @pytest.fixture(scope="module")
 def whole_batch():
     """One step without microbatches or dropout."""
-    trainer = tiny.Trainer(*tiny.one_device(), model=NO_DROPOUT)
+    trainer = tiny.Trainer(*tiny.one_device(), fresh=True, model=NO_DROPOUT)
     return trainer.run(tiny.batch()), jax.device_get(trainer.state["params"])
 
 
@@ -80,7 +80,8 @@ def test_accumulation_is_exact_to_the_token(whole_batch):
 
     On a mesh every part is spread over all devices.
     """
-    trainer = tiny.Trainer(MeshConfig(fsdp=4, tensor=2), model=NO_DROPOUT, num_microbatches=2)
+    mesh = MeshConfig(fsdp=4, tensor=2)
+    trainer = tiny.Trainer(mesh, fresh=True, model=NO_DROPOUT, num_microbatches=2)
     found = trainer.run(tiny.batch())
     metrics, params = whole_batch
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5), found, metrics)
@@ -130,7 +131,7 @@ def test_frozen_parameters_have_no_gradient_and_do_not_move(whole_batch):
     """Only the decoder trains: the others keep every bit."""
     table = ((r"decoder/.*", 1.0), (".*", "freeze"))
     trainer = tiny.Trainer(
-        *tiny.one_device(), model=NO_DROPOUT, optimizer=tiny.optimizer(groups=table)
+        *tiny.one_device(), fresh=True, model=NO_DROPOUT, optimizer=tiny.optimizer(groups=table)
     )
     before = jax.device_get(trainer.frozen)
     assert set(before) == {"token_embedding", "encoder", "head"}
