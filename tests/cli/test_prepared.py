@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import signal
 import subprocess
 import sys
 import threading
-import types
 
 import pytest
 
@@ -18,7 +16,6 @@ from tests.evaluation import prepared as evaluation_data
 from tests.training import processes, tiny
 from ul2tune.cli import prepared
 from ul2tune.data import manifest, stamp
-from ul2tune.data.embedding_rows import ROWS
 
 
 def make(folder, task: str, split: str) -> None:
@@ -168,32 +165,6 @@ def test_a_killed_run_takes_its_child_along(project):
     assert run.returncode == -signal.SIGKILL
     assert run.stdout.startswith("Preparing notes")
     assert "still here" not in run.stdout
-
-
-@pytest.mark.slow
-def test_a_new_mixture_does_not_replace_a_task_that_another_one_has(project, capfd):
-    prepared.prepare_missing(mixture="notes", **ASK, splits=("train",))
-    before = contents(project)
-    edit(project)
-    with (project / "own_tasks.py").open("a") as file:
-        file.write("import seqio\nseqio.MixtureRegistry.add('all', ['notes'], default_rate=1.0)\n")
-    with pytest.raises(ValueError, match="Preparing it failed with exit status 1"):
-        prepared.prepare_missing(mixture="all", **ASK, splits=("train",))
-    assert (
-        "data/notes/train was made by another version, or before its task" in capfd.readouterr().err
-    )
-    assert contents(project) == before
-
-
-@pytest.mark.slow
-def test_nothing_is_prepared_for_a_model_with_too_few_rows(project, capfd):
-    failed = pytest.raises(ValueError, match=r"Preparing it failed .* 1")
-    with failed, prepared.for_model(types.SimpleNamespace(vocab_size=100)):
-        prepared.prepare_missing(mixture="notes", **ASK)
-    told = r"The vocabulary of 'notes' has \d+ ids but the model 100 rows\. Set its vocab_size"
-    assert re.search(told, capfd.readouterr().err)
-    assert not list((project / "data").rglob("*.arrayrecord"))
-    assert ROWS not in os.environ
 
 
 @pytest.mark.slow
