@@ -39,7 +39,7 @@ def test_a_run_evaluates_as_it_goes(tmp_path, num_beams):
     model_dir = tmp_path / "run"
     arguments = tiny.arguments(model_dir, tmp_path / "data", train_steps=5)
     hook = EvaluationHook(3, ("instructions",), str(tmp_path / "data"), config)
-    train(**arguments, hooks=(hook,))
+    train(**arguments, hooks=(hook,), init=tiny.drawn(tiny.RUN_MODEL))
     lines = [json.loads(line) for line in (model_dir / "metrics.jsonl").read_text().splitlines()]
     logged = {line["step"]: line for line in lines if "eval/instructions/token_f1" in line}
     folders = model_dir / "evaluation" / "instructions"

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from tests import interrupting
+from tests import compiling, interrupting
 from tests.decoding import tiny
 from tests.evaluation import prepared
 from tests.models import decoder_examples
+from tests.training import processes
 from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.data.vocab import ByteVocabulary
 from ul2tune.decoding.sampling import SamplingConfig
@@ -354,7 +355,7 @@ def test_a_real_kill_loses_and_repeats_nothing(model_dir, tmp_path):
     rows = [{"prompt": f"prompt {i}", "id": i} for i in range(4000)]
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     command = [sys.executable, "-c", CHILD, model_dir, str(source), str(output)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, **compiling.environment(), "PYTHONPATH": str(processes.ROOT)}
     killed = 0
     while True:
         child = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)

@@ -21,4 +21,4 @@ def test_a_loss_that_is_not_finite_is_told_without_its_file(tmp_path):
         NonFiniteLossError,
         match=r"Step \d+ is not finite.* could not be written to .*json \(Is a directory\)\. Lower",
     ):
-        run_lib.train(**arguments)
+        run_lib.train(**arguments, init=tiny.drawn(tiny.RUN_MODEL))

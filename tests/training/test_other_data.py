@@ -24,6 +24,7 @@ def data_dir(tmp_path_factory):
 def test_rows_of_another_length_go_on_in_the_data(tmp_path, data_dir, caplog):
     """Lengths are not part of what a position means, the seed is."""
     first = tiny.arguments(tmp_path / "run", data_dir, train_steps=2, eval_period_steps=None)
+    first["init"] = tiny.drawn(tiny.RUN_MODEL)
     run_lib.train(**first)
     longer = {"feature_lengths": {"inputs": 80, "targets": 48}}
     run = dataclasses.replace(first["run"], train_steps=3, allow_config_change=True)
