@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from tests.checkpoints import saving
 from tests.models import t5gemma_examples
 from ul2tune.checkpoints import adapt, extend, initialize
 from ul2tune.checkpoints.manager import CheckpointManager
@@ -72,9 +73,7 @@ def test_whether_there_is_a_checkpoint_is_asked_without_devices(tmp_path, monkey
 
 def test_the_start_of_a_run_is_told_in_words(tmp_path):
     path = str(tmp_path)
-    manager = CheckpointManager(tmp_path / "checkpoints", keep_last=1)
-    manager.save(20, {"step": jnp.int32(20), "params": {"w": jnp.ones(4)}}, {})
-    manager.close()
+    saving.save(tmp_path, 20, {"step": jnp.int32(20), "params": {"w": jnp.ones(4)}})
     words = f"step 20 of {path}"
     assert str(initialize.from_checkpoint(path)) == words
     all_options = initialize.from_checkpoint(path, keep_step=False, keep_optimizer=True, ema=True)

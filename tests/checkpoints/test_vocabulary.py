@@ -7,8 +7,8 @@ import json
 import jax.numpy as jnp
 import pytest
 
+from tests.checkpoints import saving
 from ul2tune.checkpoints import layout, vocabulary
-from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.data import tokenizer_files, vocab
 
 SETTING = "RunConfig.allow_other_vocabulary"
@@ -20,9 +20,7 @@ def sentencepiece(sha256: str, **more) -> vocab.Vocabulary:
 
 
 def saved(model_dir, meta):
-    manager = CheckpointManager(model_dir / layout.SUBDIRECTORY, keep_last=1)
-    manager.save(3, {"step": jnp.int32(3)}, meta)
-    manager.close()
+    saving.save(model_dir, 3, {"step": jnp.int32(3)}, meta)
     return model_dir / layout.SUBDIRECTORY / "3"
 
 

@@ -11,10 +11,10 @@ import jax
 import numpy as np
 import pytest
 
+from tests.checkpoints import saving
 from tests.convert import models
 from ul2tune import sharding, tree
 from ul2tune.checkpoints import description, initialize, layout, vocabulary
-from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.cli import gin_config, imported, main
 from ul2tune.cli.prepared import prepare_missing
 from ul2tune.convert.hf import folder as hf_folder
@@ -97,9 +97,9 @@ def test_a_runs_checkpoint_is_exported_like_what_it_began_as(flan: Path, tmp_pat
     mesh = sharding.make_mesh(sharding.MeshConfig(fsdp=8))
     params = hf.load_params(flan, abstract_sharded_params(source.config, mesh))
     with_state = {"params": params, "opt_state": [{"mu": params}], "step": np.int32(3)}
-    manager = CheckpointManager(tmp_path / "run" / layout.SUBDIRECTORY, keep_last=1)
-    manager.save(3, with_state, {"config": {"model": description.describe(source.config)}})
-    manager.close()
+    saving.save(
+        tmp_path / "run", 3, with_state, {"config": {"model": description.describe(source.config)}}
+    )
     assert run("export", "hf", tmp_path / "run", tmp_path / "plain") == 0
     assert {x.dtype for x in models.tensors(tmp_path / "plain").values()} == {np.dtype("f4")}
     assert not (tmp_path / "plain" / "tokenizer.json").exists()
@@ -146,9 +146,9 @@ def test_an_export_says_that_the_tokenizer_lacks_the_added_rows(flan: Path, tmp_
     config = hf.open_model(flan).config
     config = dataclasses.replace(config, vocab_size=config.vocab_size + 128)
     params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), base.abstract_params(config))
-    manager = CheckpointManager(tmp_path / "run" / layout.SUBDIRECTORY, keep_last=1)
-    manager.save(3, {"params": params}, {"config": {"model": description.describe(config)}})
-    manager.close()
+    saving.save(
+        tmp_path / "run", 3, {"params": params}, {"config": {"model": description.describe(config)}}
+    )
     assert run("export", "hf", tmp_path / "run", tmp_path / "out", "--like", flan) == 0
     assert "do not know what the 128 added rows" in capsys.readouterr().out
     assert run("export", "hf", tmp_path / "run", tmp_path / "plain") == 0  # without a tokenizer
@@ -186,9 +186,7 @@ def test_an_export_says_what_its_tokenizer_lacks_where_rows_were_spare(
         names = [{k: v for k, v in d.items() if v} for d in online["config"]["denoisers"]]
         online["config"]["denoisers"] = names
     trained = {"model": description.describe(config), "prepared": {"notes": {"online": online}}}
-    manager = CheckpointManager(tmp_path / "run" / layout.SUBDIRECTORY, keep_last=1)
-    manager.save(3, {"params": params}, {"config": trained, vocabulary.KEY: kind})
-    manager.close()
+    saving.save(tmp_path / "run", 3, {"params": params}, {"config": trained, vocabulary.KEY: kind})
     assert run("export", "hf", tmp_path / "run", tmp_path / "out", "--like", flan) == 0
     said = capsys.readouterr().out
     assert ("they do not know the" in said) == (lacks is not None)
@@ -219,9 +217,8 @@ def test_an_export_says_that_transformers_does_not_read_as_a_prefix_lm(
     config = hf.open_model(models.GOLDENS / "decoder" / "qwen2" / "model").config
     params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), base.abstract_params(config))
     data = {} if trained is None else {"data": {"layout": trained}}
-    manager = CheckpointManager(tmp_path / "run" / layout.SUBDIRECTORY, keep_last=1)
-    manager.save(3, {"params": params}, {"config": {"model": description.describe(config), **data}})
-    manager.close()
+    trained_as = {"model": description.describe(config), **data}
+    saving.save(tmp_path / "run", 3, {"params": params}, {"config": trained_as})
     assert run("export", "hf", tmp_path / "run", tmp_path / "out") == 0
     assert ("--gin.LAYOUT=causal_lm" in capsys.readouterr().out) == said
 
@@ -255,9 +252,7 @@ def test_mistakes_are_explained(flan: Path, tmp_path: Path, capsys):
 
 
 def test_a_checkpoint_of_an_unknown_model_is_refused(tmp_path: Path, capsys):
-    manager = CheckpointManager(tmp_path / "checkpoints", keep_last=1)
-    manager.save(1, {"params": {"x": np.zeros(1, np.float32)}}, {"config": {"model": {}}})
-    manager.close()
+    saving.save(tmp_path, 1, {"params": {"x": np.zeros(1, np.float32)}}, {"config": {"model": {}}})
     assert run("export", "hf", tmp_path, tmp_path / "back") == 1
     assert "does not say which model it holds" in capsys.readouterr().err
 
@@ -267,9 +262,7 @@ def test_parameters_that_the_model_lacks_are_not_dropped(flan: Path, tmp_path: P
     params = hf.load_params(flan, abstract_sharded_params(config, sharding.make_mesh(
         sharding.MeshConfig(fsdp=8))))  # fmt: skip
     described = description.describe(config) | {"tied_logits": True}
-    manager = CheckpointManager(tmp_path / "run" / "checkpoints", keep_last=1)
-    manager.save(1, {"params": params}, {"config": {"model": described}})
-    manager.close()
+    saving.save(tmp_path / "run", 1, {"params": params}, {"config": {"model": described}})
     assert run("export", "hf", tmp_path / "run", tmp_path / "back") == 1
     assert "'params/head', which its model does not have" in capsys.readouterr().err
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.checkpoints import saving
 from tests.decoding import tiny
 from tests.evaluation import prepared
-from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.cli import main as cli
 from ul2tune.cli import prepared as prepared_cli
 from ul2tune.data.embedding_rows import ROWS
@@ -24,9 +24,7 @@ def flags(tmp_path_factory) -> list[str]:
     """Data, a checkpoint, and the flags that name them."""
     folder = tmp_path_factory.mktemp("all")
     prepared.write(folder / "data")
-    manager = CheckpointManager(folder / "model" / "checkpoints", keep_last=1)
-    manager.save(3, {"params": tiny.params(seed=1)}, {})
-    manager.close()
+    saving.save(folder / "model", 3, {"params": tiny.params(seed=1)})
     values = {f.name: getattr(tiny.MODEL, f.name) for f in dataclasses.fields(tiny.MODEL)}
     lines = [f"  {name} = {values[name]!r}" for name in (*FIELDS, "num_decoder_layers")]
     (folder / "model.gin").write_text(

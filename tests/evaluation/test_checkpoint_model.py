@@ -6,19 +6,17 @@ import dataclasses
 
 import pytest
 
+from tests.checkpoints import saving
 from tests.decoding import tiny
 from tests.evaluation.test_checkpoint_vocabulary import ask_evaluate, ask_infer
 from tests.models import examples
 from ul2tune.checkpoints.description import describe
-from ul2tune.checkpoints.manager import CheckpointManager
 
 
 def save(folder, **changes) -> str:
     model = dataclasses.replace(tiny.MODEL, **changes)
     params = examples.params(model)
-    manager = CheckpointManager(folder / "model/checkpoints", keep_last=1)
-    manager.save(7, {"params": params}, {"config": describe({"model": model})})
-    manager.close()
+    saving.save(folder / "model", 7, {"params": params}, {"config": describe({"model": model})})
     return str(folder / "model")
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import jax.numpy as jnp
 import pytest
 
+from tests.checkpoints import saving
 from tests.decoding import tiny
 from tests.evaluation import prepared
 from ul2tune.checkpoints import vocabulary
-from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.evaluation.infer import InferConfig, infer
 from ul2tune.evaluation.run import EvalConfig, evaluate
 from ul2tune.sharding import MeshConfig
@@ -18,9 +18,7 @@ from ul2tune.sharding import MeshConfig
 def model_dir(tmp_path) -> str:
     """It has no parameters: where the vocabulary is allowed, these are what is missed next."""
     other = {"kind": "sentencepiece", "sha256": "0123"}
-    manager = CheckpointManager(tmp_path / "model/checkpoints", keep_last=1)
-    manager.save(7, {"step": jnp.int32(7)}, {vocabulary.KEY: other})
-    manager.close()
+    saving.save(tmp_path / "model", 7, {"step": jnp.int32(7)}, {vocabulary.KEY: other})
     return str(tmp_path / "model")
 
 

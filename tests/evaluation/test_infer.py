@@ -19,11 +19,11 @@ from pathlib import Path
 import pytest
 
 from tests import compiling, interrupting
+from tests.checkpoints import saving
 from tests.decoding import tiny
 from tests.evaluation import prepared
 from tests.models import decoder_examples
 from tests.training import processes
-from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.data.vocab import ByteVocabulary
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.evaluation.infer import InferConfig, infer
@@ -40,9 +40,7 @@ PROMPTS = [{"prompt": f"say {'word ' * (i % 7)}{i}", "id": f"p{i}"} for i in ran
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("model")
-    manager = CheckpointManager(folder / "checkpoints", keep_last=1)
-    manager.save(1, {"params": tiny.params()}, {})
-    manager.close()
+    saving.save(folder, 1, {"params": tiny.params()})
     return str(folder)
 
 
@@ -215,9 +213,7 @@ def test_an_output_that_cannot_be_made_names_its_setting(model_dir, tmp_path):
 
 
 def save(folder: Path, seed: int) -> str:
-    manager = CheckpointManager(folder / "checkpoints", keep_last=1)
-    manager.save(1, {"params": tiny.params(seed)}, {})
-    manager.close()
+    saving.save(folder, 1, {"params": tiny.params(seed)})
     return str(folder)
 
 

@@ -8,11 +8,11 @@ import jax
 import numpy as np
 import pytest
 
+from tests.checkpoints import saving
 from tests.checkpoints.test_vocabulary import saved
 from tests.decoding import tiny
 from tests.evaluation import prepared
 from ul2tune import sharding
-from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.evaluation import infer, layouts, run
 from ul2tune.evaluation.predictor import Predictor
@@ -91,10 +91,8 @@ def test_the_layout_is_the_checkpoints(tmp_path, caplog):
 
 
 def test_a_checkpoint_is_asked_as_it_was_trained(tmp_path):
-    manager = CheckpointManager(tmp_path / "checkpoints", keep_last=1)
     params = base.init_params(MODEL, jax.random.key(0))
-    manager.save(3, {"params": params}, {"config": {"data": {"layout": "prefix_lm"}}})
-    manager.close()
+    saving.save(tmp_path, 3, {"params": params}, {"config": {"data": {"layout": "prefix_lm"}}})
     sampling, mesh = SamplingConfig(max_decode_length=2), MeshConfig()
     asked, answers = tmp_path / "asked.txt", tmp_path / "answers.jsonl"
     asked.write_text("hello\n")

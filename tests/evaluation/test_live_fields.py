@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.checkpoints import saving
 from tests.evaluation import prepared
 from tests.evaluation.test_layouts import MODEL
 from ul2tune.checkpoints import vocabulary
-from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.data import manifest
 from ul2tune.data.manifest import MixtureManifest
 from ul2tune.data.vocab import ByteVocabulary
@@ -119,9 +119,9 @@ def folder(tmp_path_factory):
     manifest.write(mixture, manifest.mixture_path(path / "data", "mix"))
     prompts = [{"prompt": "a long word <extra_id_0>", "id": "x"}, {"prompt": "b", "id": "y"}]
     (path / "prompts.jsonl").write_text("".join(json.dumps(one) + "\n" for one in prompts))
-    manager = CheckpointManager(path / "model/checkpoints", keep_last=1)
-    manager.save(7, {"params": {"w": jnp.ones(3)}}, {vocabulary.KEY: {"kind": "other"}})
-    manager.close()
+    saving.save(
+        path / "model", 7, {"params": {"w": jnp.ones(3)}}, {vocabulary.KEY: {"kind": "other"}}
+    )
     return path
 
 

@@ -6,12 +6,12 @@ import dataclasses
 
 import pytest
 
+from tests.checkpoints import saving
 from tests.decoding import tiny
 from tests.evaluation import prepared
 from tests.evaluation.test_hook import EVAL
 from tests.models import decoder_examples, t5gemma_examples
 from tests.training import tiny as tiny_run
-from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.data.vocab import ByteVocabulary
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.evaluation import groups, preflight, run
@@ -230,9 +230,7 @@ def test_prompts_too_long_for_a_model_with_their_answers(tmp_path, max_length, a
     with pytest.raises(ValueError, match=f"'instructions': {expected}"):
         hook.check_model(model)
     # Of a checkpoint that is another model's: this is found before it is loaded.
-    manager = CheckpointManager(tmp_path / "run" / "checkpoints", keep_last=1)
-    manager.save(1, {"params": tiny.params()}, {})
-    manager.close()
+    saving.save(tmp_path / "run", 1, {"params": tiny.params()})
     with pytest.raises(ValueError, match=f"^{expected}"):
         evaluate(tmp_path, tmp_path / "out", config, model, checkpoint=tmp_path / "run")
 

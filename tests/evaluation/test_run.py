@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from tests import interrupting
+from tests.checkpoints import saving
 from tests.decoding import tiny
 from tests.evaluation import prepared
 from ul2tune import sharding
-from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.evaluation import groups, progress, report, run
 from ul2tune.evaluation.answer import RANK_FIRST, RANK_MEAN, RANK_SUM, Answer, judge
@@ -49,9 +49,7 @@ def data_dir(tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("model")
-    manager = CheckpointManager(folder / "checkpoints", keep_last=1)
-    manager.save(7, {"params": tiny.params()}, {})
-    manager.close()
+    saving.save(folder, 7, {"params": tiny.params()})
     return str(folder)
 
 

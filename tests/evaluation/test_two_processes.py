@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests import compiling
+from tests.checkpoints import saving
 from tests.decoding import tiny
 from tests.evaluation import prepared
 from tests.training.processes import ROOT, free_port
-from ul2tune.checkpoints.manager import CheckpointManager
 
 pytestmark = pytest.mark.slow
 FILES = ("eval/predictions.jsonl", "eval/metrics.json", "out.jsonl")
@@ -25,9 +25,7 @@ def folder(tmp_path_factory) -> Path:
     """Data, a model and prompts."""
     path = tmp_path_factory.mktemp("all")
     prepared.write(path / "data")
-    manager = CheckpointManager(path / "model" / "checkpoints", keep_last=1)
-    manager.save(1, {"params": tiny.params()}, {})
-    manager.close()
+    saving.save(path / "model", 1, {"params": tiny.params()})
     lines = [json.dumps({"prompt": f"say {'word ' * (i % 7)}{i}"}) + "\n" for i in range(9)]
     (path / "prompts.jsonl").write_text("".join(lines))
     (path / "other.jsonl").write_text("".join(reversed(lines)))

@@ -6,11 +6,11 @@ import dataclasses
 
 import pytest
 
+from tests.checkpoints import saving
 from tests.models import examples
 from tests.training import tiny
 from ul2tune.checkpoints import initialize
 from ul2tune.checkpoints.description import describe
-from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.training.run import train
 
 
@@ -18,9 +18,7 @@ def start(folder, **changes) -> None:
     """Starts a run from a checkpoint of a model with these changes."""
     model = dataclasses.replace(tiny.RUN_MODEL, **changes)
     params = examples.params(model)
-    manager = CheckpointManager(folder / "first/checkpoints", keep_last=1)
-    manager.save(0, {"params": params}, {"config": describe({"model": model})})
-    manager.close()
+    saving.save(folder / "first", 0, {"params": params}, {"config": describe({"model": model})})
     tiny.write_data(folder / "data")
     init = initialize.from_checkpoint(str(folder / "first"))
     train(**tiny.arguments(folder / "run", folder / "data", train_steps=1), init=init)
