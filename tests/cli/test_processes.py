@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from concurrent import futures
 
@@ -38,9 +39,9 @@ def train(folder, data_dir, *flags):
     ]
 
 
-def outlive(folder, data_dir, failing):
+def outlive(folder, data_dir, failing, failed):
     """Two processes, one of which fails: what both wrote, and how and after how many seconds the
-    other ended."""
+    other ended. Sets `failed` in between."""
     hook = folder / "hook.gin"
     hook.write_text(
         "from __gin__ import dynamic_registration\n"
@@ -52,6 +53,7 @@ def outlive(folder, data_dir, failing):
     try:
         text = processes.finish(both[failing], expect=1)
         gone = time.monotonic()
+        failed.set()
         status = both[1 - failing].wait(timeout=45)
         secs = time.monotonic() - gone
         return text, processes.finish(both[1 - failing], expect=status), status, secs
@@ -64,12 +66,15 @@ def outlive(folder, data_dir, failing):
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory, data_dir):
-    """Both cases at once: most of it is waiting."""
+    """Both cases, the second once the first has failed: process 0 finds in the cache by then what
+    it would compile. The rest of the first is waiting."""
+    failed = threading.Event()
+    folders = [tmp_path_factory.mktemp(f"process_{i}") for i in range(2)]
     with futures.ThreadPoolExecutor() as pool:
-        yield [
-            pool.submit(outlive, tmp_path_factory.mktemp(f"process_{i}"), data_dir, i)
-            for i in range(2)
-        ]
+        first = pool.submit(outlive, folders[0], data_dir, 0, failed)
+        first.add_done_callback(lambda _: failed.set())
+        failed.wait()
+        yield [first, pool.submit(outlive, folders[1], data_dir, 1, failed)]
 
 
 @pytest.mark.parametrize("failing", [0, 1])
