@@ -1,10 +1,14 @@
 """What `inspect` prints about a feed, over small prepared mixtures."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 
 from tests.feed import prepared
 from ul2tune.cli import inspect_sections
 from ul2tune.data import manifest
+from ul2tune.data.roundtrip import RoundTrip
 from ul2tune.data.ul2 import UL2Config, preset
 from ul2tune.feed.feed import Feed, FeedConfig
 from ul2tune.feed.store import Store
@@ -166,3 +170,22 @@ def test_a_large_mixture_is_summed_up_beyond_its_largest_tasks(tmp_path, capsys)
     (line,) = [line for line in third.splitlines() if "3 more of lower rates" in line]
     assert line.split()[:2] == ["20.00%", "19"]
     assert int(line.split()[2].replace(",", "")) > 0
+
+
+@pytest.mark.parametrize(
+    ("num_tasks", "most", "examples"), [(6, 3, 200), (50, 3, 80), (50, None, 200), (500, 3, 10)]
+)
+def test_of_many_tasks_fewer_examples_are_audited(num_tasks, most, examples, tmp_path, monkeypatch):
+    prepared.write(tmp_path, "one", [prepared.Task(name="one", examples=prepared.pairs(4))])
+    asked = []
+
+    def audit(*arguments, tasks):
+        asked.append(arguments)
+        return {name: RoundTrip(num_texts=1) for name in tasks}
+
+    monkeypatch.setitem(sys.modules, "ul2tune.prepare.audit", SimpleNamespace(audit=audit))
+    tasks = [SimpleNamespace(task=f"task{number}") for number in range(num_tasks)]
+    with feed_of(tmp_path, "one") as feed:
+        mixture = manifest.read_mixture(tmp_path, "one")
+        inspect_sections.print_audit(feed, feed.config, mixture, tasks, most)
+    assert asked == [("one", (), "train", examples)]

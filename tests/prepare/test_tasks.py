@@ -10,10 +10,12 @@ import pytest
 import seqio
 
 from tests.prepare import reading
+from ul2tune.data.stdlib_corpus import StdlibCorpus
 from ul2tune.prepare.audit import audit
 from ul2tune.prepare.plan import make_plan
 from ul2tune.prepare.run import prepare
-from ul2tune.prepare.tasks import seqio_vocabulary
+from ul2tune.prepare.tasks import register_corpus_task, seqio_vocabulary
+from ul2tune.status_line import StatusLine
 
 OBJECTIVES = ("ul2", "ul2r", "t5gemma2", "span_corruption", "prefix_lm", "causal_lm")
 
@@ -91,6 +93,16 @@ def test_audit_of_a_foreign_source_reads_what_seqio_keeps(name, tmp_path):
     assert (report.num_texts, report.num_tokens) == (2, 6)
     assert audit(name, [], split="validation") == {}
     assert audit(name, [], tasks=["another"]) == {}
+
+
+def test_an_audit_that_takes_long_says_how_far_it_is(name, tmp_path, monkeypatch, capsys):
+    for number in range(3):
+        register_corpus_task(f"{name}_{number}", StdlibCorpus(), vocabulary="bytes")
+    seqio.MixtureRegistry.add(name, [f"{name}_{number}" for number in range(3)], default_rate=1)
+    monkeypatch.setattr(StatusLine, "is_due", lambda _: True)
+    assert len(audit(name, [], max_examples=1)) == 3
+    told = [f"audit of {name}: {done} of 3 tasks are read" for done in range(3)]
+    assert capsys.readouterr().err.splitlines() == told
 
 
 def test_vocabularies_by_description(tmp_path):

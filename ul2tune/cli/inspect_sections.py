@@ -24,7 +24,10 @@ from ul2tune.feed.texts import mixture_texts
 from ul2tune.first_names import first_names
 from ul2tune.instructions import decontaminate
 
-AUDITED_TEXTS = 200
+# Examples of a task whose texts are audited, and of all tasks where those of many are summed up.
+AUDITED_EXAMPLES = 200
+_AUDITED_IN_ALL = 4000
+_AUDITED_AT_LEAST = 10
 _BLOCK_EXAMPLES = 256  # read at once where only their tokens are counted
 
 
@@ -228,15 +231,19 @@ def print_audit(
     # Loaded only here: it brings TensorFlow, which no other part of this command needs.
     prepare_audit = importlib.import_module("ul2tune.prepare.audit")
     names = [task.task for task in tasks]
-    reports = prepare_audit.audit(
-        data.mixture, mixture.modules, data.split, AUDITED_TEXTS, tasks=names
-    )
+    audited = AUDITED_EXAMPLES if most is None else _audited(len(names))
+    reports = prepare_audit.audit(data.mixture, mixture.modules, data.split, audited, tasks=names)
     if len(reports) == 1:
         for name, report in reports.items():
             print(f"{name}: {report.describe()}")
     elif reports:
-        print(f"The first {AUDITED_TEXTS} examples of each task; --task=NAME shows where, {HINT}.")
+        print(f"The first {audited} examples of each task; --task=NAME shows where, {HINT}.")
         print(roundtrip.table(reports, most))
+
+
+def _audited(num_tasks: int) -> int:
+    """Examples of each of so many tasks: 1,400 would be read for longer than they are prepared."""
+    return max(_AUDITED_AT_LEAST, min(AUDITED_EXAMPLES, _AUDITED_IN_ALL // num_tasks))
 
 
 def heading(title: str) -> None:

@@ -15,6 +15,7 @@ from ul2tune.prepare.fields import plain
 from ul2tune.prepare.plan import Plan, find_tasks, make_plan
 from ul2tune.prepare.sources import DocumentSource
 from ul2tune.prepare.task_modules import import_modules
+from ul2tune.status_line import StatusLine
 
 
 def audit(
@@ -38,12 +39,18 @@ def audit(
       of no texts.
     """
     import_modules(modules)
-    reports = {}
-    for task in find_tasks(mixture):
-        if split not in task.splits or (tasks is not None and task.name not in tasks):
-            continue
+    reports, status = {}, StatusLine()
+    chosen = [
+        task
+        for task in find_tasks(mixture)
+        if split in task.splits and (tasks is None or task.name in tasks)
+    ]
+    for task in chosen:
+        if status.is_due():  # a big file of a source is read whole for its first examples
+            status.put(f"audit of {mixture}: {len(reports):,} of {len(chosen):,} tasks are read")
         plan = make_plan(task, split, num_shards=1)
         reports[task.name] = roundtrip.audit(plan.vocabulary, texts(plan, max_examples))
+    status.end()
     return reports
 
 
