@@ -266,3 +266,22 @@ def test_vocabularies_of_one_model_share_what_is_read_of_it(shared, tmp_path):
     assert first._opened is second._opened  # type: ignore[attr-defined]
     copy.write_bytes((shared / PLAIN_MODEL).read_bytes())
     assert vocab.load(copy).base_size != first.base_size
+
+
+def test_ids_of_the_last_texts_are_kept_each_caller_with_a_list_of_its_own(monkeypatch):
+    encode, asked = ByteVocabulary._encode, []
+    monkeypatch.setattr(
+        ByteVocabulary, "_encode", lambda self, text: asked.append(text) or encode(self, text)
+    )
+    vocabulary = ByteVocabulary()
+    for _ in range(3):
+        ids = vocabulary.encode("ab")
+        assert ids == [100, 101]
+        ids.append(1)
+    assert asked == ["ab"]
+    many = [f"text {number}" for number in range(1000)]
+    assert [vocabulary.encode(text) for text in many] == [encode(vocabulary, t) for t in many]
+    assert len(vocabulary._kept) <= 64
+    long = "a" * 2**20  # a document is seen once, and large
+    assert vocabulary.encode(long) == vocabulary.encode(long)
+    assert asked.count(long) == 2

@@ -22,6 +22,9 @@ MODES = ("R", "S", "X")
 T5_EXTRA_IDS = 100
 # What TPUs and GPUs multiply well, and what T5's 32,128 rows are a multiple of.
 ROWS_MULTIPLE = 128
+# So many texts of at most so many characters are kept with their ids.
+_KEPT_TEXTS = 64
+_KEPT_CHARACTERS = 2**14
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,12 +137,31 @@ class Vocabulary(abc.ABC):
             default: in a corpus they are just characters.
         """
         if not specials:
-            return self._encode(text)
+            return self._encode_once(text)
         ids: list[int] = []
         for part in self._special_pattern.split(text):
             token = self._special_ids.get(part)
             ids.extend(self._encode_specials(part) if token is None else [token])
         return ids
+
+    def _encode_once(self, text: str) -> list[int]:
+        """Keeps ids for a while: a renderer with a token budget asks for those of its prompt, of
+        what the prompt begins with, and of the exemplars it shows again; `prepare` then asks for
+        those of the prompt."""
+        if len(text) > _KEPT_CHARACTERS:
+            return self._encode(text)
+        kept = self._kept
+        ids = kept.get(text)
+        if ids is None:
+            ids = self._encode(text)
+            if len(kept) >= _KEPT_TEXTS:
+                kept.clear()  # in one go, whatever other threads do meanwhile
+            kept[text] = ids
+        return list(ids)
+
+    @cached_property
+    def _kept(self) -> dict[str, list[int]]:
+        return {}
 
     @cached_property
     def special_texts(self) -> tuple[str, ...]:
