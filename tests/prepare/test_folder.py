@@ -14,7 +14,7 @@ import seqio
 from tests.prepare import reading
 from ul2tune.data import manifest
 from ul2tune.data.vocab_training import VocabularyConfig
-from ul2tune.prepare import run as prepare_run
+from ul2tune.prepare import runners
 from ul2tune.prepare.folder import hold
 from ul2tune.prepare.tasks import register_text_task
 
@@ -130,7 +130,7 @@ def test_what_has_to_be_written_is_named(mixed, words, tmp_path, monkeypatch, ch
     else:
         path.unlink()
     before = reading.snapshot(data)
-    monkeypatch.setattr(prepare_run, "_run", None)  # nothing is begun that cannot be kept
+    monkeypatch.setattr(runners, "run_here", None)  # nothing is begun that cannot be kept
     protect(data, monkeypatch)
     expected = (
         rf"DATA_DIR = '{data}' cannot be written to \(Read-only file system\), and {needed}\."

@@ -18,7 +18,6 @@ from ul2tune.data.documents import FileCorpus
 from ul2tune.data.ul2 import UL2Config, preset
 from ul2tune.data.vocab import ByteVocabulary
 from ul2tune.data.vocab_training import VocabularyConfig
-from ul2tune.prepare import run as prepare_run
 from ul2tune.prepare import runners
 from ul2tune.prepare import shards as shard_files
 from ul2tune.prepare.plan import make_plan
@@ -64,7 +63,7 @@ def test_shards_hold_the_corpus_and_manifests_describe_them(task, name, words, t
 def test_a_rerun_touches_nothing_and_is_fast(task, name, words, tmp_path, monkeypatch):
     reading.run(name, tmp_path / "data", num_shards=2)
     before = reading.snapshot(tmp_path / "data" / name)
-    monkeypatch.setattr(prepare_run, "_run", None)  # any work would fail
+    monkeypatch.setattr(runners, "run_here", None)  # any work would fail
     started = time.monotonic()
     reading.run(name, tmp_path / "data", num_shards=2)
     assert reading.snapshot(tmp_path / "data" / name) == before
@@ -349,7 +348,7 @@ def test_a_pool_makes_the_same_bytes_and_survives_a_workers_death(
     work = runners.works(plan, ["slow_task"], str(tmp_path / "data"))
     progress = Progress(title="slow", num_shards=10)
     with pytest.raises(ValueError, match="A process that prepared data was killed"):
-        runners.run_in_processes(work, 1, progress)
+        list(runners.run_in_processes(work, 1, progress))
     assert not (tmp_path / "data" / "slow" / "train" / "manifest.json").exists()
     monkeypatch.delenv("DIE_AT")
     prepare_slow(tmp_path / "data", num_workers=2)

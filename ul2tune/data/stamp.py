@@ -29,6 +29,7 @@ from typing import Any
 
 from ul2tune.data import files
 from ul2tune.data.documents import MAX_HASHED_BYTES
+from ul2tune.status_line import StatusLine
 
 # The vocabulary of the shipped tasks; it has a default, so that not being set means something too.
 VOCABULARY, DEFAULT_VOCABULARY = "UL2TUNE_VOCABULARY", "stdlib"
@@ -58,8 +59,13 @@ def make(modules: Sequence[str], sources: Iterable[str]) -> Stamp:
       modules: names, as in TASK_MODULES.
       sources: paths of files and folders, and globs.
     """
-    code = _module_files(modules)
-    digests = {source: _source_digests(source) for source in sorted(set(sources))}
+    code, digests, status = _module_files(modules), {}, StatusLine()
+    named = sorted(set(sources))
+    for source in named:
+        if status.is_due():
+            status.put(f"{len(digests):,} of {len(named):,} sources of text are hashed")
+        digests[source] = _source_digests(source)
+    status.end()
     return {
         "modules": {name: _stored(_code_digests(text)) for name, text in code.items()},
         "variables": {name: _stored(words) for name, words in _variables(code.values()).items()},

@@ -18,7 +18,7 @@ from ul2tune.data.documents import FileCorpus
 from ul2tune.data.manifest import TaskManifest
 from ul2tune.first_names import first_names
 from ul2tune.prepare.seqio_vocab import from_seqio
-from ul2tune.prepare.sources import DocumentSource
+from ul2tune.prepare.sources import DocumentSource, PythonSource
 
 # Attributes that hold paths: `files`, `path`, `folder`, SeqIO's `_split_to_filepattern`.
 _PATHS = re.compile(r"file|path|folder|dir(_|$)|directory")
@@ -64,7 +64,13 @@ def why_empty(task: seqio.Task, entry: TaskManifest) -> str:
 
 
 def num_bytes(source: seqio.DataSource, split: str) -> int | None:
-    """The size of the files of SeqIO's own sources of files; None where it is not known here."""
+    """The size of the files that a source reads, as far as its attributes name them; None where it
+    is not known here."""
+    if isinstance(source, DocumentSource):
+        return source.corpus.num_bytes()
+    if isinstance(source, PythonSource):
+        named = set(_named(source, "", _MAX_DEPTH))
+        return sum(os.path.getsize(path) for path in named if os.path.isfile(path))
     if not isinstance(source, seqio.FileDataSource):
         return None
     found = source.list_shards(split)

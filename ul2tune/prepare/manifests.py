@@ -20,12 +20,13 @@ from ul2tune.data.vocab_tokenizer_json import TokenizerJsonVocabulary
 from ul2tune.prepare.folder import Access
 from ul2tune.prepare.plan import Plan
 from ul2tune.prepare.shards import Receipt, receipt_path
+from ul2tune.status_line import end_standing
 
 
-def up_to_date(plan: Plan, access: Access) -> bool:
-    """Whether the shards are what the plan would make.
+def up_to_date(plan: Plan, access: Access) -> TaskManifest | None:
+    """The manifest of shards that are what the plan would make; None if they are not.
 
-    If they are, but training-time facts (noise, metrics) changed, the manifest is rewritten.
+    Where they are, but training-time facts (noise, metrics) changed, the manifest is rewritten.
 
     Raises:
       ValueError: if they are, but more records were rejected than are allowed now; or if they are
@@ -35,16 +36,16 @@ def up_to_date(plan: Plan, access: Access) -> bool:
     try:
         found = manifest.read_task(access.data_dir, plan.task.name, plan.split)
     except FileNotFoundError:
-        return False
+        return None
     except ValueError:
         _check_may_replace(str(folder))
-        return False
+        return None
     if found.fingerprint != plan.fingerprint:
         _check_may_replace(str(folder))
-        return False
+        return None
     paths = [(folder / shard.file, shard.num_bytes) for shard in found.shards]
     if not all(path.is_file() and path.stat().st_size == size for path, size in paths):
-        return False
+        return None
     receipts = _receipts(found)
     _merged(receipts).check(plan.max_rejected_fraction, title(plan))
     wanted = _manifest(plan, receipts, access)
@@ -60,11 +61,10 @@ def up_to_date(plan: Plan, access: Access) -> bool:
         manifest.write(wanted, folder / "manifest.json")
     if not access.obstacle:
         _clear_away(folder, wanted)
-    _say(f"{title(plan)}: up to date, {found.num_examples:,} examples")
-    return True
+    return wanted
 
 
-def finish(plan: Plan, receipts: list[Receipt], access: Access) -> None:
+def finish(plan: Plan, receipts: list[Receipt], access: Access) -> TaskManifest:
     """Checks what was rejected, writes the manifest last, and removes what it does not name."""
     rejections = _merged(receipts)
     rejections.check(plan.max_rejected_fraction, title(plan))
@@ -77,6 +77,7 @@ def finish(plan: Plan, receipts: list[Receipt], access: Access) -> None:
     folder = manifest.task_dir(access.data_dir, plan.task.name, plan.split)
     manifest.write(result, folder / "manifest.json")
     _clear_away(folder, result)
+    return result
 
 
 def write_mixture(wanted: MixtureManifest, access: Access, has_train: bool) -> None:
@@ -227,4 +228,5 @@ def title(plan: Plan) -> str:
 
 
 def _say(text: str) -> None:
+    end_standing()
     print(text, file=sys.stderr, flush=True)

@@ -12,6 +12,7 @@ error.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,19 +26,18 @@ from ul2tune.data.embedding_rows import ROWS
 from ul2tune.data.manifest import MixtureManifest
 from ul2tune.data.rates import flat
 from ul2tune.first_names import first_names
-from ul2tune.prepare import inputs, runners
-from ul2tune.prepare.folder import hold
+from ul2tune.prepare import inputs, pending
+from ul2tune.prepare.folder import Access, hold
 from ul2tune.prepare.manifests import finish, title, up_to_date, write_mixture
 from ul2tune.prepare.plan import Plan, check_one_vocabulary, find_tasks, make_plan
-from ul2tune.prepare.progress import Progress
 from ul2tune.prepare.rates import mixture_share
-from ul2tune.prepare.shards import Receipt
-from ul2tune.prepare.sources import DocumentSource
 from ul2tune.prepare.task_modules import import_modules
+from ul2tune.status_line import StatusLine, end_standing
 
-_BEAM = "beam"
 # `ul2tune train` asks for both whether it reads them or not, so a mixture may lack one of them.
 _USUAL_SPLITS = ("train", "validation")
+# So many tasks and splits have a line each that says that they are up to date.
+_MOST_LINES = 20
 
 
 def prepare(
@@ -75,20 +75,16 @@ def prepare(
     with hold(Path(data_dir)) as access:
         check_one_vocabulary(mixture, tasks, int(rows) if rows else None)
         made_from = stamp.make(modules, {path for task in tasks for path in inputs.paths(task)})
-        for task in tasks:
-            for split in splits:
-                plan = make_plan(task, split, num_shards, max_rejected_fraction)
-                if split == splits[0]:
-                    _note(plan)
-                if not up_to_date(plan, access):
-                    access.check(f"{title(plan)} is missing there or out of date")
-                    receipts = _run(plan, tuple(modules), data_dir, num_workers, runner)
-                    finish(plan, receipts, access)
-        counts = {
-            (task.name, split): _num_examples(task.name, split, data_dir)
-            for task in tasks
-            for split in {*splits, "train"}
-        }
+        missing, counts = _compare(
+            mixture, tasks, splits, num_shards, max_rejected_fraction, access
+        )
+        work = pending.make(missing, mixture, tuple(modules), data_dir, num_workers, runner)
+        with contextlib.closing(work) as made:  # what is begun ends with an error
+            for plan, receipts in made:
+                found = finish(plan, receipts, access)
+                counts[found.task, found.split] = found.num_examples
+        if "train" not in splits:
+            counts |= {(t.name, "train"): _num_examples(t.name, "train", data_dir) for t in tasks}
         if not any(counts.values()):
             raise ValueError(_no_examples(mixture, tasks, splits, data_dir))
         share = mixture_share(mixture, _sizes(counts))
@@ -107,6 +103,49 @@ def prepare(
             _note_undrawn(wanted, counts)
 
 
+def _compare(
+    mixture: str,
+    tasks: Sequence[seqio.Task],
+    splits: Sequence[str],
+    num_shards: int | None,
+    max_rejected_fraction: float,
+    access: Access,
+) -> tuple[list[Plan], dict[tuple[str, str], int]]:
+    """The plans of what is missing or out of date, and the examples of what is not, by task and
+    split."""
+    missing: list[Plan] = []
+    counts: dict[tuple[str, str], int] = {}
+    status = StatusLine()
+    for number, task in enumerate(tasks):
+        if status.is_due():
+            status.put(f"{mixture}: {number:,} of {len(tasks):,} tasks are compared")
+        for split in splits:
+            plan = make_plan(task, split, num_shards, max_rejected_fraction)
+            if split == splits[0]:
+                _note(plan)
+            found = up_to_date(plan, access)
+            if found is None:
+                access.check(f"{title(plan)} is missing there or out of date")
+                missing.append(plan)
+            else:
+                counts[task.name, split] = found.num_examples
+    status.end()
+    _tell_kept(counts, mixture)
+    return missing, counts
+
+
+def _tell_kept(counts: Mapping[tuple[str, str], int], mixture: str) -> None:
+    """Says what is up to date: of a few tasks each, of many their sum."""
+    lines = [f"{task}/{split}: up to date, {n:,} examples" for (task, split), n in counts.items()]
+    if len(lines) > _MOST_LINES:
+        num_tasks = len({task for task, _ in counts})
+        lines = [
+            f"{mixture}: {num_tasks:,} tasks are up to date, {sum(counts.values()):,} examples in "
+            f"{len(counts):,} splits"
+        ]
+    print("".join(f"{line}\n" for line in lines), end="", file=sys.stderr, flush=True)
+
+
 def _check_arguments(
     data_dir: str, num_shards: int | None, max_rejected_fraction: float, runner: str
 ) -> None:
@@ -119,11 +158,13 @@ def _check_arguments(
             f"PREPARE_MAX_REJECTED (max_rejected_fraction) is {max_rejected_fraction}: it is a "
             "share of all records, from 0 to 1."
         )
-    if runner != "processes" and runner.split(" ")[0] != _BEAM:
+    if runner != "processes" and runner.split(" ")[0] != pending.BEAM:
         raise ValueError(f'runner must be "processes" or "beam --flags", got {runner!r}.')
 
 
 def _note(plan: Plan) -> None:
+    if plan.scoring.notes:
+        end_standing()
     for note in plan.scoring.notes:
         print(f"Note on task {plan.task.name}: {note}", file=sys.stderr, flush=True)
 
@@ -181,27 +222,3 @@ def _num_examples(task: str, split: str, data_dir: str) -> int:
         return manifest.read_task(data_dir, task, split).num_examples
     except FileNotFoundError:
         return 0  # this split has not been prepared
-
-
-def _run(
-    plan: Plan, modules: tuple[str, ...], data_dir: str, num_workers: int, runner: str
-) -> list[Receipt]:
-    """Makes the missing shards of one plan, beside those that its manifest names so far."""
-    if not plan.num_shards:
-        return []
-    source = plan.task.source
-    corpus = source.corpus if isinstance(source, DocumentSource) else None
-    num_bytes = corpus.num_bytes() if corpus else None
-    progress = Progress(title=title(plan), num_shards=plan.num_shards, total_bytes=num_bytes)
-    size = inputs.num_bytes(source, plan.split) if corpus is None else num_bytes
-    workers = runners.choose_num_workers(num_workers, plan.num_shards, size)
-    if runner.startswith(_BEAM):
-        items = runners.works(plan, modules, data_dir)
-        receipts = runners.run_on_beam(items, runner.removeprefix(_BEAM), progress)
-    elif workers == 1:
-        receipts = runners.run_here(plan, data_dir, progress)
-    else:
-        items = runners.works(plan, modules, data_dir)
-        receipts = runners.run_in_processes(items, workers, progress)
-    progress.close()
-    return receipts

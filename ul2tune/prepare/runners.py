@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import shlex
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -106,8 +106,13 @@ def run_here(plan: Plan, data_dir: str, progress: Progress) -> list[Receipt]:
     return receipts
 
 
-def run_in_processes(items: Sequence[Work], num_workers: int, progress: Progress) -> list[Receipt]:
+def run_in_processes(
+    items: Sequence[Work], num_workers: int, progress: Progress
+) -> Generator[tuple[int, Receipt]]:
     """Shards over a pool of spawned processes (TensorFlow does not survive a fork).
+
+    Yields:
+      the number of an item that is done, and its receipt, as they come.
 
     Raises:
       ValueError: if a process dies; what is finished stays finished.
@@ -118,11 +123,10 @@ def run_in_processes(items: Sequence[Work], num_workers: int, progress: Progress
         num_workers, mp_context=context, initializer=_start_worker, initargs=(counters,)
     )
     try:
-        futures = [pool.submit(_work, item) for item in items]
-        for num_finished in _watch(futures, counters, progress):
-            for _ in range(num_finished):
-                progress.finish_shard()
-        return [future.result() for future in futures]
+        futures = {pool.submit(_work, item): number for number, item in enumerate(items)}
+        for future in _watch(futures, counters, progress):
+            progress.finish_shard()
+            yield futures[future], future.result()
     except BrokenProcessPool as error:
         raise ValueError(
             "A process that prepared data was killed, likely for lack of memory. Run again with a "
@@ -132,8 +136,10 @@ def run_in_processes(items: Sequence[Work], num_workers: int, progress: Progress
         pool.shutdown(cancel_futures=True)
 
 
-def _watch(futures: list[Future], counters: list[Any], progress: Progress) -> Iterator[int]:
-    """Shows the workers' counters until all is done; yields how many shards finished each time."""
+def _watch(
+    futures: Collection[Future], counters: list[Any], progress: Progress
+) -> Iterator[Future]:
+    """Shows the workers' counters until all is done; yields what is, the first failure ends it."""
     seen, pending = [0, 0, 0], set(futures)
     while pending:
         done, pending = wait(pending, timeout=_POLL_SECS)
@@ -141,8 +147,8 @@ def _watch(futures: list[Future], counters: list[Any], progress: Progress) -> It
         progress.add(*(new - old for new, old in zip(now, seen, strict=True)))
         seen = now
         for future in done:
-            future.result()  # the first failure ends it
-        yield len(done)
+            future.result()
+        yield from done
 
 
 _worker_counters: list[Any] = []

@@ -38,7 +38,8 @@ def scoring_of(task: seqio.Task) -> Scoring:
         metrics = _of_texts(task, notes)
     elif task.metric_fns:
         seqio_metrics = _as_in_seqio(task, notes)
-    if len(task.metric_objs) > len(task.metric_fns):
+    # Of `task.metric_objs`, those that are not made of metric_fns: making these takes 2 ms each.
+    if task._metric_objs_constructor_args:
         notes.append(_left_out("its metric_objs are not metric_fns"))
     return Scoring(metrics=metrics, seqio_metrics=seqio_metrics, notes=tuple(notes))
 
