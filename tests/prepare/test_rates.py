@@ -7,6 +7,7 @@ import seqio
 
 from tests.prepare.reading import effective_rates
 from ul2tune.data.vocab import ByteVocabulary
+from ul2tune.prepare import rates as prepare_rates
 from ul2tune.prepare.seqio_vocab import SeqioVocabulary
 
 
@@ -74,3 +75,20 @@ def test_impossible_rates(tasks, name, values, message):
     seqio.MixtureRegistry.add(name, list(zip(tasks, values)))
     with pytest.raises(ValueError, match=message):
         effective_rates(name, {})
+
+
+def test_folders_of_sizes_are_made_only_for_rates_that_ask(tasks, name, monkeypatch):
+    a, b, c = tasks
+    seqio.MixtureRegistry.add(f"{name}_sized", [(a, seqio.mixing_rate_num_examples), (b, 1.0)])
+    seqio.MixtureRegistry.add(f"{name}_fixed", [(a, 1), (b, 2.0)])
+    for kind in ("sized", "fixed"):
+        seqio.MixtureRegistry.add(f"{name}_outer_{kind}", [(f"{name}_{kind}", 1.0), (c, 1.0)])
+    made, make = [], prepare_rates._as_seqio_caches
+    monkeypatch.setattr(
+        prepare_rates, "_as_seqio_caches", lambda *args: made.append(1) or make(*args)
+    )
+    sizes = {a: 3, b: 5, c: 7}
+    assert rates(f"{name}_outer_fixed", sizes) == pytest.approx([1 / 6, 1 / 3, 1 / 2])
+    assert not made
+    assert rates(f"{name}_outer_sized", sizes) == pytest.approx([3 / 8, 1 / 8, 1 / 2])
+    assert made == [1]

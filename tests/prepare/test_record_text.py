@@ -7,6 +7,7 @@ import json
 import pytest
 
 from ul2tune.data.documents import Rejections
+from ul2tune.prepare.record_text import RecordText
 from ul2tune.prepare.superni_tasks import training_text
 
 
@@ -57,3 +58,15 @@ def test_the_fingerprint_sees_the_training_tasks(folder):
     assert training_text(folder).fingerprint() == before
     write(folder, "task2", ["changed"])
     assert training_text(folder).fingerprint() != before
+
+
+def test_a_collection_is_read_once_to_know_its_size(folder, monkeypatch):
+    corpus, read = training_text(folder), RecordText._documents
+    reads = []
+    monkeypatch.setattr(RecordText, "_documents", lambda self: reads.append(1) or read(self))
+    before = corpus.num_bytes()
+    assert [corpus.num_bytes() for _ in range(3)] == [before] * 3
+    assert len(reads) == 1
+    write(folder, "task2", ["a longer text"])
+    assert corpus.num_bytes() == before + 2 * (len("a longer text") - len("z"))
+    assert len(reads) == 2

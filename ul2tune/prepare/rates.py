@@ -34,8 +34,20 @@ def mixture_share(name: str, num_examples: Mapping[str, int]) -> Share:
       ValueError: if a rate is negative or not finite, or all of a (sub-)mixture are zero.
     """
     provider = seqio.get_mixture_or_task(name)
+    if not _asks_for_sizes(provider):  # folders of a thousand tasks take a second
+        return _share(provider, num_examples, 1.0, 1.0)
     with _as_seqio_caches(list(seqio.get_subtasks(provider)), num_examples):
         return _share(provider, num_examples, 1.0, 1.0)
+
+
+def _asks_for_sizes(provider: seqio.Task | seqio.Mixture) -> bool:
+    """Whether a rate is anything else than a number from the start."""
+    if isinstance(provider, seqio.Task):
+        return False
+    return any(
+        not isinstance(rate, int | float) or _asks_for_sizes(seqio.get_mixture_or_task(child))
+        for child, rate in provider.rate_per_task_name.items()
+    )
 
 
 def _share(

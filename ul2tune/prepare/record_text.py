@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -47,7 +48,16 @@ class RecordText:
 
     def num_bytes(self) -> int:
         """The documents' size."""
-        return sum(len(document.text.encode()) for document in self._documents())
+        # Counted once for every split, plan and progress line: it reads the whole collection.
+        now = self.fingerprint()
+        if now not in self._sizes:
+            self._sizes[now] = sum(len(document.text.encode()) for document in self._documents())
+        return self._sizes[now]
+
+    @functools.cached_property
+    def _sizes(self) -> dict[str, int]:
+        """By fingerprint."""
+        return {}
 
     def _documents(self) -> Iterator[Document]:
         for corpus in self.corpora:
