@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from ul2tune.data import stamp
+from ul2tune.status_line import StatusLine
 
 
 @pytest.fixture
@@ -42,6 +43,15 @@ MODULES = ("my_tasks", "ul2tune.data.mixing")
 
 def made(project):
     return stamp.make(MODULES, [f"{project}/text/*.txt", f"{project}/folder", "train"])
+
+
+def test_hashing_that_takes_long_says_how_far_it_is(project, monkeypatch, capsys):
+    made(project)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(StatusLine, "is_due", lambda _: True)
+    made(project)
+    told = [f"{number} of 3 sources of text are hashed" for number in range(3)]
+    assert capsys.readouterr().err.splitlines() == told
 
 
 def test_the_modules_are_the_projects_own(project):

@@ -21,6 +21,7 @@ from ul2tune.prepare.record_tasks import RecordSource, tk_instruct_renderer
 from ul2tune.prepare.run import prepare
 from ul2tune.prepare.sources import DocumentSource
 from ul2tune.prepare.tasks import seqio_vocabulary
+from ul2tune.status_line import StatusLine
 
 TASKS = """
 import seqio
@@ -48,7 +49,8 @@ def test_receipts_go_to_their_plans_in_whatever_order_they_come():
     shards = {"a": 1, "b": 3, "c": 2}
     plans: Any = [SimpleNamespace(name=name, num_shards=n) for name, n in shards.items()]
     found: Any = [(position, f"receipt {position}") for position in (4, 2, 0, 3, 1, 5)]
-    gathered = [(plan.name, receipts) for plan, receipts in pending._by_plan(plans, found)]
+    by_plan: Any = pending._by_plan(plans, found)
+    gathered = [(plan.name, receipts) for plan, receipts in by_plan]
     assert gathered == [
         ("a", ["receipt 0"]),
         ("b", ["receipt 1", "receipt 2", "receipt 3"]),
@@ -79,6 +81,18 @@ def test_what_is_done_before_another_task_fails_is_kept(tmp_path, monkeypatch):
     assert manifest.read_task(tmp_path / "data", "many_0", "validation").num_examples < 10
     assert not (tmp_path / "data" / "many_1" / "train" / "manifest.json").exists()
     assert not (tmp_path / "data" / "many.mixture.json").exists()
+
+
+def test_comparing_that_takes_long_says_how_far_it_is(tmp_path, monkeypatch, capfd):
+    write_many(tmp_path, 2, monkeypatch)
+    monkeypatch.setattr(StatusLine, "is_due", lambda _: True)
+    prepare("many", ["many_tasks"], str(tmp_path / "data"), num_workers=1)
+    told = capfd.readouterr().err.splitlines()
+    assert [line for line in told if "compared" in line] == [
+        "many: 0 of 2 tasks are compared",
+        "many: 1 of 2 tasks are compared",
+    ]
+    assert any(line.startswith("many [=====") and "1/4 shards" in line for line in told)
 
 
 @pytest.mark.parametrize(("count", "lines"), [(2, 4), (12, 1)])

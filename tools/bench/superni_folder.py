@@ -64,7 +64,9 @@ class Writer:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tasks", type=int, default=400)
     parser.add_argument("--instances", type=int, default=MOST_INSTANCES)
