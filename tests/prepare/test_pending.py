@@ -123,11 +123,13 @@ def test_workers_are_chosen_by_the_files_of_all_tasks(words, monkeypatch):
         ]
         return pending._input_bytes(plans)
 
-    assert size_of(known) == 2 * size
+    shard = pending._SHARD_BYTES
+    expected = size + size // 32 + 2 * shard
+    assert size_of(known) == expected
     unknown = seqio.TfdsDataSource("sums:1.0.0")
-    assert size_of([*known, unknown]) == 2 * size  # a shard: taken for small
+    assert size_of([*known, unknown]) == expected + shard  # one shard: taken for small
     assert size_of([*known, unknown], num_shards=2) is None
     monkeypatch.setattr(runners.os, "sched_getaffinity", lambda _: set(range(8)))
-    assert runners.choose_num_workers(0, 2000, 2 * size) == 1
+    assert runners.choose_num_workers(0, 2000, expected) == 1
     assert runners.choose_num_workers(0, 2000, 2**30) == 8
-    assert runners.choose_num_workers(3, 2000, 2 * size) == 3
+    assert runners.choose_num_workers(3, 2000, expected) == 3
