@@ -68,6 +68,17 @@ def test_an_error_leaves_no_folder_behind(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("new", [atomic.new_file, atomic.new_folder])
+def test_a_full_disk_is_told_with_the_name(new, tmp_path: Path):
+    for named, told in ((None, str(tmp_path / "new")), ("there", "there")):
+        with pytest.raises(OSError, match="No space") as error, new(tmp_path / "new"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), named)
+        assert error.value.filename == told
+    with pytest.raises(OSError, match="No such") as error, new(tmp_path / "new"):
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    assert error.value.filename is None
+
+
 KILLED = """
 import os, sys
 from ul2tune import atomic

@@ -30,6 +30,17 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 @contextmanager
+def naming(target: str | Path) -> Iterator[None]:
+    """A block that writes to `target`: errors of a full disk, which know no name, get its."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and error.filename is None:
+            error.filename = str(target)
+        raise
+
+
+@contextmanager
 def new_file(target: str | Path) -> Iterator[Path]:
     """A file that takes its name when the block ends, with all its bytes on disk; after an error
     there is none, or the old one.
@@ -43,9 +54,10 @@ def new_file(target: str | Path) -> Iterator[Path]:
     target = Path(target)
     temporary = target.with_name(f".{target.name.removeprefix('.')}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())  # a rename must never be seen before the bytes it names
+        with naming(target):
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())  # a rename must never be seen before the bytes it names
         os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -79,7 +91,8 @@ def new_folder(target: str | Path) -> Iterator[Path]:
             stack.enter_context(locked_folder(temporary))
         try:
             temporary.chmod(0o755)
-            yield temporary
+            with naming(target):
+                yield temporary
             _name(temporary, target)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -87,3 +87,11 @@ def test_an_output_without_answers_takes_other_settings(tmp_path):
         ValueError, match=r"with sampling\.temperature = 1\.0, now it is 0\.0\. Delete"
     ):
         start(output)
+
+
+def test_a_full_disk_is_told_with_the_output(tmp_path):
+    full = tmp_path / "answers.jsonl"
+    full.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space") as error:
+        infer_output.append(full, [{"line": 1}])
+    assert error.value.filename == str(full)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ul2tune import __version__, tree
+from ul2tune import __version__, atomic, tree
 from ul2tune.checkpoints import description, initialize, layout
 from ul2tune.checkpoints.restore import restore_step
 from ul2tune.checkpoints.streaming import StepWriter
@@ -162,7 +162,8 @@ def export_model(options: argparse.Namespace) -> None:
         dtype=record.get("dtype", "float32") if options.dtype == "stored" else options.dtype,
     )
     read = exported.Reader(step_dir, config, ema=options.ema)
-    written = t5x.export_checkpoint(options.directory, export, read)
+    with atomic.naming(options.directory):
+        written = t5x.export_checkpoint(options.directory, export, read)
     with_state = "without an optimiser state" if state is None else "with Adafactor's state"
     print(f"{written}: {export.layout} layers, {export.dtype}, {with_state}.")
 

@@ -12,7 +12,6 @@ from ul2tune import atomic
 from ul2tune.cli import project
 
 _FOLDERS = ("gin", "tasks")
-_IGNORE = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -27,10 +26,20 @@ def run(options: argparse.Namespace) -> None:
     with ExitStack() as stack:  # both, or none
         for folder in _FOLDERS:
             new = stack.enter_context(atomic.new_folder(target / folder))
-            shipped = project.project_root() / folder
-            shutil.copytree(shipped, new, ignore=_IGNORE, dirs_exist_ok=True)
+            _copy(project.project_root() / folder, new)
     print(f"Wrote {', '.join(f'{target / folder}' for folder in _FOLDERS)}. Next:\n")
     print(f"  cd {shlex.quote(str(target))}")
     print("  ul2tune inspect --gin_file=recipes/demo_pretrain.gin   # look at the data")
     print("  ul2tune train --gin_file=recipes/demo_pretrain.gin     # train on it")
     print("\nYour own text: copy tasks/text.py, then set MIXTURE_OR_TASK_NAME and TASK_MODULES.")
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copies a folder, not what Python or others keep there. `shutil.copytree` goes on after an
+    error: of a full disk it tells once for every file."""
+    for path in sorted(source.rglob("*")):
+        inside = path.relative_to(source)
+        hidden = any(part == "__pycache__" or part.startswith(".") for part in inside.parts)
+        if path.is_file() and not hidden:
+            (target / inside).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / inside)

@@ -169,7 +169,7 @@ def names(prompt: Prompt) -> dict[str, Any]:
 
 def append(output: Path, lines: Sequence[dict[str, Any]]) -> None:
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    with open(output, "ab") as file:
+    with atomic.naming(output), open(output, "ab") as file:
         file.write(text.encode("utf-8"))
         file.flush()
         os.fsync(file.fileno())
