@@ -11,7 +11,12 @@ import pytest
 from tests import interrupting
 from ul2tune import signal_handlers
 from ul2tune.cli import termination
-from ul2tune.signal_handlers import handled, interrupts, raise_ignored_interrupt
+from ul2tune.signal_handlers import (
+    handled,
+    interrupts,
+    interrupts_wait,
+    raise_ignored_interrupt,
+)
 from ul2tune.training.signals import StopSignal
 
 ignored = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -69,9 +74,22 @@ def test_an_ignored_interrupt_is_raised_where_one_asks():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_an_interrupt_may_have_to_wait():
+    reached = []
+    with pytest.raises(KeyboardInterrupt), interrupts_wait():  # noqa: PT012
+        os.kill(os.getpid(), signal.SIGINT)
+        reached.append(True)
+    assert reached
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with interrupts_wait():
+        pass
+
+
 def test_who_ignores_interrupts_goes_on():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
+        with interrupts_wait():
+            os.kill(os.getpid(), signal.SIGINT)
         with interrupts():
             os.kill(os.getpid(), signal.SIGINT)
             raise_ignored_interrupt()

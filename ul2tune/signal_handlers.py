@@ -67,6 +67,25 @@ def interrupts() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """A block that SIGINT does not cut short: it raises KeyboardInterrupt at the end.
+
+    For imports. An extension that is interrupted while it is initialised fails with an error of its
+    own, or crashes; and JAX's callback of the garbage collector is there, but nobody asks again.
+
+    It leaves alone who ignores SIGINT or handles it otherwise.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    came: list[bool] = []
+    with handled(signal.SIGINT, lambda *_: came.append(True)):
+        yield
+    if came:
+        raise KeyboardInterrupt
+
+
 def raise_ignored_interrupt() -> None:
     """Asks whether to go on.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +16,9 @@ import jax
 import numpy as np
 import pytest
 
+from tests import interrupting
 from ul2tune.cli import distributed, init, main, options, prepared
+from ul2tune.signal_handlers import raise_ignored_interrupt
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -213,6 +216,33 @@ def test_who_has_lost_another_process_says_so(capsys, monkeypatch, message, join
     error = capsys.readouterr().err
     assert told in error
     assert (error.count("\n") == 1) == (told != "Traceback")
+
+
+def test_an_interrupt_does_not_cut_an_import_short(tmp_path, monkeypatch, capsys):
+    """An extension would fail with an error of its own, or crash."""
+    imported = []
+
+    def load(name: str) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        imported.append(name)
+        return init
+
+    monkeypatch.setattr(main.importlib, "import_module", load)
+    assert main.main(["init", str(tmp_path / "mine")]) == 130
+    assert capsys.readouterr().err == "\nul2tune init: interrupted.\n"
+    assert imported == ["ul2tune.cli.init"]
+    assert not (tmp_path / "mine").exists()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_was_ignored_before_a_loop_is_raised_in_it(monkeypatch, capsys):
+    def run(_) -> None:
+        interrupting.collect()
+        raise_ignored_interrupt()
+
+    monkeypatch.setattr(init, "run", run)
+    assert main.main(["init", "x"]) == 130
+    assert "interrupted" in capsys.readouterr().err
 
 
 def test_init_leaves_nothing_half_written(tmp_path, monkeypatch, capsys):

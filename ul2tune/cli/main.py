@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from ul2tune import status_line
+from ul2tune import signal_handlers, status_line
 from ul2tune.cli import distributed, extras, parent, project, second_interrupt
 from ul2tune.cli import options as options_lib
 from ul2tune.data import cache
@@ -54,7 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     _environment()
     module, _ = options_lib.COMMANDS[options.command]
     try:
-        importlib.import_module(module).run(options)
+        with signal_handlers.interrupts_wait():
+            command = importlib.import_module(module)
+        with signal_handlers.interrupts():  # what is ignored before a loop is raised in it
+            command.run(options)
     except KeyboardInterrupt:
         print(f"\nul2tune {options.command}: interrupted.", file=sys.stderr)
         return distributed.leave(second_interrupt.STATUS)
