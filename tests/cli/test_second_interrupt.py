@@ -29,10 +29,10 @@ def command():
             stuck()
         except KeyboardInterrupt:
             pass
-main.main = command
-main.script()
 """
-PUT_BACK = """
+PUT_BACK = (
+    COMMAND
+    + """
 second_interrupt.ends()
 try:
     print("begins", flush=True)
@@ -40,7 +40,12 @@ try:
 except KeyboardInterrupt:
     sys.stdin.readline()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    stuck()
+    command()
+"""
+)
+COMMAND += """
+main.main = command
+main.script()
 """
 ORDERLY = """
 second_interrupt._PATIENCE_SECS = 60
