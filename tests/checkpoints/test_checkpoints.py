@@ -260,6 +260,10 @@ def test_parameters_alone(tmp_path):
         initialize.load_params(tmp_path / "nowhere", abstract)
     with pytest.raises(ValueError, match=r"No checkpoint at '.*/7': .* There are steps 1, 2\.$"):
         initialize.load_params(root / "7", abstract)
+    (tmp_path / "flan").mkdir()
+    (tmp_path / "flan" / "config.json").touch()
+    with pytest.raises(ValueError, match=r"Transformers: first `ul2tune import hf .*/flan MODEL"):
+        initialize.load_params(tmp_path / "flan", abstract)
     shutil.copytree(root / "2", tmp_path / "one" / "2")
     with pytest.raises(ValueError, match=r"There is step 2\.$"):
         initialize.load_params(tmp_path / "one" / "7", abstract)

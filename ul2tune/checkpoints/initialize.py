@@ -218,12 +218,16 @@ def find(path: str | Path) -> Path:
             return root / str(steps[-1])
     raise ValueError(
         f"No checkpoint at {str(path)!r}: expected a MODEL_DIR, its {layout.SUBDIRECTORY!r} "
-        f"folder, or the folder of one step.{_steps_beside(path)}"
+        f"folder, or the folder of one step.{_what_is_there(path)}"
     )
 
 
-def _steps_beside(path: Path) -> str:
-    """What there is where a step's folder was asked for."""
+def _what_is_there(path: Path) -> str:
+    """A model that was not imported, or the steps where one was asked for that is not there."""
+    if (path / "config.json").is_file():
+        return (
+            f" This looks like a model of Transformers: first `ul2tune import hf {path} MODEL_DIR`."
+        )
     if not path.name.isdigit() or not (steps := layout.steps(path.parent)):
         return ""
     if len(steps) == 1:
