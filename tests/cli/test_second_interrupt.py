@@ -30,6 +30,16 @@ def command():
         except KeyboardInterrupt:
             pass
 """
+SILENT = (
+    COMMAND
+    + """
+def silent():
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    command()
+main.main = silent
+main.script()
+"""
+)
 PUT_BACK = (
     COMMAND
     + """
@@ -85,7 +95,12 @@ def start(code: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize(
-    ("code", "status"), [(COMMAND, -signal.SIGINT), (PUT_BACK, second_interrupt.STATUS)]
+    ("code", "status"),
+    [
+        (COMMAND, -signal.SIGINT),
+        (SILENT, -signal.SIGINT),
+        (PUT_BACK, second_interrupt.STATUS),
+    ],
 )
 def test_a_second_interrupt_ends_what_does_not_hear_the_first(code, status):
     with start(code) as child:

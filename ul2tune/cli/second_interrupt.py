@@ -33,8 +33,11 @@ def ends() -> None:
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         return
     heard, wakeup = os.pipe()
+    told = 2
+    with contextlib.suppress(OSError):  # stderr may be closed
+        told = os.dup(2)  # number 2 is nowhere while TensorFlow is imported in silence
     os.set_blocking(wakeup, False)
-    threading.Thread(target=_watch, args=(heard,), daemon=True).start()
+    threading.Thread(target=_watch, args=(heard, told), daemon=True).start()
     # Python's handler in C writes there at once, whatever Python is doing.
     signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
     # A forked child shares the pipe and gets the terminal's Ctrl-C too: written there, it would be
@@ -48,15 +51,16 @@ def next_ends() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _watch(heard: int) -> None:
-    """Waits for two SIGINTs, whose numbers can be read from `heard`."""
+def _watch(heard: int, told: int) -> None:
+    """Waits for two SIGINTs, whose numbers can be read from `heard`; after the first it writes to
+    `told` what another one does."""
     before_python = ctypes.CDLL(None).signal  # `signal.signal` is for the main thread alone
     before_python.argtypes, before_python.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
     _await(heard)
     before_python(signal.SIGINT, None)  # SIG_DFL
     time.sleep(_PATIENCE_SECS)
     with contextlib.suppress(OSError):
-        os.write(2, _TOLD)  # `print` may have to wait
+        os.write(told, _TOLD)  # `print` may have to wait
     # The second one kills the process by itself, unless Python code has set a handler again
     # meanwhile: then its number arrives here.
     _await(heard)
