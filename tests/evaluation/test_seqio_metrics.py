@@ -20,6 +20,7 @@ import seqio
 from tests.decoding import tiny
 from tests.evaluation import test_ranking
 from ul2tune import sharding
+from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.evaluation import groups, preflight, run
 from ul2tune.evaluation.answer import judge
 from ul2tune.evaluation.predictor import LogLikelihood
@@ -92,7 +93,7 @@ def test_a_postprocessor_gets_seqios_example(task, name, tmp_path):
 def test_scores_are_likelihoods_of_targets(task, model, layout, tmp_path):
     """Of the models of `test_ranking`, by hand; nothing is generated that no metric wants."""
     name = task("choices")
-    config = dataclasses.replace(test_ranking.config(layout), sampling=run.SamplingConfig())
+    config = dataclasses.replace(test_ranking.config(layout), sampling=SamplingConfig())
     eval_set = load(name, tmp_path / "data", config)
     params = test_ranking.PARAMS[model]
     mesh = sharding.make_mesh(MeshConfig(fsdp=1), jax.devices()[:1])
