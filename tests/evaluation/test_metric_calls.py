@@ -22,6 +22,11 @@ def slow(targets, predictions):
     return {"slow": float(len("".join(predictions)))}
 
 
+def recall_of_yes(targets, predictions):
+    own = [p for (t, *_), p in zip(targets, predictions) if t == "yes"]
+    return {"recall": 100.0 * own.count("yes") / max(len(own), 1)}
+
+
 def slow_of_scores(targets, scores):
     CALLS.append(["scores"] * len(scores))
     return {"slow_of_scores": 1.0}
@@ -63,6 +68,14 @@ def test_few_of_many_examples_tell_whether_a_metric_knows_them(
     texts = [r.getMessage() for r in caplog.records if r.name.endswith("preflight")]
     assert len(texts) == 2 * warned
     assert all("what it gives empty answers (accuracy = 0)" in text for text in texts)
+
+
+def test_a_class_that_few_examples_lack_is_no_reason_to_warn(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(preflight, "_FEW", 1)  # whose answer is "no"
+    metrics = (f"{__name__}.recall_of_yes",)
+    eval_set = run.load_set("instructions", str(prepared.write(tmp_path, metrics=metrics)), CONFIG)
+    preflight.check_metrics(eval_set, CONFIG.metrics)
+    assert not [r for r in caplog.records if r.name.endswith("preflight")]
 
 
 def test_a_table_calls_them_once_for_a_task_of_one_prompt(tmp_path):

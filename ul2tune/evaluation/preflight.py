@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,7 @@ from ul2tune.evaluation.ranking import Ranker
 from ul2tune.models.base import ModelConfig
 
 log = logging.getLogger(__name__)
-# Of more examples than these, the first tell whether a metric knows references from empty answers.
+# Of more examples than these, some tell first whether a metric knows references from empty answers.
 _FEW = 200
 
 
@@ -211,21 +212,28 @@ def _as_of_empty(
 ) -> Mapping[str, float] | None:
     """What metric functions give empty answers, if that is what they give these.
 
+    Functions may be slow. So of many answers only some are asked again, from all parts of a task
+    that may be sorted by label; but all where those agree, as a score of one class can be equal on
+    answers that lack it.
+
     Args:
-      answers: of a task. Functions may be slow: of many answers only the first are asked again.
+      answers: of a task.
       functions: of that task.
       found: what they gave all of `answers`.
 
     Returns:
       None where it is another, or there is none.
     """
-    few = answers[:_FEW]
-    if not found or not any(answer.text for answer in few):
+    if not found or not any(answer.text for answer in answers):
         return None
-    empty = [dataclasses.replace(answer, text="") for answer in few]
+
+    def of_empty(some: Sequence[Answer]) -> Mapping[str, float]:
+        return groups.declared([dataclasses.replace(one, text="") for one in some], functions)
+
+    few = answers[:: math.ceil(len(answers) / _FEW)]
     try:
-        if len(few) < len(answers):
-            found = groups.declared(few, functions)
-        return found if found == groups.declared(empty, functions) else None
+        if len(few) < len(answers) and groups.declared(few, functions) != of_empty(few):
+            return None
+        return found if found == of_empty(answers) else None
     except Exception:  # of a function of the user's; real answers are rarely all empty
         return None
