@@ -24,6 +24,7 @@ def silent(*descriptors: int) -> Iterator[None]:
     try:
         with open(os.devnull, "wb") as nowhere:
             for number in kept:
+                streams[number].flush()  # what was printed before
                 os.dup2(nowhere.fileno(), number)
         yield
     finally:
