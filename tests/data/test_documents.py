@@ -100,8 +100,8 @@ def test_malformed_records_are_counted_and_located(tmp_path):
     (tmp_path / "x.jsonl").write_bytes(b"\n".join(lines) + b"\n")
     found, log = read(FileCorpus(files=str(tmp_path / "x.jsonl"), format="jsonl"))
     assert found == [("x.jsonl:1", "good"), ("x.jsonl:13", "good too")]
-    assert log.num_records == 13
-    assert log.counts == {"bad JSON": 3, "wrong type": 4, "invalid UTF-8": 2, "empty": 2}
+    assert log.num_records == 12  # line 9 is blank
+    assert log.counts == {"bad JSON": 3, "wrong type": 4, "invalid UTF-8": 2, "empty": 1}
     where = str(tmp_path / "x.jsonl")
     assert log.examples[0].startswith(f"{where}:2: bad JSON (Unterminated string")
     assert log.examples[1] == f"{where}:3: wrong type (list instead of an object)"
@@ -109,7 +109,25 @@ def test_malformed_records_are_counted_and_located(tmp_path):
     assert log.examples[3] == f"{where}:5: wrong type ('text' is missing)"
     assert log.examples[4].startswith(f"{where}:6: invalid UTF-8")
     assert log.examples[6] == f"{where}:8: empty"
-    assert log.examples[10].startswith(f"{where}:12: bad JSON (Exceeds the limit (4300 digits)")
+    assert log.examples[9].startswith(f"{where}:12: bad JSON (Exceeds the limit (4300 digits)")
+
+
+@pytest.mark.parametrize("num_shards", [1, 2, 3])
+def test_blank_lines_between_json_lines_are_no_records(tmp_path, num_shards):
+    texts = [str(number) for number in range(9)]
+    (tmp_path / "x.jsonl").write_text(
+        "\n".join(f'{{"text": "{text}"}}\n{" " * int(text)}\r' for text in texts) + "\n\n"
+    )
+    corpus, log = FileCorpus(files=str(tmp_path / "x.jsonl"), format="jsonl"), Rejections()
+    shards = [
+        [document.name for document in corpus.read(log, shard=shard, num_shards=num_shards)]
+        for shard in range(num_shards)
+    ]
+    # Shards divide the lines, as those did that older versions prepared.
+    lines = [[n for n in range(1, 18, 2) if (n - 1) % num_shards == s] for s in range(num_shards)]
+    assert shards == [[f"x.jsonl:{line}" for line in own] for own in lines]
+    assert (log.num_records, log.counts.total()) == (9, 0)
+    assert log.num_bytes == corpus.num_bytes()
 
 
 def test_the_line_of_a_bad_byte_in_a_block(tmp_path):

@@ -186,7 +186,7 @@ def test_a_vocabulary_trained_for_several_tasks(name, words, tmp_path, monkeypat
         ("x.jsonl.gz", gzip.compress(b"", mtime=0), "no records, as in an empty file."),
         (
             "x.jsonl",
-            b'{"txt": "a"}\n{\n\n{',
+            b'{"txt": "a"}\n{\n{"text": ""}\n{',
             "all records were rejected (2 bad JSON, 1 empty, 1 wrong type). First, {file}:1: wrong "
             "type ('text' is missing).",
         ),

@@ -2,7 +2,8 @@
 
     text        one document per file
     documents   one document per block of lines between blank lines
-    jsonl       one JSON object per line; the document is the string under `text_key`
+    jsonl       one JSON object per line; the document is the string under `text_key`; blank lines
+                are no records
 
 A record that is not a document (bad JSON, wrong type, invalid UTF-8, empty) is skipped, counted and
 remembered with its file and line in :class:`Rejections`; the caller decides how many are too many.
@@ -148,7 +149,7 @@ class FileCorpus:
                 # The parts of a file add up to its bytes, though each reads them all.
                 rejections.num_bytes += (end + part) // num_parts - counted
                 counted = (end + part) // num_parts
-                if index % num_parts == part:
+                if index % num_parts == part and (self.format != "jsonl" or record.strip()):
                     rejections.num_records += 1
                     text = self._parse(record, file, line, rejections)
                     if text is not None:
