@@ -83,6 +83,14 @@ def test_what_is_done_before_another_task_fails_is_kept(tmp_path, monkeypatch):
     assert not (tmp_path / "data" / "many.mixture.json").exists()
 
 
+def test_a_split_that_is_named_twice_is_made_once(tmp_path, monkeypatch, capfd):
+    """Two processes would write the same shard."""
+    write_many(tmp_path, 2, monkeypatch)
+    splits = ("train", "validation", "train")
+    prepare("many", ["many_tasks"], str(tmp_path / "data"), splits, num_workers=1)
+    assert "4/4 shards" in capfd.readouterr().err
+
+
 def test_comparing_that_takes_long_says_how_far_it_is(tmp_path, monkeypatch, capfd):
     write_many(tmp_path, 2, monkeypatch)
     monkeypatch.setattr(StatusLine, "is_due", lambda _: True)

@@ -136,6 +136,19 @@ def test_a_mistake_in_a_preprocessor_keeps_its_own_error(name, tmp_path, step, k
     with pytest.raises(kind, match=says) as caught:
         reading.run(name, tmp_path / "data", splits=("train",))
     assert not isinstance(caught.value, OSError)
+    assert caught.value.__notes__ == [f"Task '{name}' (split 'train')"]
+
+
+def refuses(dataset):
+    raise ValueError("no such language")
+
+
+def test_what_a_preprocessor_refuses_names_the_task(name, tmp_path):
+    """Whose it is: a mixture has a thousand."""
+    (tmp_path / "x.txt").write_text("a\n")
+    lines_of(name, tmp_path / "x.txt", refuses)
+    with pytest.raises(ValueError, match=rf"Task '{name}' \(split 'train'\): no such language"):
+        reading.run(name, tmp_path / "data", splits=("train",))
 
 
 def test_small_files_are_not_worth_processes(name, tmp_path, monkeypatch):

@@ -69,7 +69,7 @@ def prepare(
     """
     _check_arguments(data_dir, num_shards, max_rejected_fraction, runner)
     import_modules(modules)
-    tasks = find_tasks(mixture)
+    tasks, splits = find_tasks(mixture), tuple(dict.fromkeys(splits))
     _check_splits(mixture, tasks, splits, data_dir)
     rows = os.environ.get(ROWS)
     with hold(Path(data_dir)) as access:

@@ -91,6 +91,7 @@ def write_shard(plan: Plan, shard: int, data_dir: str | Path, on_progress: OnPro
 
     Raises:
       OSError: if the file cannot be written (a full disk).
+      ValueError: on anything wrong with the task's files or preprocessors; it names the task.
     """
     path = shard_path(plan, shard, data_dir)
     done = read_receipt(path, plan.fingerprint)
@@ -100,7 +101,7 @@ def write_shard(plan: Plan, shard: int, data_dir: str | Path, on_progress: OnPro
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
     rejections = Rejections(max_fraction=plan.max_rejected_fraction)
-    with atomic.new_file(path) as temporary:
+    with _naming(plan), atomic.new_file(path) as temporary:
         tally = _write_examples(plan, shard, temporary, on_progress, rejections)
     receipt = Receipt(
         fingerprint=plan.fingerprint,
@@ -119,6 +120,21 @@ def write_shard(plan: Plan, shard: int, data_dir: str | Path, on_progress: OnPro
     )
     atomic.write_text(receipt_path(path), json.dumps(dataclasses.asdict(receipt)))
     return receipt
+
+
+@contextlib.contextmanager
+def _naming(plan: Plan) -> Iterator[None]:
+    """Errors of a task's own code do not know which task of a mixture it was."""
+    try:
+        yield
+    except Exception as error:
+        where = f"Task {plan.task.name!r} (split {plan.split!r})"
+        if not isinstance(error, ValueError):
+            error.add_note(where)
+            raise
+        if repr(plan.task.name) in str(error):
+            raise
+        raise ValueError(f"{where}: {error}") from error
 
 
 @dataclass(kw_only=True)
