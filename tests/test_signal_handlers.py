@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -12,6 +15,7 @@ from tests import interrupting
 from ul2tune import signal_handlers
 from ul2tune.cli import termination
 from ul2tune.signal_handlers import (
+    children_hold_back,
     handled,
     interrupts,
     interrupts_wait,
@@ -83,6 +87,20 @@ def test_an_interrupt_may_have_to_wait():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     with interrupts_wait():
         pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_children_that_are_started_in_a_block_hold_a_signal_back():
+    def blocked() -> int:
+        status = subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True)
+        (mask,) = re.findall(r"SigBlk:\s*(\w+)", status.stdout)
+        return int(mask, 16)
+
+    before, mask = signal.pthread_sigmask(signal.SIG_BLOCK, ()), blocked()
+    with children_hold_back(signal.SIGINT):
+        assert blocked() == mask | 1 << signal.SIGINT - 1
+    assert blocked() == mask
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
 def test_who_ignores_interrupts_goes_on():

@@ -13,6 +13,7 @@ for long asks again:
 from __future__ import annotations
 
 import contextlib
+import importlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -84,6 +85,27 @@ def interrupts_wait() -> Iterator[None]:
         yield
     if came:
         raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def children_hold_back(number: int) -> Iterator[None]:
+    """A block in which this thread starts processes that hold a signal back until they unblock it.
+    This process hears it all the same, by its other threads or at the end of the block."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def import_and_call(module: str, function: str, *arguments: Any) -> None:
+    """Calls a function of a module that takes seconds to import, in a process that was spawned in a
+    block of :func:`children_hold_back` for SIGINT. Until the call SIGINT kills the process, where
+    Python would print the traceback of an import."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored (nohup)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    getattr(importlib.import_module(module), function)(*arguments)
 
 
 def raise_ignored_interrupt() -> None:

@@ -36,6 +36,7 @@ def python(folder: Path, code: str) -> Iterator[subprocess.Popen]:
         env={**os.environ, "PYTHONPATH": path},
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     ) as process:
         yield process
 
@@ -79,6 +80,57 @@ def test_workers_end_with_a_killed_parent(words, tmp_path):
             os.kill(worker, signal.SIGKILL)
         assert not left
     assert not list(folder.glob("data-*"))
+
+
+def spawned(process: subprocess.Popen) -> list[int]:
+    """Its workers; another child keeps account of shared memory, and is still there at the end."""
+    return [pid for pid in children(process) if b"spawn_main" in command(pid)]
+
+
+def command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it has ended
+        return b""
+
+
+INTERRUPTED = """
+import signal, sys
+from ul2tune.prepare.run import prepare
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
+    try:
+        prepare("slow", ["slow_task"], "data", ("train",), 6, 2)
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("send", "is_under_way"), [(os.kill, True), (os.killpg, True), (os.killpg, False)]
+)
+def test_an_interrupt_ends_the_workers_and_what_they_were_to_do(
+    words, tmp_path, send, is_under_way
+):
+    """Sent to one process or, by a terminal, to all: also while the workers import TensorFlow, of
+    which nothing is told, and with shards in the pool's queue, which are not begun."""
+    (tmp_path / "slow_task.py").write_text(TASKS.format(words=words))
+    folder = tmp_path / "data" / "slow" / "train"
+    with python(tmp_path, INTERRUPTED) as process:
+        deadline = time.monotonic() + 120
+        while len(spawned(process)) < 2 or (is_under_way and len(list(folder.glob(".*.tmp"))) < 2):
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        workers = spawned(process)
+        send(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=120)[1]
+        assert said.endswith("interrupted\n")
+        assert "Traceback" not in said
+        assert not any(map(running, workers))
+    assert not [*folder.glob("data-*"), *folder.glob(".*.tmp")]
 
 
 NOTING = """

@@ -12,6 +12,7 @@ import importlib
 import multiprocessing
 import os
 import shlex
+import signal
 import threading
 from collections.abc import Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
@@ -21,6 +22,7 @@ from typing import Any
 
 import seqio
 
+from ul2tune import signal_handlers
 from ul2tune.prepare.plan import Plan, make_plan
 from ul2tune.prepare.progress import Progress
 from ul2tune.prepare.shards import Receipt, write_shard
@@ -119,11 +121,16 @@ def run_in_processes(
     """
     context = multiprocessing.get_context("spawn")
     counters = [context.Value("q", 0) for _ in range(3)]
+    stopped = context.RawValue("b", False)
     pool = ProcessPoolExecutor(
-        num_workers, mp_context=context, initializer=_start_worker, initargs=(counters,)
+        num_workers,
+        mp_context=context,
+        initializer=signal_handlers.import_and_call,
+        initargs=(__name__, start_worker.__name__, counters, stopped),
     )
     try:
-        futures = {pool.submit(_work, item): number for number, item in enumerate(items)}
+        with signal_handlers.children_hold_back(signal.SIGINT):  # they start here
+            futures = {pool.submit(_work, item): number for number, item in enumerate(items)}
         for future in _watch(futures, counters, progress):
             progress.finish_shard()
             yield futures[future], future.result()
@@ -132,6 +139,9 @@ def run_in_processes(
             "A process that prepared data was killed, likely for lack of memory. Run again with a "
             "smaller num_workers; finished shards are kept."
         ) from error
+    except KeyboardInterrupt:
+        stopped.value = True  # it may have come to this process alone
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -151,11 +161,48 @@ def _watch(
         yield from done
 
 
-_worker_counters: list[Any] = []
+class _Worker:
+    """One of the processes. SIGINT ends its shard, and all that would come after it: the pool hands
+    out more than is being made."""
+
+    def __init__(self, counters: list[Any], stopped: Any):
+        self.counters, self.stopped, self.is_making = counters, stopped, False
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(signal.SIGINT, self._stop)
+
+    def make(self, item: Work) -> Receipt:
+        with silent(1, 2):  # what they print was printed once already, where the work was planned
+            import_modules(item.modules)
+        self.is_making = True
+        try:
+            self._check()
+            return item.run(self._add)
+        finally:
+            self.is_making = False
+
+    def _add(self, *numbers: int) -> None:
+        self._check()
+        for counter, number in zip(self.counters, numbers, strict=True):
+            with counter.get_lock():
+                counter.value += number
+
+    def _check(self) -> None:
+        if self.stopped.value:
+            raise KeyboardInterrupt
+
+    def _stop(self, *_: Any) -> None:
+        self.stopped.value = True
+        if self.is_making:
+            self.is_making = False  # clearing up is not interrupted
+            raise KeyboardInterrupt
 
 
-def _start_worker(counters: list[Any]) -> None:
-    _worker_counters[:] = counters
+_workers: list[_Worker] = []  # one, in a worker
+
+
+def start_worker(counters: list[Any], stopped: Any) -> None:
+    """Called in each of the processes."""
+    _workers[:] = [_Worker(counters, stopped)]
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -168,14 +215,8 @@ def _end_with_parent() -> None:
 
 
 def _work(item: Work) -> Receipt:
-    def on_progress(*numbers: int) -> None:
-        for counter, number in zip(_worker_counters, numbers, strict=True):
-            with counter.get_lock():
-                counter.value += number
-
-    with silent(1, 2):  # what they print was printed once already, where the work was planned
-        import_modules(item.modules)
-    return item.run(on_progress)
+    (worker,) = _workers
+    return worker.make(item)
 
 
 def run_on_beam(items: Sequence[Work], flags: str, progress: Progress) -> list[Receipt]:
