@@ -47,9 +47,8 @@ def find(task: seqio.Task, steps: Sequence[Callable]) -> list[Callable[[Element]
     source, features = task.source, task.output_features
     if not isinstance(source, PythonSource) or not source.is_text:
         return None
-    if (
-        type(source).get_dataset is not PythonSource.get_dataset
-    ):  # a subclass of a user's that changes the data set
+    # A user's subclass may change the data set.
+    if type(source).get_dataset is not PythonSource.get_dataset:
         return None
     if not all(isinstance(f.vocabulary, SeqioVocabulary) for f in features.values()):
         return None

@@ -89,6 +89,14 @@ def test_copies_with_a_header(folder, header):
     assert list(mmlu.load(folder, "college_physics")) == expected
 
 
+def test_a_header_in_another_order_is_refused(folder):
+    """Its columns would be read as others."""
+    path = folder / "test/college_physics_test.csv"
+    path.write_text("A,B,C,D,question,answer\n" + TEST)
+    with pytest.raises(ValueError, match=r"test\.csv:1: the answer must be .* got 'answer'"):
+        list(mmlu.load(folder, "college_physics"))
+
+
 def test_an_archive_is_read_in_memory(folder):
     expected = list(mmlu.load(folder, "college_physics"))
     before = Subject(folder=str(folder), subject="college_physics").fingerprint()

@@ -5,8 +5,8 @@
 
 Rows are ``question,A,B,C,D,answer``: in the published layout without a header and with a letter, in
 copies with a header (``question,choice0,…,answer``, ``input,A,B,C,D,target``) and a letter or an
-index. All are read. An archive is read
-in memory; nothing is extracted, whatever its members are called.
+index. All are read; a header in another order is refused. An archive is read in memory; nothing is
+extracted, whatever its members are called.
 
 The prompt is that of the authors' `evaluate_flan.py`, its two spaces before the subject included:
 
@@ -52,8 +52,8 @@ LETTERS = ("A", "B", "C", "D")
 MAX_TOKENS = 2048
 ARCHIVE = "test_csv.tar.gz"
 _NUM_COLUMNS = 6
-# The last column's name in a header; no letter.
-_HEADERS = ("answer", "target")
+# The first and last columns' names in a header.
+_QUESTION, _ANSWER = ("question", "input"), ("answer", "target")
 # The headline first: the authors' score, or that of the whole text.
 _METRICS: Mapping[str, tuple[str, ...]] = {
     "letters": ("rank_accuracy_first_token", "mmlu"),
@@ -105,11 +105,15 @@ def read_questions(data: bytes, where: str) -> tuple[Question, ...]:
         rows = [(reader.line_num, row) for row in reader if row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{where}: not a CSV file in UTF-8 ({error}).") from error
-    if rows and rows[0][1][-1].strip().lower() in _HEADERS:
+    if rows and _is_header([name.strip().lower() for name in rows[0][1]]):
         del rows[0]
     if not rows:
         raise ValueError(f"{where}: no questions.")
     return tuple(_question(row, f"{where}:{line}") for line, row in rows)
+
+
+def _is_header(names: list[str]) -> bool:
+    return names[0] in _QUESTION and names[-1] in _ANSWER
 
 
 def _question(row: list[str], where: str) -> Question:
