@@ -53,6 +53,52 @@ def test_meshes_that_cannot_be(config, message):
         sharding.make_mesh(config)
 
 
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """What laying out a mesh asks of a device."""
+
+    id: int
+    platform: str
+    device_kind: str = ""
+    coords: tuple[int, ...] = ()
+    slice_index: int = 0
+    core_on_chip: int = 0
+
+
+def torus(*sizes: int, kind: str = "TPU v6 lite", slice_index: int = 0) -> list[Device]:
+    places = [place[::-1] for place in np.ndindex(*sizes[::-1])]
+    return [Device(i, "tpu", kind, coords, slice_index) for i, coords in enumerate(places)]
+
+
+@pytest.mark.parametrize("tensor", [1, 2, 8, 16])
+@pytest.mark.parametrize(("kind", "sizes"), [("TPU v6 lite", (16, 16, 1)), ("TPU v4", (4, 8, 8))])
+def test_any_power_of_two_divides_a_torus(kind, sizes, tensor):
+    """Sizes need not be those of the torus, and a group lies close together all the same."""
+    devices = torus(*sizes, kind=kind)
+    mesh = sharding.make_mesh(MeshConfig(tensor=tensor), devices)
+    assert dict(mesh.shape) == {"data": 1, "fsdp": 256 // tensor, "tensor": tensor}
+    assert {device.id for device in mesh.devices.flat} == set(range(256))
+    for group in mesh.devices.reshape(-1, tensor):
+        extents = np.ptp([device.coords for device in group], axis=0) + 1
+        assert np.prod(extents) == tensor, group  # a cuboid without holes
+
+
+@pytest.mark.parametrize("platform", ["gpu", "cpu"])
+def test_hosts_of_other_devices_than_tpus(platform):
+    """JAX calls each host of GPUs a slice."""
+    devices = [Device(i, platform, slice_index=i // 8) for i in range(32)]
+    mesh = sharding.make_mesh(MeshConfig(data=2, tensor=4), devices)
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 4, "tensor": 4}
+    for group in mesh.devices.reshape(-1, 4):
+        assert len({device.slice_index for device in group}) == 1
+
+
+def test_several_slices_of_tpus():
+    devices = [*torus(4, 4, 1), *torus(4, 4, 1, slice_index=1)]
+    with pytest.raises(ValueError, match=r"32 devices of this run are those of 2 TPU slices"):
+        sharding.make_mesh(MeshConfig(), devices)
+
+
 @pytest.mark.parametrize(
     ("axes", "expected"),
     [

@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ul2tune import tree
@@ -78,12 +79,26 @@ class MeshConfig:
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """Builds the mesh over `devices` (default: all devices of all processes, of one TPU slice)."""
+    """Builds the mesh over `devices` (default: all devices of all processes).
+
+    Not by `jax.make_mesh`. That takes hosts of GPUs or CPUs for slices of TPUs and refuses more
+    than one, and refuses axes (`tensor` = 2 of a 16 x 16 torus) that are no whole axes of the
+    torus.
+
+    Raises:
+      ValueError: if the sizes do not cover the devices, or these are of several TPU slices.
+    """
     devices = jax.devices() if devices is None else devices
     sizes = config.sizes(len(devices))
-    # AxisType.Auto: since JAX 0.9 `make_mesh` defaults to Explicit, in which sharding constraints
-    # are assertions.
-    return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    slices = {device.slice_index for device in devices if device.platform == "tpu"}
+    if len(slices) > 1:
+        raise ValueError(
+            f"The {len(devices)} devices of this run are those of {len(slices)} TPU slices; a mesh "
+            f"covers one slice. Start a run on the hosts of one."
+        )
+    arranged = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    # Auto: in the other type, Explicit, sharding constraints are assertions.
+    return Mesh(arranged, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def spec(
