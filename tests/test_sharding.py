@@ -93,10 +93,20 @@ def test_hosts_of_other_devices_than_tpus(platform):
         assert len({device.slice_index for device in group}) == 1
 
 
-def test_several_slices_of_tpus():
+def test_several_slices_of_tpus_are_data_parallel():
     devices = [*torus(4, 4, 1), *torus(4, 4, 1, slice_index=1)]
-    with pytest.raises(ValueError, match=r"32 devices of this run are those of 2 TPU slices"):
-        sharding.make_mesh(MeshConfig(), devices)
+    mesh = sharding.make_mesh(MeshConfig(data=4, tensor=2), devices)
+    assert dict(mesh.shape) == {"data": 4, "fsdp": 4, "tensor": 2}
+    slices = np.vectorize(lambda device: device.slice_index)(mesh.devices)
+    np.testing.assert_array_equal(slices[:2], 0)
+    np.testing.assert_array_equal(slices[2:], 1)
+
+
+@pytest.mark.parametrize("data", [1, 3])
+def test_slices_that_data_does_not_divide(data):
+    devices = [*torus(3, 4, 1), *torus(3, 4, 1, slice_index=1)]
+    with pytest.raises(ValueError, match=rf"data = {data} is no multiple of 2, .*: set it to 2"):
+        sharding.make_mesh(MeshConfig(data=data), devices)
 
 
 @pytest.mark.parametrize(

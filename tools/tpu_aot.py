@@ -90,6 +90,7 @@ ON_REQUEST: Mapping[str, tuple[tuple[str, ...], Mapping[str, str]]] = {
 def main() -> int:
     parser = argparse.ArgumentParser(description="Compiles steps for a TPU topology.")
     parser.add_argument("--topology", default="v5e:4x4")
+    parser.add_argument("--slices", type=int, default=1, help="of that topology each")
     parser.add_argument(
         "--case",
         choices=[*CASES, *ON_REQUEST],
@@ -103,12 +104,15 @@ def main() -> int:
         "--collectives", type=float, metavar="MIB", help="list what is exchanged in larger pieces"
     )
     options = parser.parse_args()
-    topology = topologies.get_topology_desc(platform="tpu", topology_name=options.topology)
+    topology = topologies.get_topology_desc(
+        platform="tpu", topology_name=options.topology, num_slices=options.slices
+    )
     fits = True
     for name in options.case or CASES:
         result, hlo = compile_case(name, topology)
         fits &= result["total_gib"] <= options.limit_gib
-        print(json.dumps({"case": name, "topology": options.topology, **result}), flush=True)
+        where = {"topology": options.topology, "slices": options.slices}
+        print(json.dumps({"case": name, **where, **result}), flush=True)
         if options.collectives is not None:
             for line in collectives(hlo, options.collectives * 2**20):
                 print(line, flush=True)

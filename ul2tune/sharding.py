@@ -85,18 +85,28 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     than one, and refuses axes (`tensor` = 2 of a 16 x 16 torus) that are no whole axes of the
     torus.
 
+    Several TPU slices lie along `data`: what crosses the slower network between them is then the
+    sum of gradients, once per step.
+
     Raises:
-      ValueError: if the sizes do not cover the devices, or these are of several TPU slices.
+      ValueError: if the sizes do not cover the devices, or `data` is no multiple of the slices.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = config.sizes(len(devices))
-    slices = {device.slice_index for device in devices if device.platform == "tpu"}
-    if len(slices) > 1:
+    data, fsdp, tensor = config.sizes(len(devices))
+    slices = len({device.slice_index for device in devices if device.platform == "tpu"}) or 1
+    if data % slices:
         raise ValueError(
-            f"The {len(devices)} devices of this run are those of {len(slices)} TPU slices; a mesh "
-            f"covers one slice. Start a run on the hosts of one."
+            f"MeshConfig.data = {data} is no multiple of {slices}, the number of TPU slices of "
+            f"this run, which are data-parallel: set it to {slices}, or start on the hosts of one "
+            f"slice."
         )
-    arranged = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    within = (data // slices, fsdp, tensor)
+    if slices == 1:
+        arranged = mesh_utils.create_device_mesh(within, devices, allow_split_physical_axes=True)
+    else:
+        arranged = mesh_utils.create_hybrid_device_mesh(
+            within, (slices, 1, 1), devices, allow_split_physical_axes=True
+        )
     # Auto: in the other type, Explicit, sharding constraints are assertions.
     return Mesh(arranged, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
 
