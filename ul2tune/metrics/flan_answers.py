@@ -6,6 +6,10 @@ treated as the authors do with `is_target=True`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from ul2tune.metrics.references import best
+
 _ENDS = (".", ",", "?", " ", "\n")
 _MARKERS = ("answer is", "final answer", "Final answer", "answer:", "Answer:")
 
@@ -54,3 +58,24 @@ def take_cot_answer(text: str, *, is_target: bool = False, parentheses: bool = T
     if parentheses and answer.startswith("(") and answer.endswith(")"):
         answer = answer[1:-1].strip()
     return answer
+
+
+def score_flan_cot(prediction: str, references: Sequence[str]) -> float:
+    """1 if the answer at the end of the prediction is that at the end of a reference, which may be
+    a chain of thought too.
+
+    Raises:
+      ValueError: if there are no references.
+    """
+    answer = take_cot_answer(prediction)
+    return best(float(answer == take_cot_answer(reference)) for reference in references)
+
+
+def score_flan_first_word(prediction: str, references: Sequence[str]) -> float:
+    """1 if both start with the same word, whatever its case.
+
+    Raises:
+      ValueError: if there are no references.
+    """
+    word = take_first_word(prediction, lower_case=True)
+    return best(float(word == take_first_word(text, lower_case=True)) for text in references)

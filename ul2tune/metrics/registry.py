@@ -14,6 +14,7 @@ from ul2tune import named_function
 from ul2tune.metrics.answers import score_bbh, score_gsm8k, score_mmlu
 from ul2tune.metrics.denotation import score_all_ex, score_denotation
 from ul2tune.metrics.dialogue_state import score_multiwoz_joint
+from ul2tune.metrics.flan_answers import score_flan_cot, score_flan_first_word
 from ul2tune.metrics.references import paired
 from ul2tune.metrics.spider import score_spider_exact_match, score_spider_exact_match_tables
 from ul2tune.metrics.tabfact import score_tabfact
@@ -40,6 +41,8 @@ SCORES: Mapping[str, Score] = {
     "trivia_qa_f1": score_trivia_qa_f1,
     "rouge_l": score_rouge_l,
     "rouge_l_gpt2": score_rouge_l_gpt2,
+    "flan_cot": score_flan_cot,
+    "flan_first_word": score_flan_first_word,
     "bbh": score_bbh,
     "gsm8k": score_gsm8k,
     "mmlu": score_mmlu,
