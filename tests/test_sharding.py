@@ -102,6 +102,19 @@ def test_several_slices_of_tpus_are_data_parallel():
     np.testing.assert_array_equal(slices[2:], 1)
 
 
+def test_tpus_that_know_of_no_slices():
+    """So it is with those of a topology that is compiled for without a TPU."""
+
+    class Chip:
+        def __init__(self, device):
+            known = dataclasses.asdict(device)
+            del known["slice_index"]
+            vars(self).update(known)
+
+    devices = [Chip(device) for device in torus(4, 4, 1)]
+    assert sharding.make_mesh(MeshConfig(), devices).size == 16
+
+
 @pytest.mark.parametrize("data", [1, 3])
 def test_slices_that_data_does_not_divide(data):
     devices = [*torus(3, 4, 1), *torus(3, 4, 1, slice_index=1)]

@@ -93,7 +93,9 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """
     devices = jax.devices() if devices is None else devices
     data, fsdp, tensor = config.sizes(len(devices))
-    slices = len({device.slice_index for device in devices if device.platform == "tpu"}) or 1
+    tpus = [device for device in devices if device.platform == "tpu"]
+    # A TPU that is one slice may have no such attribute, as those of a topology do not.
+    slices = len({getattr(device, "slice_index", 0) for device in tpus}) or 1
     if data % slices:
         raise ValueError(
             f"MeshConfig.data = {data} is no multiple of {slices}, the number of TPU slices of "
