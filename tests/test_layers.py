@@ -149,6 +149,12 @@ def test_no_import_of_the_package_inside_functions():
     assert not wrong, "\n".join(wrong)
 
 
+def test_no_import_for_types_only():
+    """It would hide a circle: a module and its configuration that import each other."""
+    found = [item for _, item in package_imports() if item.module == "typing.TYPE_CHECKING"]
+    assert not found, "\n".join(map(str, found))
+
+
 def test_nothing_imports_tasks_or_tools():
     wrong = [
         str(item)

@@ -32,7 +32,7 @@ def test_trees_agree():
 
 def test_bind_is_the_inverse_of_init():
     key = jax.random.key(0)
-    built, bound = CONFIG.make(key), base.bind(CONFIG, base.init_params(CONFIG, key))
+    built, bound = base.make(CONFIG, key), base.bind(CONFIG, base.init_params(CONFIG, key))
     np.testing.assert_array_equal(built.head_kernel(), bound.head_kernel())
     kernel = built.decoder.layers.mlp.wi_0[...]
     np.testing.assert_array_equal(kernel, bound.decoder.layers.mlp.wi_0[...])

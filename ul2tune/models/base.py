@@ -12,13 +12,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, ClassVar, Protocol
 
 import jax
 from flax import nnx
 
 from ul2tune import tree
+from ul2tune.models.decoder import DecoderConfig
+from ul2tune.models.decoder_model import Decoder
+from ul2tune.models.t5 import T5, T5Config
+from ul2tune.models.t5gemma import T5GemmaConfig
+from ul2tune.models.t5gemma_model import T5Gemma
 from ul2tune.types import Tree
 
 # Fields of a configuration that say how a model is computed: results agree but for rounding.
@@ -27,8 +32,16 @@ METHOD_FIELDS = frozenset({"remat", "scan_layers", "attention", "attention_chunk
 FREE_FIELDS = METHOD_FIELDS | {"dropout_rate", "attention_dropout_rate", "dtype"}
 
 
+# The configuration of each family -> its module, made of the configuration and a key.
+MODULES: Mapping[type, Callable[..., nnx.Module]] = {
+    T5Config: T5,
+    DecoderConfig: Decoder,
+    T5GemmaConfig: T5Gemma,
+}
+
+
 class ModelConfig(Hashable, Protocol):
-    """A frozen dataclass that knows the module it describes.
+    """A frozen dataclass that describes a model, one of :data:`MODULES`.
 
     Attributes:
       LAYOUTS: members of `feed.config.LAYOUTS`: the batches that the module reads.
@@ -44,25 +57,26 @@ class ModelConfig(Hashable, Protocol):
     @property
     def dtype(self) -> str: ...
 
-    def make(self, key: jax.Array) -> nnx.Module:
-        """Returns the freshly initialised module."""
-        ...
-
     def check_row_lengths(self, first: int, second: int, /) -> None:
         """Raises ValueError if rows of such lengths (`FeedConfig.row_lengths`) are too long."""
         ...
 
 
+def make(config: ModelConfig, key: jax.Array) -> Any:
+    """Returns the freshly initialised module."""
+    return MODULES[type(config)](config, key)
+
+
 @functools.lru_cache(maxsize=64)
 def _abstract(config: ModelConfig) -> tuple[nnx.GraphDef, nnx.State]:
-    module = jax.eval_shape(lambda: config.make(jax.random.key(0)))
+    module = jax.eval_shape(lambda: make(config, jax.random.key(0)))
     graphdef, state = nnx.split(module)
     return graphdef, state
 
 
 def init_params(config: ModelConfig, key: jax.Array) -> Tree:
     """Returns initial parameters, a nested dict of float32 arrays. Pure: jit it onto a mesh."""
-    return nnx.to_pure_dict(nnx.split(config.make(key))[1])
+    return nnx.to_pure_dict(nnx.split(make(config, key))[1])
 
 
 def abstract_params(config: ModelConfig) -> Tree:

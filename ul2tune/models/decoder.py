@@ -16,10 +16,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-import jax
-
 from ul2tune.models import config_checks, norms
-from ul2tune.models.decoder_model import Decoder
 from ul2tune.models.grouped_attention import AttentionConfig
 from ul2tune.models.rotary import Rope
 
@@ -249,7 +246,3 @@ class DecoderConfig:
         if self.relative_buckets is None:
             return 1.0
         return ((self.query_scalar or self.head_dim) / self.head_dim) ** 0.5
-
-    def make(self, key: jax.Array) -> Decoder:
-        """Returns the initialised model."""
-        return Decoder(self, key)

@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from ul2tune.models import layers
+from ul2tune.models.decoder import DecoderConfig
 from ul2tune.models.grouped_attention import GroupedQueryAttention
 from ul2tune.models.layers import drop_channels, split_key
 from ul2tune.models.norms import Norm
 from ul2tune.models.rotary import Rotation
 from ul2tune.models.visibility import Visibility
 from ul2tune.sharding import constrain
-
-if TYPE_CHECKING:
-    from ul2tune.models.decoder import DecoderConfig
 
 # What a layer adds to the residual stream, as a function of the normed stream: [B, L, D] twice.
 Branch = Callable[[jax.Array], jax.Array]

@@ -12,7 +12,7 @@ H heads, W distances.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from flax import nnx
 from ul2tune.models import decoder_features, layers, relative_bias
 from ul2tune.models.attention import Implementation, spread
 from ul2tune.models.cache import AXES, PromptCache
+from ul2tune.models.decoder import DecoderConfig
 from ul2tune.models.decoder_block import Block, LayerKinds
 from ul2tune.models.folding import fold, unstacked
 from ul2tune.models.layers import drop_channels, param, split_key
@@ -28,9 +29,6 @@ from ul2tune.models.linear import linear
 from ul2tune.models.norms import Norm
 from ul2tune.sharding import constrain
 from ul2tune.types import Batch
-
-if TYPE_CHECKING:
-    from ul2tune.models.decoder import DecoderConfig
 
 # Rows of the table of learned positions before that of position 0 (OPT, from fairseq's padding id).
 POSITION_OFFSET = 2

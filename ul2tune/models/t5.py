@@ -96,10 +96,6 @@ class T5Config:
                 f"less than twice relative_max_distance = {self.relative_max_distance}."
             )
 
-    def make(self, key: jax.Array) -> T5:
-        """Returns the initialised model."""
-        return T5(self, key)
-
     def check_row_lengths(self, encoder: int, decoder: int) -> None:
         """Rows may have any length: there are only relative positions."""
 

@@ -19,12 +19,9 @@ import functools
 from dataclasses import dataclass
 from typing import ClassVar
 
-import jax
-
 from ul2tune.models import config_checks
 from ul2tune.models.decoder import DecoderConfig
 from ul2tune.models.rotary import Rope
-from ul2tune.models.t5gemma_model import T5Gemma
 
 SIDES = ("encoder", "decoder")
 
@@ -180,10 +177,6 @@ class T5GemmaConfig:
                     f"{limit} (T5GemmaConfig.{side}). Shorten TASK_FEATURE_LENGTHS or the "
                     f"decoding, or raise it if the model can go further."
                 )
-
-    def make(self, key: jax.Array) -> T5Gemma:
-        """Returns the initialised model."""
-        return T5Gemma(self, key)
 
 
 _SHARED = (

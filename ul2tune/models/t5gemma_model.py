@@ -11,7 +11,7 @@ size, D model, V vocabulary, N layers.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,13 +24,11 @@ from ul2tune.models.decoder_block import LayerKinds
 from ul2tune.models.folding import unstacked
 from ul2tune.models.layers import param, split_key
 from ul2tune.models.linear import swap
+from ul2tune.models.t5gemma import T5GemmaConfig
 from ul2tune.models.t5gemma_block import CrossBlock, Source, Stack, for_rows, joined, read
 from ul2tune.models.visibility import Visibility, crossing, segments
 from ul2tune.sharding import constrain
 from ul2tune.types import Batch
-
-if TYPE_CHECKING:
-    from ul2tune.models.t5gemma import T5GemmaConfig
 
 
 class T5Gemma(nnx.Module):
