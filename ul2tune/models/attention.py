@@ -90,7 +90,9 @@ def attend(
         return _cudnn(query_BLHA, key_BSKA, value_BSKA, bias_GHLS, visibility)
     if problem and _machine_lacks() is None:
         _tell(problem)
-    return xla(query_BLHA, key_BSKA, value_BSKA, bias_GHLS, visibility.mask(), softcap)
+    mask_BLS = visibility.mask()
+    query_BHLA, key_BKSA, value_BKSA = map(heads_first, (query_BLHA, key_BSKA, value_BSKA))
+    return xla(query_BHLA, key_BKSA, value_BKSA, bias_GHLS, mask_BLS, softcap)
 
 
 @functools.cache
@@ -117,19 +119,6 @@ def spread(bias: jax.Array, queries: tuple[int, ...], implementation: Implementa
 
 
 def xla(
-    query_BLHA: jax.Array,
-    key_BSKA: jax.Array,
-    value_BSKA: jax.Array,
-    bias_GHLS: jax.Array | None,
-    mask_BLS: jax.Array,
-    softcap: float | None = None,
-) -> jax.Array:
-    """Attention with an explicit bias and mask."""
-    query_BHLA, key_BKSA, value_BKSA = map(heads_first, (query_BLHA, key_BSKA, value_BSKA))
-    return heads_first_xla(query_BHLA, key_BKSA, value_BKSA, bias_GHLS, mask_BLS, softcap)
-
-
-def heads_first_xla(
     query_BHLA: jax.Array,
     key_BKSA: jax.Array,
     value_BKSA: jax.Array,
@@ -137,8 +126,10 @@ def heads_first_xla(
     mask_BLS: jax.Array,
     softcap: float | None = None,
 ) -> jax.Array:
-    """:func:`xla` of arrays with heads before positions, as the products read them and caches keep
-    them; returns [B, L, H, A]."""
+    """Attention with an explicit bias and mask, [B, L, H, A].
+
+    Heads come before positions, as the products read them and caches keep them.
+    """
     logits_BHLS = cap(grouped.scores(query_BHLA, key_BKSA), softcap)
     if bias_GHLS is not None:
         logits_BHLS = relative_bias.add_to_rows(logits_BHLS, bias_GHLS)
@@ -254,7 +245,7 @@ class MultiHeadAttention(nnx.Module):
     ) -> jax.Array:
         """Attention to cached keys and values, [B, L, D]; all positions have the same mask."""
         query_BHLA = swap(self.heads(x_BLD, self.query))
-        return self.merge(heads_first_xla(query_BHLA, key_BKSA, value_BKSA, bias_GH1S, mask_B1S))
+        return self.merge(xla(query_BHLA, key_BKSA, value_BKSA, bias_GH1S, mask_B1S))
 
     def __call__(
         self,

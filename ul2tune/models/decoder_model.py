@@ -103,7 +103,7 @@ class Decoder(nnx.Module):
             inner, first, last = split_key(dropout_key, 3)
         keys_N = None if inner is None else jax.random.split(inner, config.num_layers)
         x_BLD = drop_channels(self._embed(tokens_BL, positions_BL), (dropped, first))
-        x_BLD = self._fold(step, x_BLD, kinds.is_local_N, keys_N)
+        x_BLD = fold(self, step, x_BLD, kinds.is_local_N, keys_N)
         return drop_channels(self._finish(x_BLD), (dropped, last))
 
     def head_kernel(self) -> jax.Array:
@@ -111,7 +111,7 @@ class Decoder(nnx.Module):
         return (self.token_embedding if self.config.tied_logits else self.head)[...]
 
     def logits(self, batch: Batch, *, dropout_key: jax.Array | None = None) -> jax.Array:
-        """Returns float32 logits [B, L, V]; for tests, the loss never builds this array."""
+        """Returns float32 logits [B, L, V], an array that training never builds."""
         return self._logits(self.hidden(batch, dropout_key=dropout_key))
 
     def start_decoding(self, batch: Batch, *, max_decode_length: int) -> PromptCache:
@@ -141,7 +141,7 @@ class Decoder(nnx.Module):
 
     def unstacked(self) -> Decoder:
         """This model as a loop over tokens reads it."""
-        return unstacked(self, "layers", scan=self.config.scan_layers)
+        return unstacked(self, "layers")
 
     def decode_step(
         self, cache: PromptCache, tokens_B: jax.Array, index: jax.Array | int
@@ -184,7 +184,7 @@ class Decoder(nnx.Module):
 
         start = self._embed(tokens_B1, positions_B1), cache
         numbers_N = jnp.arange(self.config.num_layers)
-        x_B1D, cache = self._fold(step, start, kinds.is_local_N, numbers_N)
+        x_B1D, cache = fold(self, step, start, kinds.is_local_N, numbers_N)
         return self._logits(self._finish(x_B1D))[:, 0], cache
 
     def _prefill(self, prompt: Batch, max_decode_length: int) -> PromptCache:
@@ -219,12 +219,7 @@ class Decoder(nnx.Module):
 
         start = self._embed(tokens_BL, positions_BL), cache
         numbers_N = jnp.arange(config.num_layers)
-        return self._fold(step, start, kinds.is_local_N, numbers_N)[1]
-
-    def _fold(self, step: Any, carry: Any, *per_layer: Any) -> Any:
-        config = self.config
-        stacked = (self.layers, *per_layer)
-        return fold(step, carry, stacked, scan=config.scan_layers, remat=config.remat)
+        return fold(self, step, start, kinds.is_local_N, numbers_N)[1]
 
     def _bias(self, queries: tuple[int, ...]) -> jax.Array | None:
         """The relative position bias of all layers as attention reads it, for queries [B, L]; None

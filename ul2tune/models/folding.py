@@ -33,17 +33,18 @@ REMAT = {
 }
 
 
-def fold(step: Callable[..., Any], carry: Any, layers: Any, *, scan: bool, remat: str) -> Any:
-    """Folds ``carry = step(carry, *slices of layers)`` over the layers.
+def fold(stack: Any, step: Callable[..., Any], carry: Any, *per_layer: Any) -> Any:
+    """Folds ``carry = step(carry, layer, *per_layer[n])`` over the layers of a stack.
 
     Args:
+      stack: a module that holds them as `layers`, on a leading axis or :func:`unstacked`. Its
+        `config` says how: one compiled body looped over them, or all of them inline
+        (`scan_layers`); what is saved of each (`remat`).
       step: one layer.
-      carry: what goes through all layers.
-      layers: a tuple of pytrees whose leaves have a leading layer axis; the first may be
-        :func:`unstacked`.
-      scan: one compiled body looped over the layers, or all layers inline.
-      remat: key of :data:`REMAT`.
+      carry: what goes through all of them.
+      per_layer: pytrees whose leaves have a leading layer axis.
     """
+    scan, remat, layers = stack.config.scan_layers, stack.config.remat, (stack.layers, *per_layer)
     if remat != "none":
         # Inline, XLA would merge the recomputation with the forward pass again (common
         # subexpressions). The bodies of two loops it does not merge.
@@ -66,14 +67,14 @@ def _slices(layers: Any) -> Iterator[Any]:
         yield jax.tree.unflatten(treedef, slices)
 
 
-def unstacked(model: Any, path: str, *, scan: bool) -> Any:
+def unstacked(model: Any, path: str) -> Any:
     """Returns a copy of a model in which the layers at `path` lie apart, for :func:`fold`.
 
     In a loop over tokens XLA would slice every layer's parameters out of the stack again for each
-    token, as it does not move that out of the loop. With `scan` the layers are a loop themselves
-    and stay stacked.
+    token, as it does not move that out of the loop. With `scan_layers` the layers are a loop
+    themselves and stay stacked.
     """
-    if scan:
+    if model.config.scan_layers:
         return model
     model = nnx.merge(*nnx.split(model))
     *parents, name = path.split("/")

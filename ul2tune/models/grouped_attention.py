@@ -150,7 +150,7 @@ class GroupedQueryAttention(nnx.Module):
     ) -> jax.Array:
         """:meth:`attend` with keys and values of a cache, and an explicit mask and bias."""
         inputs = (swap(query_BLHA), key_BKSA, value_BKSA, bias_BHLS, mask_BLS)
-        return self.merge(attention.heads_first_xla(*inputs, self.config.softcap))
+        return self.merge(attention.xla(*inputs, self.config.softcap))
 
     def __call__(
         self,

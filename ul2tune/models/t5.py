@@ -197,12 +197,6 @@ class Stack(nnx.Module):
             max_distance=self.config.relative_max_distance,
         )
 
-    def fold(self, step: Callable[..., Any], carry: Any, per_layer: Any) -> Any:
-        """Folds ``carry = step(carry, block, per_layer[n])`` over the layers."""
-        config = self.config
-        layers = (self.layers, per_layer)
-        return fold(step, carry, layers, scan=config.scan_layers, remat=config.remat)
-
     def norm(self, x_BLD: jax.Array) -> jax.Array:
         return rms_norm(x_BLD, self.final_norm[...], self.config.layer_norm_eps)
 
@@ -229,7 +223,7 @@ class Stack(nnx.Module):
             bias = spread(block) if shared is None else shared
             return block(x_BLD, bias, visibility, key, cross)
 
-        x_BLD = self.fold(step, drop_channels(x_BLD, (rate, first)), keys_N)
+        x_BLD = fold(self, step, drop_channels(x_BLD, (rate, first)), keys_N)
         return drop_channels(self.norm(x_BLD), (rate, last))
 
 
@@ -282,7 +276,7 @@ class T5(nnx.Module):
         return (self.token_embedding if self.config.tied_logits else self.head)[...]
 
     def logits(self, batch: Batch, *, dropout_key: jax.Array | None = None) -> jax.Array:
-        """Returns float32 logits [B, L, V]; for tests, the loss never builds this array."""
+        """Returns float32 logits [B, L, V], an array that training never builds."""
         return self._logits(self.hidden(batch, dropout_key=dropout_key))
 
     def _embed(self, tokens_BL: Any) -> jax.Array:
@@ -316,7 +310,7 @@ class T5(nnx.Module):
 
     def unstacked(self) -> T5:
         """This model as a loop over tokens reads it."""
-        return unstacked(self, "decoder/layers", scan=self.config.scan_layers)
+        return unstacked(self, "decoder/layers")
 
     def decode_step(
         self, cache: DecodeCache, tokens_B: jax.Array, index: jax.Array | int
@@ -364,5 +358,5 @@ class T5(nnx.Module):
             return block.add(x_BLD, block.mlp_norm, block.mlp), cache
 
         layer_N = jnp.arange(self.config.num_decoder_layers)
-        x_BLD, cache = self.decoder.fold(step, (self._embed(tokens_B[:, None]), cache), layer_N)
+        x_BLD, cache = fold(self.decoder, step, (self._embed(tokens_B[:, None]), cache), layer_N)
         return self._logits(self._scale(self.decoder.norm(x_BLD)))[:, 0], cache

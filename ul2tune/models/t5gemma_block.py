@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,11 +127,6 @@ class Stack(nnx.Module):
         )
         self.final_norm = Norm(config.norm, config.norm_eps, key, embed=config.d_model)
 
-    def fold(self, step: Callable[..., Any], carry: Any, *per_layer: Any) -> Any:
-        """Folds ``carry = step(carry, block, *per_layer[n])`` over the layers."""
-        config, stacked = self.config, (self.layers, *per_layer)
-        return fold(step, carry, stacked, scan=config.scan_layers, remat=config.remat)
-
     def __call__(
         self,
         x_BLD: jax.Array,
@@ -179,7 +173,7 @@ class Stack(nnx.Module):
             return block(x_BLD, attend, keys, crossed)
 
         x_BLD = drop_channels(x_BLD, (config.dropout_rate, first))
-        x_BLD = self.fold(step, x_BLD, kinds.is_local_N, keys_N)
+        x_BLD = fold(self, step, x_BLD, kinds.is_local_N, keys_N)
         return drop_channels(self.final_norm(x_BLD), (config.dropout_rate, last))
 
 

@@ -21,7 +21,7 @@ from jax.nn.initializers import zeros
 from ul2tune.models import decoder_features, layers
 from ul2tune.models.cache import DecodeCache, refuse_packed
 from ul2tune.models.decoder_block import LayerKinds
-from ul2tune.models.folding import unstacked
+from ul2tune.models.folding import fold, unstacked
 from ul2tune.models.layers import param, split_key
 from ul2tune.models.linear import swap
 from ul2tune.models.t5gemma import T5GemmaConfig
@@ -113,7 +113,7 @@ class T5Gemma(nnx.Module):
         return (self._table("decoder") if self.config.tied_logits else self.head)[...]
 
     def logits(self, batch: Batch, *, dropout_key: jax.Array | None = None) -> jax.Array:
-        """Returns float32 logits [B, L, V]; for tests, the loss never builds this array."""
+        """Returns float32 logits [B, L, V], an array that training never builds."""
         return self._logits(self.hidden(batch, dropout_key=dropout_key))
 
     def start_decoding(self, batch: Batch, *, max_decode_length: int) -> DecodeCache:
@@ -136,7 +136,7 @@ class T5Gemma(nnx.Module):
 
     def unstacked(self) -> T5Gemma:
         """This model as a loop over tokens reads it."""
-        return unstacked(self, "decoder/layers", scan=self.config.scan_layers)
+        return unstacked(self, "decoder/layers")
 
     def decode_step(
         self, cache: DecodeCache, tokens_B: jax.Array, index: jax.Array | int
@@ -195,7 +195,7 @@ class T5Gemma(nnx.Module):
 
         x_BLD = self._embed("decoder", self._started(tokens_B[:, None], positions_11))
         numbers_N = jnp.arange(self.decoder.config.num_layers)
-        x_BLD, cache = self.decoder.fold(step, (x_BLD, cache), kinds.is_local_N, numbers_N)
+        x_BLD, cache = fold(self.decoder, step, (x_BLD, cache), kinds.is_local_N, numbers_N)
         return self._logits(self.decoder.final_norm(x_BLD))[:, 0], cache
 
     def _reader(self, block: CrossBlock) -> Any:
