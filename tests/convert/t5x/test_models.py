@@ -16,7 +16,6 @@ from ul2tune.convert.t5x import gin_file, legacy
 from ul2tune.convert.t5x import models as t5x
 from ul2tune.convert.t5x import names as t5x_names
 from ul2tune.convert.t5x.models import Export
-from ul2tune.models import base
 from ul2tune.optim.adafactor import AdafactorConfig
 
 GOLDEN = "golden/t5x/t511_tiny_legacy"
@@ -165,20 +164,6 @@ def test_an_export_overwrites_no_other_gin_file(tmp_path):
     for step in (3, 4):  # the same model
         export = Export(config=examples.T5_1_1, step=step)
         t5x.export_checkpoint(str(tmp_path), export, params.__getitem__)
-
-
-def test_parameters_go_onto_a_mesh(tmp_path):
-    params = examples.flat_params(examples.UMT5)
-    path = write(tmp_path, examples.UMT5, params, t5x_names.SCANNED)
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[1])
-    abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
-        base.abstract_params(examples.UMT5),
-    )
-    placed = tree.flatten(t5x.load_params(path, abstract))
-    assert {leaf.sharding for leaf in placed.values()} == {device}
-    with pytest.raises(ValueError, match="another model"):
-        t5x.load_params(path, {"token_embedding": abstract["token_embedding"]})
 
 
 @pytest.mark.parametrize("dtype", t5x.DTYPES)

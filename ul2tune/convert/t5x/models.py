@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 
 from ul2tune import tree
@@ -203,28 +202,20 @@ def _facts(config: T5Config | DecoderConfig) -> str:
     return names.facts(config)
 
 
-def load_params(path: str | Source, abstract: Tree | None = None) -> Tree:
-    """Reads all parameters, one at a time: float32, in our layout.
+def load_params(path: str | Source) -> Tree:
+    """Reads all parameters, one at a time: NumPy arrays, float32, in our layout.
 
     Args:
       path: as in :func:`open_model`, or an opened source.
-      abstract: our parameters as `jax.ShapeDtypeStruct` with shardings, to place them on a mesh.
-        None: NumPy arrays.
 
     Raises:
-      ValueError: as :func:`open_model`; for damaged files or numbers; or if `abstract` is another
-        model.
+      ValueError: as :func:`open_model`; for damaged files or numbers.
     """
     source = path if isinstance(path, Source) else open_model(path)
-    wanted = None if abstract is None else tree.flatten(abstract)
-    shapes = {name: shape for name, shape, _ in source.arrays()}
-    if wanted is not None and {name: leaf.shape for name, leaf in wanted.items()} != shapes:
-        raise ValueError(f"{source.path} is another model: {source.config}.")
     params: dict[str, Any] = {}
     for name, shape, pieces in source.arrays():
         layers = [np.asarray(piece, np.float32) for piece in pieces]
-        array = np.stack(layers).reshape(shape)
-        params[name] = array if wanted is None else jax.device_put(array, wanted[name].sharding)
+        params[name] = np.stack(layers).reshape(shape)
     return tree.unflatten(params)
 
 

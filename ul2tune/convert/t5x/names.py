@@ -174,12 +174,14 @@ def refuse_fused(names: Iterable[str]) -> None:
         )
 
 
-def detect(names: Collection[str], shape_of: Mapping[str, tuple[int, ...]]) -> Layout:
-    """Finds the layout of a checkpoint's parameters (names without ``target/``).
+def detect(shapes: Mapping[str, tuple[int, ...]]) -> Layout:
+    """Finds the layout of a checkpoint's parameters from their shapes by name (without
+    ``target/``).
 
     Raises:
       ValueError: for a model that is no encoder-decoder T5 of one of the four layouts.
     """
+    names = shapes.keys()
     if not any(name.startswith("encoder/") for name in names):
         raise ValueError(
             f"The checkpoint holds no encoder, so it is no T5; it holds {_some(names)}."
@@ -192,9 +194,9 @@ def detect(names: Collection[str], shape_of: Mapping[str, tuple[int, ...]]) -> L
             f"The checkpoint holds no {query if query not in names else EMBEDDING!r}, so it is no "
             f"T5; it holds {_some(names)}."
         )
-    rank = len(shape_of[query]) - scanned
+    rank = len(shapes[query]) - scanned
     if rank not in (2, 3):
-        raise ValueError(f"{query!r} has the shape {shape_of[query]}, which no T5 has.")
+        raise ValueError(f"{query!r} has the shape {shapes[query]}, which no T5 has.")
     return Layout(scanned=scanned, split_heads=rank == 3, decoder_norm=DECODER_NORM in names)
 
 
@@ -214,8 +216,7 @@ def config_from(
     Raises:
       ValueError: for a model that is no T5.
     """
-    names = shapes.keys()
-    layout = detect(names, shapes)
+    names, layout = shapes.keys(), detect(shapes)
 
     def sizes_of(pattern: str, rank: int) -> tuple[int, ...]:
         found = sorted(name for name in names if re.fullmatch(pattern, name))
