@@ -203,6 +203,9 @@ def test_gemma_without_a_local_layer_keeps_a_window_or_says_nothing_of_it(kind):
         ("opt", {"activation_function": "gelu"}, "activation_function = 'gelu'"),
         ("opt", {"num_attention_heads": 3}, "num_attention_heads = 3"),
         ("llama", {"num_key_value_heads": 3}, "num_kv_heads = 3 does not divide"),
+        # As many names of tensors would be made up.
+        ("opt", {"num_hidden_layers": 10**6}, "num_hidden_layers = 1000000"),
+        ("qwen3", {"num_hidden_layers": 10**6}, "num_hidden_layers = 1000000"),
         # Values of other types, as a stranger's file may have them.
         ("llama", {"rope_scaling": {"rope_type": []}}, r"rope_scaling = \{'rope_type': \[\]\}"),
         (

@@ -82,7 +82,7 @@ class DecoderFamily(Family):
             **values,
             vocab_size=fields.positive("vocab_size"),
             d_model=fields.positive("hidden_size"),
-            num_layers=fields.positive("num_hidden_layers"),
+            num_layers=fields.layers("num_hidden_layers"),
             num_heads=fields.positive("num_attention_heads"),
             tied_logits=fields.boolean(_TIED, tied),
             start_id=_start_id(fields, kind),

@@ -94,7 +94,7 @@ def _rope(fields: Fields, values: Mapping[str, Any], theta: float) -> Rope:
 
 def local_layers(fields: Fields, kind: str) -> tuple[bool, ...]:
     """Whether each layer sees only a window."""
-    hf, count = fields.values, fields.positive("num_hidden_layers")
+    hf, count = fields.values, fields.layers("num_hidden_layers")
     types = hf.get("layer_types")
     if types is not None:
         known = (GLOBAL, LOCAL) if kind != "llama" else (GLOBAL,)
