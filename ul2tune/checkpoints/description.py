@@ -12,13 +12,12 @@ from typing import Any
 
 from ul2tune.checkpoints import layout
 from ul2tune.feed.config import fields_at_default
-from ul2tune.models.decoder import DecoderConfig
+from ul2tune.models import base
 from ul2tune.models.rotary import Rope
-from ul2tune.models.t5 import T5Config
-from ul2tune.models.t5gemma import StackConfig, T5GemmaConfig
+from ul2tune.models.t5gemma import StackConfig
 
 # The classes that a model's configuration is made of.
-_MODELS = {cls.__name__: cls for cls in (T5Config, DecoderConfig, T5GemmaConfig, StackConfig, Rope)}
+_MODELS = {cls.__name__: cls for cls in (*base.MODULES, StackConfig, Rope)}
 
 
 class DescribedFields(dict[str, Any]):
