@@ -94,6 +94,7 @@ def test_t5gemma_of_t5s_shape_costs_as_much():
         ("TPU v5 lite", 197e12),
         ("TPU v5", 459e12),
         ("TPU v6 lite", 918e12),
+        ("TPU7x", 2307e12 / 2),  # a device is one of a chip's two cores
         ("cpu", None),
     ],
 )

@@ -13,9 +13,9 @@ from ul2tune.models.layers import ACTIVATIONS
 from ul2tune.models.t5 import T5Config
 from ul2tune.models.t5gemma import T5GemmaConfig
 
-# Part of `device_kind`, in lower case -> dense bfloat16 FLOP/s of one JAX device (a chip; a core of
-# TPU v3), from the vendors' data sheets. The first match counts, so a name comes before those that
-# it contains; "h200" is GH200's too.
+# Part of `device_kind`, in lower case -> dense bfloat16 FLOP/s of one JAX device (a chip; of TPU v3
+# and TPU7x one of its two cores), from the vendors' data sheets. The first match counts, so a name
+# comes before those that it contains; "h200" is GH200's too.
 PEAK_FLOPS = {
     "h100 pcie": 756e12,
     "h100": 989e12,
@@ -26,7 +26,7 @@ PEAK_FLOPS = {
     "l40s": 362e12,
     "l40": 181e12,
     "l4": 121e12,
-    "tpu7x": 2307e12,
+    "tpu7": 1153.5e12,
     "tpu v6": 918e12,
     "tpu v5p": 459e12,
     "tpu v5 lite": 197e12,
