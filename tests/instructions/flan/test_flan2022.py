@@ -14,6 +14,7 @@ from ul2tune.instructions.flan.corpus import Row, TemplatedCorpus, fill
 from ul2tune.instructions.flan.flan2022 import Family, Tables, prompting
 from ul2tune.instructions.flan.rows import NIv2Rows
 from ul2tune.instructions.reading import read_json
+from ul2tune.instructions.records import Demo, Record
 
 
 @pytest.fixture
@@ -80,6 +81,33 @@ def test_compat_changes_what_it_says(tables):
     assert (natural.strip_targets, natural.max_tokens) == (False, None)
     assert flan2022.sequence_lengths(compat=True) == {"inputs": 2056, "targets": 512}
     assert flan2022.sequence_lengths() == {"inputs": 2048, "targets": 512}
+
+
+def test_answers_of_compat_end_with_a_separator_that_is_no_white_space(tables):
+    texts = {}
+    for compat in (False, True):
+        mode, layout = prompting(tables, "rte", "fs_noopt_x", compat=compat)
+        assert layout is not None
+        for number, template in enumerate(mode.templates):
+            filled = fill(RTE, template)
+            demo = Demo(id="d", input="Q", target=filled.targets[0])
+            record = Record(
+                id="r",
+                task="rte",
+                input="I",
+                targets=filled.targets,
+                demos=(demo,),
+                template_id=str(number),
+            )
+            rendered = few_shot.render(record, 0, layout=layout)
+            assert rendered is not None
+            texts[compat, number] = (rendered.inputs, rendered.targets)
+    assert texts == {
+        (False, 0): ("Qyes\n\nI", "yes"),
+        (True, 0): ("Qyes\n\nI", "yes"),
+        (False, 1): ("Qyes\n--\nI", "yes"),
+        (True, 1): ("Qyes\n--\nI", "yes\n--"),
+    }
 
 
 def test_natural_instructions(tables, tmp_path):

@@ -23,7 +23,8 @@ theirs drew while importing; an example that no exemplar fits is dropped; separa
 towards the length; repeated styles and two starts run together (`options`); answers named by
 options that their template does not show (two templates of stsb); T0's line ends
 (`flan.rows.t0_row`); Natural Instructions' targets keep the separator's line ends, have no length
-limit and the first reference alone; inputs of 2,056 tokens (`sequence_lengths`).
+limit and the first reference alone; answers of fs_opt_x and fs_noopt_x end with a visible separator
+of their template ("yes" and "--"); inputs of 2,056 tokens (`sequence_lengths`).
 """
 
 from __future__ import annotations
@@ -38,7 +39,13 @@ from ul2tune.instructions.few_shot import MAX_TOKENS_V2, MIX_SEPARATORS, Layout
 from ul2tune.instructions.flan import flan2021
 from ul2tune.instructions.flan.corpus import Mode
 from ul2tune.instructions.options import Formats, load_formats
-from ul2tune.instructions.patterns import FewShotPattern, FewShotPatterns, Template, Templates
+from ul2tune.instructions.patterns import (
+    WHITESPACE,
+    FewShotPattern,
+    FewShotPatterns,
+    Template,
+    Templates,
+)
 from ul2tune.instructions.reading import read_json, read_table
 from ul2tune.instructions.records import TemplateStyle
 
@@ -284,13 +291,20 @@ def _mix(group: tuple[FewShotPattern, ...], compat: bool) -> tuple[Mode, Layout]
 
 
 def _x_shot(group: tuple[FewShotPattern, ...], compat: bool) -> tuple[Mode, Layout]:
-    layout = Layout(
-        separators=tuple(pattern.example_separator for pattern in group),
-        strip_targets=True,
-        drop_bare=compat,
-    )
+    separators = [pattern.example_separator for pattern in group]
+    if compat:
+        # Theirs is part of the targets, of which only white space is stripped again.
+        marked = [bool(separator.strip(WHITESPACE)) for separator in separators]
+        group = tuple(_separated(p) if mark else p for p, mark in zip(group, marked))
+        separators = ["" if mark else text for text, mark in zip(separators, marked)]
+    layout = Layout(separators=tuple(separators), strip_targets=True, drop_bare=compat)
     templates = tuple(pattern.combined() for pattern in group)
     return Mode(templates=templates, shots=X_SHOTS, thinned=True), layout
+
+
+def _separated(pattern: FewShotPattern) -> FewShotPattern:
+    """The pattern with its separator at the end of the targets."""
+    return replace(pattern, targets=pattern.targets + pattern.example_separator)
 
 
 def _natural_instructions(
@@ -310,10 +324,7 @@ def _natural_instructions(
         max_tokens=None if compat else MAX_TOKENS_V2,
     )
     if compat:
-        templates = tuple(
-            Template(t.inputs, patterns.compile_pattern(p.targets + p.example_separator, p.where))
-            for t, p in zip(templates, group)
-        )
+        templates = tuple(_separated(pattern).combined() for pattern in group)
         layout = replace(layout, separators=("",), strip_targets=False)
     return Mode(templates=templates, shots=_NIV2_SHOTS), layout
 
