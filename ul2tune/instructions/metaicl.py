@@ -21,6 +21,12 @@ DIVERGES (unless `compat`): in the release no newline stands between input and a
 empty input.
 
 DIVERGES: in the release a prompt that is too long starts in the middle of a demo; ours are whole.
+
+DIVERGES: in the release the newline between the two texts of a query is part of what is predicted
+(``{x} -> ⏎{y}``): it counts in the loss, and in the mean over the tokens of a choice.
+
+DIVERGES: in the release an example of a task "inst:…" that is too long may lose the end of its
+output instead (of two of them, both texts are halved); ours keeps the output.
 """
 
 from __future__ import annotations

@@ -35,6 +35,9 @@ def register_metaicl(
     from the training file of `config.demos` examples and `seed`, and asks what is in the test file
     of that seed. For average and worst over seeds, see :func:`register_metaicl_seeds`.
 
+    DIVERGES: tasks are drawn equally often; the release shuffles the examples of all tasks (16,384
+    of each at most), so that tasks of few examples are drawn less.
+
     Args:
       folder: your copy of the data.
       name: of the training mixture, and prefix of the tasks' names.

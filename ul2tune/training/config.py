@@ -19,6 +19,8 @@ class RunConfig:
       seed: of parameter initialisation and dropout. (The data has a seed of its own.)
       num_microbatches: the batch is split into this many parts whose gradients are added, for
         memory. Exact: the objective is the same weighted mean over all tokens of the batch.
+        DIVERGES: T5X normalises each part by itself, where it normalises, so that its gradients
+        are as many times larger and tokens of short parts weigh more.
       ema_decay: keep an exponential moving average of the trained parameters, ``ema = ema_decay *
         ema + (1 - ema_decay) * parameters`` after every step, from the first parameters on. It
         takes the memory of one more set of parameters and is saved as ``ema/…``. None keeps none.
