@@ -64,7 +64,8 @@ class MuonConfig:
     Attributes:
       beta: decay of the momentum of matrices.
       newton_schulz_steps: iterations of the orthogonalisation.
-      nesterov: look ahead along the momentum.
+      nesterov: look ahead along the momentum of matrices. DIVERGES: `optax.contrib.muon` does so in
+        Adam too; here Adam is plain, as in Jordan's own code.
       consistent_rms: RMS of an orthogonalised update, whatever the matrix's shape (0.2 matches
         AdamW's); None scales by ``sqrt(max(1, fan_out / fan_in))`` instead.
       adam_b1: as in :class:`AdamWConfig`, for everything that is no matrix.
