@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator
 from typing import ClassVar, TextIO
+
+# How often a terminal is told that something still goes on.
+_TICK_SECS = 1.0
 
 
 class StatusLine:
@@ -38,6 +43,7 @@ class StatusLine:
         self.live_secs, self.quiet_secs = live_secs, quiet_secs
         self._clock = clock or time.monotonic
         self._shown = float("-inf") if at_once else self._clock()
+        self._state: Hashable = None
         self._width = 0
 
     def is_due(self) -> bool:
@@ -57,6 +63,38 @@ class StatusLine:
             self.stream.write(text + "\n")
         self.stream.flush()
 
+    def show(self, state: Hashable, text: Callable[[], str], *, now: bool = False) -> None:
+        """Shows a text if one is due, or `now`, unless it tells of the state shown last."""
+        if state != self._state and (now or self.is_due()):
+            self._state = state
+            self.put(text())
+
+    @contextlib.contextmanager
+    def during(self, what: str) -> Iterator[None]:
+        """Shows `what` and the seconds it takes while the block runs. In a thread: the block may be
+        one call that returns after minutes."""
+        start, over = self._clock(), threading.Event()
+        period = _TICK_SECS if self.stream.isatty() else self.quiet_secs
+
+        def tell() -> None:
+            while not over.wait(period):
+                self.put(f"{what}, {self._clock() - start:.0f} s")
+
+        thread = threading.Thread(target=tell, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            self.end()
+
+    def note(self, text: str) -> None:
+        """Prints lines that stay, below what stands on a terminal."""
+        self.end()
+        self.stream.write(text + "\n")
+        self.stream.flush()
+
     def end(self) -> None:
         """Leaves the last text on a terminal, so that what is printed next stands below it."""
         if self._width:
@@ -64,6 +102,60 @@ class StatusLine:
             self.stream.flush()
             self._width = 0
             StatusLine._standing = None
+
+
+class Progress:
+    """Counts units of work in a :class:`StatusLine`, with their rate and the time left. The last
+    line always stays.
+
+    Args:
+      label: what is going on.
+      total: units of work, or None if unknown.
+      unit: what they are.
+      per: how many of what is counted make a unit.
+      enabled: off in all processes but one; then nothing is written.
+      done: counted by an earlier start; it does not count for the rate.
+      stream: where to write; None = standard error.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        total: int | None,
+        unit: str,
+        *,
+        per: int = 1,
+        enabled: bool = True,
+        done: int = 0,
+        stream: TextIO | None = None,
+    ):
+        self._label, self._total, self._unit, self._per = label, total, unit, per
+        self._enabled = enabled
+        self._before, self._done = done, done
+        self._start = time.monotonic()
+        self._line = StatusLine(stream)
+
+    def advance(self, count: int) -> None:
+        """Counts more."""
+        self._done += count
+        if self._enabled:
+            self._line.show(self._done, self.line)
+
+    def close(self) -> None:
+        """Writes the last line for good, unless it stands there."""
+        if self._enabled:
+            self._line.show(self._done, self.line, now=True)
+            self._line.end()
+
+    def line(self) -> str:
+        """The line as it stands now."""
+        rate = (self._done - self._before) / max(time.monotonic() - self._start, 1e-9)
+        total = "" if self._total is None else f"/{self._total // self._per}"
+        done = f"{self._done // self._per}{total} {self._unit}"
+        text = f"{self._label}: {done}, {rate / self._per:.1f}/s"
+        if self._total is not None and rate and self._done < self._total:
+            text += f", {(self._total - self._done) / rate:.0f} s left"
+        return text
 
 
 def end_standing() -> None:

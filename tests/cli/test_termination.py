@@ -14,8 +14,8 @@ from tests.cli.test_convert_t5x import theirs
 from tests.convert import models
 from tests.convert import t5x_examples as examples
 from ul2tune.cli import exported, main, prepared
-from ul2tune.cli.byte_progress import ByteProgress
 from ul2tune.optim.adafactor import AdafactorConfig
+from ul2tune.status_line import Progress
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -58,7 +58,7 @@ def test_a_signal_that_is_ignored_in_a_callback_ends_the_command(
         monkeypatch.setattr(exported, "StoredArray", Collected)
         sources = [ours["ours"]]
     else:
-        monkeypatch.setattr(ByteProgress, "add", collect)
+        monkeypatch.setattr(Progress, "advance", collect)
         sources = [ours[command.split()[-1]]] if command != "merge" else [ours["ours"]] * 2
     assert run(*command.split(), *sources, tmp_path / "out") == 128 + number
     assert came == [number]

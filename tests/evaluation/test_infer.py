@@ -28,8 +28,8 @@ from ul2tune.data.vocab import ByteVocabulary
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.evaluation.infer import InferConfig, infer
 from ul2tune.evaluation.predictor import Predictor
-from ul2tune.evaluation.progress import Progress
 from ul2tune.sharding import MeshConfig
+from ul2tune.status_line import Progress
 
 CONFIG = InferConfig(
     sampling=SamplingConfig(max_decode_length=5, temperature=1.0), inputs_length=64, batch_size=8

@@ -18,7 +18,7 @@ from tests.decoding import tiny
 from tests.evaluation import prepared
 from ul2tune import sharding
 from ul2tune.decoding.sampling import SamplingConfig
-from ul2tune.evaluation import groups, progress, report, run
+from ul2tune.evaluation import groups, report, run
 from ul2tune.evaluation.answer import RANK_FIRST, RANK_MEAN, RANK_SUM, Answer, judge
 from ul2tune.evaluation.eval_set import EvalExample, EvalSet
 from ul2tune.evaluation.hook import EvaluationHook
@@ -28,6 +28,7 @@ from ul2tune.instructions.superni import split_hash
 from ul2tune.metrics import text
 from ul2tune.models import base
 from ul2tune.sharding import MeshConfig
+from ul2tune.status_line import Progress
 from ul2tune.types import HookContext
 
 ONE = MeshConfig(data=1, fsdp=1, tensor=1)
@@ -167,7 +168,7 @@ def test_an_interrupt_that_a_callback_swallows_comes_before_the_next_batch(
         if total >= after:
             interrupting.collect()
 
-    monkeypatch.setattr(progress.Progress, "advance", advance)
+    monkeypatch.setattr(Progress, "advance", advance)
     arguments = ("instructions", data_dir, model_dir, MeshConfig(), str(tmp_path / "out"), EVAL)
     with pytest.raises(KeyboardInterrupt):
         run.evaluate(tiny.MODEL, *arguments)

@@ -22,7 +22,6 @@ from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.evaluation import examples
 from ul2tune.evaluation.infer import InferConfig, answer, encode
 from ul2tune.evaluation.predictor import Predictor
-from ul2tune.evaluation.progress import Progress
 from ul2tune.evaluation.prompts import Prompt
 from ul2tune.feed.config import FeedConfig
 from ul2tune.feed.feed import Feed
@@ -186,9 +185,8 @@ def test_prompts_and_answers_made_of_zeros(vocabulary, data):
     assert [score.num_tokens for score in scores] == [2, len(found.examples[0].choice_ids[1])]
     np.testing.assert_allclose([s.mean for s in scores], -np.log(vocabulary.rows), rtol=1e-6)
     asked = [Prompt(line=n, id=str(n), text=text) for n, text in enumerate(("!!!", "!"), start=1)]
-    progress = Progress("infer", 2, "prompts", enabled=False)
     questions = [encode(prompt, found.vocabulary, config) for prompt in asked]
-    lines = answer(predictor, found.vocabulary, questions, config, progress)
+    lines = answer(predictor, found.vocabulary, questions, config, lambda count: None)
     assert [line["prediction"] for line in lines] == ["!!!!", "!!!!"]
     assert not any(line["truncated"] for line in lines)
 

@@ -15,12 +15,12 @@ from tests import interrupting
 from tests.training.processes import lines
 from ul2tune import sharding
 from ul2tune.sharding import MeshConfig
+from ul2tune.status_line import StatusLine
 from ul2tune.training import loop as loop_lib
 from ul2tune.training import metrics
 from ul2tune.training.config import RunConfig
 from ul2tune.training.loop import Parts, Position
 from ul2tune.training.metrics import Window
-from ul2tune.training.progress import LiveLine
 from ul2tune.training.throughput import Rate, Stopwatch
 from ul2tune.training.writers import MetricsWriter
 
@@ -35,10 +35,19 @@ class Device:
         self.secs, self.steps = 100.0, 0
         self.sigterm_at_step: int | None = None
         self.sigint_at_step: int | None = None
+        self.told = lambda: ""  # what the run has shown so far
         monkeypatch.setattr(time, "perf_counter", lambda: self.secs)
         monkeypatch.setattr(metrics, "fetch", self._wait)
 
     is_compiled = True
+
+    def compile(self, state: Any, frozen: Any, batch: Any) -> None:
+        """Takes until the run has told of it."""
+        deadline = time.monotonic() + 60.0
+        while "compiling" not in self.told():
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        self.is_compiled = True
 
     def __call__(self, state: Any, frozen: Any, batch: Any) -> tuple[Any, Any]:
         self.steps += 1
@@ -101,7 +110,8 @@ class Run:
         }
         self.config = RunConfig(**{**values, **settings})
         self.stream = io.StringIO()
-        self.line = LiveLine(self.config.last_step(0), self.stream, quiet_secs=0.0)
+        self.device.told = self.stream.getvalue
+        self.line = StatusLine(self.stream, quiet_secs=0.0, at_once=True)
 
     def _save(self, parts: Parts, state: Any, frozen: Any, at: Position) -> None:
         self.saved[at.step] = at.watch.now()
@@ -124,12 +134,12 @@ class Run:
             description={},
             writer=writer,
             line=self.line,
-            describe=lambda _: "",
+            describe=lambda _: "a table",
         )
         at = Position(
             first_step=0,
             step=0,
-            last_step=self.line.last_step,
+            last_step=self.config.last_step(0),
             saved_step=None,
             window=Window(()),
             watch=Stopwatch(),
@@ -191,6 +201,23 @@ def test_the_last_line_is_the_last_step_s_however_the_run_ends(tmp_path, monkeyp
     run.device.sigterm_at_step = 3
     run.train()
     assert _steps_and_losses(run) == [("3/6", "3.000")]
+
+
+def test_where_nobody_watches_lines_are_sparse(tmp_path, monkeypatch):
+    run = Run(tmp_path, monkeypatch)
+    run.line.quiet_secs = 1e9
+    run.train()
+    shown = [x.split("  ")[0] for x in run.stream.getvalue().splitlines() if x.startswith("step")]
+    assert shown == ["step 0/6 (0 %)", "step 6/6 (100 %)"]
+
+
+def test_a_step_that_takes_long_to_compile_is_told_of(tmp_path, monkeypatch):
+    run = Run(tmp_path, monkeypatch)
+    run.device.is_compiled, run.line.quiet_secs = False, 0.01
+    run.train()
+    first, *more = run.stream.getvalue().splitlines()
+    assert first.startswith("compiling the step, ")
+    assert "a table" in more
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

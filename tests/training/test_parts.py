@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import math
 import os
@@ -148,23 +147,11 @@ def test_events_can_be_read_back(tmp_path):
     assert (value.tag, value.simple_value) == ("loss", 0.5)
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_live_line_rewrites_itself_on_a_terminal():
-    stream = Terminal()
-    live = progress.LiveLine(100, stream, live_secs=0.0)
+def test_a_line_of_training():
     rates = {"steps_per_sec": 0.5, "tokens_per_sec": 12345.0, "nonpadding_tokens_per_sec": 11000.0}
-    live.show(10, {"loss": 2.5}, {**rates, "mfu": 0.412})
-    live.show(11, {}, {})
-    live.note("a table")
-    expected = "step 10/100 (10 %)  loss 2.500  12.3k tokens/s (11k real)  MFU 41.2 %  ETA 0:03:00"
-    written = stream.getvalue()
-    assert written.startswith("\r" + expected)
-    # The shorter line covers the longer one, and what is printed next stands below it.
-    assert "\r" + "step 11/100 (11 %)".ljust(len(expected)) + "\na table\n" in written
+    assert progress.line(10, (0, 100), {"loss": 2.5}, {**rates, "mfu": 0.412}) == (
+        "step 10/100 (10 %)  loss 2.500  12.3k tokens/s (11k real)  MFU 41.2 %  ETA 0:03:00"
+    )
 
 
 def test_rates_wait_for_the_first_step_to_end():
@@ -177,11 +164,7 @@ def test_rates_wait_for_the_first_step_to_end():
 def test_a_continued_run_counts_its_own_steps():
     """One of UL2R's eight, not 21 of 28."""
     rates = {"steps_per_sec": 0.5, "tokens_per_sec": 9.0, "nonpadding_tokens_per_sec": 8.0}
-    stream = io.StringIO()
-    live = progress.LiveLine(28, stream, first_step=20)
-    live.show(21, {"loss": 1.0}, rates)
-    live.show(28, {"loss": 1.0}, rates)
-    first, last = stream.getvalue().splitlines()
+    first, last = (progress.line(step, (20, 28), {"loss": 1.0}, rates) for step in (21, 28))
     assert first.startswith("step 21/28 (12 %)")
     assert first.endswith("ETA 0:00:14")
     assert last.startswith("step 28/28 (100 %)")
@@ -198,14 +181,6 @@ def test_an_evaluation_is_one_line():
     line = progress.evaluated(5, {**values, **hooks})
     assert line.startswith("step 5: validation/loss 3.412, eval/chat/0 12.5, eval/chat/1 12.5, ")
     assert line.endswith("eval/chat/5 12.5 and 2 more")
-
-
-def test_live_line_is_sparse_where_nobody_watches():
-    stream = io.StringIO()
-    live = progress.LiveLine(1000, stream)
-    for step in range(1, 1001):
-        live.show(step, {}, {})
-    assert stream.getvalue().splitlines() == ["step 1/1000 (0 %)", "step 1000/1000 (100 %)"]
 
 
 def test_rates():

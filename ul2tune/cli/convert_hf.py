@@ -13,7 +13,6 @@ from typing import Any
 from ul2tune import __version__, atomic
 from ul2tune.checkpoints import description, initialize, layout, trained_layout, vocabulary
 from ul2tune.cli import exported, imported, imported_vocabulary
-from ul2tune.cli.byte_progress import ByteProgress
 from ul2tune.convert.hf import export as export_lib
 from ul2tune.convert.hf import folder as hf_folder
 from ul2tune.convert.hf import hub
@@ -21,6 +20,7 @@ from ul2tune.convert.hf import models as hf
 from ul2tune.data import vocab_tokenizer_json
 from ul2tune.data.ul2_config import UL2Config
 from ul2tune.signal_handlers import raise_ignored_interrupt
+from ul2tune.status_line import Progress
 
 FOLDER, RECORD = "hf", "import.json"
 _DTYPES = {"stored": "F32", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -36,7 +36,7 @@ def import_model(options: argparse.Namespace) -> None:
     source = hf.open_model(
         hub.folder(options.source, options.revision), text_only=bool(options.text_only)
     )
-    progress = ByteProgress("imported", source.num_bytes)
+    progress = Progress("imported", source.num_bytes, "MB", per=10**6)
     step = options.step or 0
     target = imported.new_model_dir(options.model_dir, step, source.config)
     with target as (folder, writer):
@@ -45,7 +45,7 @@ def import_model(options: argparse.Namespace) -> None:
             for layer in layers:
                 raise_ignored_interrupt()
                 array.append(layer)
-                progress.add(layer.nbytes)
+                progress.advance(layer.nbytes)
         (folder / FOLDER).mkdir()
         hf_folder.copy_carried(source.folder.path, folder / FOLDER)
         record = {"source": options.source, "ul2tune": __version__, "dtypes": source.dtypes}
@@ -53,7 +53,7 @@ def import_model(options: argparse.Namespace) -> None:
         origin = f"Written by `ul2tune import hf {options.source}`."
         (folder / imported.GIN_FILE).write_text(imported.gin_text(source.config, origin), "utf-8")
         words = imported_vocabulary.write(folder, FOLDER, source.config, options.source)
-    progress.end()
+    progress.close()
     print(f"{options.model_dir}: checkpoint of step {step}; MODEL in {imported.GIN_FILE}; {words}.")
 
 
@@ -83,14 +83,14 @@ def export_model(options: argparse.Namespace) -> None:
         max_shard_bytes=max_shard_bytes,
     )
     plan = export_lib.plan_export(export)
-    progress = ByteProgress("exported", plan.num_bytes)
+    progress = Progress("exported", plan.num_bytes, "MB", per=10**6)
     with atomic.new_folder(options.directory) as folder:
         if like.folder is not None:
             hf_folder.copy_carried(like.folder, folder)
         export_lib.write_model(
-            folder, plan, exported.Reader(step_dir, config, ema=options.ema), progress.add
+            folder, plan, exported.Reader(step_dir, config, ema=options.ema), progress.advance
         )
-    progress.end()
+    progress.close()
     print(f"{options.directory}: step {step_dir.name} of {options.checkpoint}.")
     notes = (
         _narrower(plan, like, options.dtype),

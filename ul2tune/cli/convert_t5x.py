@@ -20,7 +20,6 @@ from ul2tune.checkpoints import description, initialize, layout
 from ul2tune.checkpoints.restore import restore_step
 from ul2tune.checkpoints.streaming import StepWriter
 from ul2tune.cli import exported, imported
-from ul2tune.cli.byte_progress import ByteProgress
 from ul2tune.convert.hf import folder as hf_folder
 from ul2tune.convert.t5x import models as t5x
 from ul2tune.convert.t5x import moments as t5x_moments
@@ -33,6 +32,7 @@ from ul2tune.optim.descent import DescentState
 from ul2tune.optim.factoring import Factoring
 from ul2tune.optim.optimizer import OptimizerConfig
 from ul2tune.signal_handlers import raise_ignored_interrupt
+from ul2tune.status_line import Progress
 
 FOLDER, RECORD = "t5x", "import.json"
 _HINT = "Leave the optimiser's state out with --no_optimizer_state."
@@ -56,7 +56,7 @@ def import_model(options: argparse.Namespace) -> None:
         optimizer = OptimizerConfig(adafactor=adafactor)
         moments = t5x.load_moments(source, _plans(adafactor, source.config))
     step = source.step if options.step is None else options.step
-    progress = ByteProgress("imported", source.num_bytes)
+    progress = Progress("imported", source.num_bytes, "MB", per=10**6)
     target = imported.new_model_dir(options.model_dir, step, source.config, optimizer)
     dtypes: list[str] = []  # as stored; the embedding's comes first
     with target as (folder, writer):
@@ -66,7 +66,7 @@ def import_model(options: argparse.Namespace) -> None:
                 raise_ignored_interrupt()
                 array.append(piece)
                 dtypes.append(piece.dtype.name)
-                progress.add(4 * piece.size)
+                progress.advance(4 * piece.size)
         if moments is not None:
             _write_state(writer, moments)
         (folder / FOLDER).mkdir()
@@ -79,7 +79,7 @@ def import_model(options: argparse.Namespace) -> None:
         hf_folder.write_json(folder / FOLDER / RECORD, record)
         origin = f"Written by `ul2tune import t5x {options.source}`."
         (folder / imported.GIN_FILE).write_text(imported.gin_text(source.config, origin), "utf-8")
-    progress.end()
+    progress.close()
     print(f"{options.model_dir}: checkpoint of step {step}; MODEL in {imported.GIN_FILE}.")
     for note in (*source.notes, _state_note(optimizer)):
         print(f"note: {note}.")

@@ -16,8 +16,8 @@ import numpy as np
 from ul2tune.checkpoints import description, initialize, layout, trained_layout, vocabulary
 from ul2tune.checkpoints.merge import Merge, Term, combination
 from ul2tune.cli import convert_hf, convert_t5x, imported, termination
-from ul2tune.cli.byte_progress import ByteProgress
 from ul2tune.signal_handlers import raise_ignored_interrupt
+from ul2tune.status_line import Progress
 
 
 @termination.by_exception()  # what was written so far goes
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> None:
     merge, config = Merge(terms), description.model_of(terms[0].step_dir)
     step = max(int(term.step_dir.name) for term in terms) if options.step is None else options.step
     sizes = {path: 4 * int(np.prod(shape)) for path, shape in merge.shapes.items()}
-    progress = ByteProgress("merged", sum(sizes.values()))
+    progress = Progress("merged", sum(sizes.values()), "MB", per=10**6)
     origins = [term.to_json() for term in terms]
     used = [term.step_dir for term in terms]
     facts = {"merged": origins, **vocabulary.carried(used), **trained_layout.carried(used)}
@@ -45,11 +45,11 @@ def run(options: argparse.Namespace) -> None:
         for path, value in merge.arrays():
             raise_ignored_interrupt()
             writer.array(f"{initialize.PARAMS}/{path}", value.shape).append(value)
-            progress.add(sizes[path])
+            progress.advance(sizes[path])
         _carry(terms, folder)
         origin = f"Written by `ul2tune merge` from {len(terms)} checkpoints."
         (folder / imported.GIN_FILE).write_text(imported.gin_text(config, origin), "utf-8")
-    progress.end()
+    progress.close()
     for term in terms:
         print(f"{term.coefficient:+.6g} x {term.step_dir}{' (ema)' if term.ema else ''}")
     print(f"{options.model_dir}: checkpoint of step {step}; MODEL in {imported.GIN_FILE}.")

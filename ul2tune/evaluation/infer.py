@@ -27,13 +27,19 @@ from ul2tune.checkpoints.vocabulary import check as check_vocabulary
 from ul2tune.data.vocab import Vocabulary
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.evaluation import batching, infer_output, layouts, prompts
-from ul2tune.evaluation.predictor import Predictor, length_buckets, load_params, padded_prompt
-from ul2tune.evaluation.progress import Progress
+from ul2tune.evaluation.predictor import (
+    OnDone,
+    Predictor,
+    length_buckets,
+    load_params,
+    padded_prompt,
+)
 from ul2tune.evaluation.prompts import Prompt
 from ul2tune.evaluation.tokens import stop_token, until
 from ul2tune.models import base
 from ul2tune.models.base import ModelConfig
 from ul2tune.signal_handlers import interrupts
+from ul2tune.status_line import Progress
 
 # A prompt of a rare length waits for others of its own while up to so many batches' worth of
 # prompts are read. Answers to these cannot be written before its own, so that is also what a kill
@@ -160,7 +166,7 @@ def infer(
         initialize.warn_of_other_model(step_dir, model)
         predictor = _predictor(model, params, device_mesh, vocabulary, infer)
         written = 0
-        for lines in _answers(predictor, vocabulary, asked, infer, progress):
+        for lines in _answers(predictor, vocabulary, asked, infer, progress.advance):
             if first:
                 infer_output.append(output, lines)
             written += len(lines)
@@ -192,13 +198,13 @@ def _answers(
     vocabulary: Vocabulary,
     asked: Iterator[Prompt],
     infer: InferConfig,
-    progress: Progress,
+    on_done: OnDone,
 ) -> Iterator[list[dict[str, Any]]]:
     """The output lines in the order of the prompts, as soon as those before them are there."""
 
     def numbered(batch: Sequence[tuple[int, Question]]) -> Iterator[tuple[int, dict[str, Any]]]:
         numbers, questions = zip(*batch)
-        return zip(numbers, answer(predictor, vocabulary, questions, infer, progress), strict=True)
+        return zip(numbers, answer(predictor, vocabulary, questions, infer, on_done), strict=True)
 
     batches = batching.by_size(
         (encode(prompt, vocabulary, infer) for prompt in asked),
@@ -223,7 +229,7 @@ def answer(
     vocabulary: Vocabulary,
     asked: Sequence[Question],
     infer: InferConfig,
-    progress: Progress,
+    on_done: OnDone,
 ) -> list[dict[str, Any]]:
     """The output lines of some prompts."""
     stop_id = stop_token(vocabulary, infer.stop, setting="InferConfig.stop")
@@ -231,7 +237,7 @@ def answer(
         [question.ids_S for question in asked],
         [question.prompt.id for question in asked],
         infer.sampling,
-        progress.advance,
+        on_done,
         stops=[stop_id] * len(asked),
     )
     return [

@@ -16,10 +16,10 @@ from ul2tune.evaluation.answer import Answer, judge
 from ul2tune.evaluation.config import EvalConfig
 from ul2tune.evaluation.eval_set import EvalSet
 from ul2tune.evaluation.predictor import Predictor, load_params
-from ul2tune.evaluation.progress import Progress
 from ul2tune.evaluation.ranking import Ranker
 from ul2tune.models.base import ModelConfig
 from ul2tune.signal_handlers import interrupts, raise_ignored_interrupt
+from ul2tune.status_line import Progress
 from ul2tune.types import Tree
 
 

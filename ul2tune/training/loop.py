@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -17,16 +18,16 @@ from ul2tune import sharding
 from ul2tune.checkpoints import streams, vocabulary
 from ul2tune.checkpoints.manager import CheckpointManager
 from ul2tune.models.base import ModelConfig
+from ul2tune.status_line import StatusLine
 from ul2tune.training import progress
 from ul2tune.training.compiled import CompiledStep
 from ul2tune.training.config import RunConfig
 from ul2tune.training.metrics import MUST_BE_FINITE, NonFiniteLossError, StepRecord, Window
-from ul2tune.training.progress import LiveLine
 from ul2tune.training.signals import StopSignal
 from ul2tune.training.state import averaged, join
 from ul2tune.training.throughput import Rate, Stopwatch
 from ul2tune.training.writers import MetricsWriter
-from ul2tune.types import Hook, HookContext, Tree
+from ul2tune.types import Batch, Hook, HookContext, Tree
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class Parts:
     checkpoints: CheckpointManager
     description: Mapping[str, Any]
     writer: MetricsWriter | None
-    line: LiveLine | None
+    line: StatusLine | None
     describe: Callable[[CompiledStep], str]
 
 
@@ -133,8 +134,7 @@ def loop(parts: Parts, state: Tree, frozen: Tree, at: Position) -> Tree:
 
             # 3. STEP
             if not parts.train_step.is_compiled:
-                parts.train_step.compile(state, frozen, batch)
-                _note(parts, parts.describe(parts.train_step))
+                _compile(parts, state, frozen, batch)
             at.watch.start()
             state, metrics = parts.train_step(state, frozen, batch)
             at.step += 1
@@ -167,14 +167,25 @@ def loop(parts: Parts, state: Tree, frozen: Tree, at: Position) -> Tree:
     return state
 
 
+def _compile(parts: Parts, state: Tree, frozen: Tree, batch: Batch) -> None:
+    """Compiles the step for its first batch, which may take minutes, and shows the table."""
+    line = parts.line
+    with contextlib.nullcontext() if line is None else line.during("compiling the step"):
+        parts.train_step.compile(state, frozen, batch)
+    _note(parts, parts.describe(parts.train_step))
+
+
 def _show(parts: Parts, at: Position, *, last: bool = False) -> None:
     """Shows the newest step that has run to its end: the one in flight has no loss yet."""
     if parts.line is None:
         return
-    finished = at.step - len(at.window.pending)
-    rates = at.rate.measure(finished, at.watch.now(), at.window.tokens_seen)
-    stretch = at.watch.stretch()
-    parts.line.show(finished, at.window.latest, rates, stretch=stretch, last=last)
+    finished, ends = at.step - len(at.window.pending), (at.first_step, at.last_step)
+
+    def text() -> str:
+        rates = at.rate.measure(finished, at.watch.now(), at.window.tokens_seen)
+        return progress.line(finished, ends, at.window.latest, rates, at.watch.stretch())
+
+    parts.line.show((finished, ends), text, now=last or finished == at.last_step)
 
 
 def _note(parts: Parts, text: str) -> None:
@@ -186,8 +197,6 @@ def _end_here(parts: Parts, at: Position) -> None:
     """Makes the current step the last one, as the data has ended."""
     log.warning("The data ended after step %d of %d.", at.step, at.last_step)
     at.last_step = at.step
-    if parts.line is not None:
-        parts.line.last_step = at.step
 
 
 def observe(parts: Parts, state: Tree, frozen: Tree, at: Position) -> None:

@@ -3,69 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TextIO
 
 from ul2tune.first_names import first_names
-from ul2tune.status_line import StatusLine
 
 _MAX_VALUES = 7
-
-
-class LiveLine(StatusLine):
-    """Step, loss, rates and time left in one line.
-
-    Args:
-      last_step: step the run stops at.
-      stream: where to write; None = standard error.
-      live_secs: least time between two lines on a terminal.
-      quiet_secs: the same elsewhere.
-      first_step: step the run's counter began at: what a percentage counts from.
-
-    Attributes:
-      last_step, first_step: the arguments; the last step may turn out to be an earlier one.
-    """
-
-    def __init__(
-        self,
-        last_step: int,
-        stream: TextIO | None = None,
-        *,
-        live_secs: float = 0.2,
-        quiet_secs: float = 10.0,
-        first_step: int = 0,
-    ):
-        super().__init__(stream, live_secs=live_secs, quiet_secs=quiet_secs, at_once=True)
-        self.first_step, self.last_step = first_step, last_step
-        self._place: tuple[int, int] | None = None
-
-    def show(
-        self,
-        step: int,
-        latest: Mapping[str, float],
-        rates: Mapping[str, float],
-        *,
-        stretch: float = 1.0,
-        last: bool = False,
-    ) -> None:
-        """Shows step, loss, rates and the time left; does nothing if no update is due yet.
-
-        Args:
-          step: the newest step that has run to its end.
-          latest: its metrics.
-          rates: see `throughput.Rate.measure`.
-          stretch: see `throughput.Stopwatch.stretch`.
-          last: no step will follow: show it now, unless it is what stands there.
-        """
-        place = (step, self.last_step)
-        if place != self._place and (last or step == self.last_step or self.is_due()):
-            self._place = place
-            self.put(line(step, (self.first_step, self.last_step), latest, rates, stretch))
-
-    def note(self, text: str) -> None:
-        """Prints lines that stay, above the live line."""
-        self.end()
-        self.stream.write(text + "\n")
-        self.stream.flush()
 
 
 def line(

@@ -26,6 +26,7 @@ from ul2tune.optim import optimizer as optimizer_lib
 from ul2tune.optim.clocks import check_step_offsets, warn_of_schedule_end
 from ul2tune.optim.optimizer import OptimizerConfig
 from ul2tune.sharding import MeshConfig
+from ul2tune.status_line import StatusLine
 from ul2tune.training import drift, lock, preflight, summary
 from ul2tune.training import state as state_lib
 from ul2tune.training.compiled import CompiledStep
@@ -33,7 +34,6 @@ from ul2tune.training.config import RunConfig
 from ul2tune.training.loop import Parts, Position, loop
 from ul2tune.training.loss import LossConfig
 from ul2tune.training.metrics import Window
-from ul2tune.training.progress import LiveLine
 from ul2tune.training.step import Recipe
 from ul2tune.training.throughput import Rate, Stopwatch
 from ul2tune.training.validation import Validation
@@ -241,7 +241,7 @@ def _check_hooks(hooks: Sequence[Hook], feed: Feed, settings: Settings) -> None:
 
 def _outputs(
     run: RunConfig, at: Position, stack: contextlib.ExitStack
-) -> tuple[MetricsWriter | None, LiveLine | None]:
+) -> tuple[MetricsWriter | None, StatusLine | None]:
     """The metrics files and the live line, of process 0 alone. Collective."""
     with agreement.together():
         if jax.process_index() == 0:
@@ -249,7 +249,7 @@ def _outputs(
             stack.enter_context(contextlib.closing(writer))
     if jax.process_index() != 0:
         return None, None
-    line = LiveLine(at.last_step, first_step=at.first_step)
+    line = StatusLine(at_once=True)
     stack.callback(line.end)
     return writer, line
 
