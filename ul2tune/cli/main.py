@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ul2tune import signal_handlers, status_line
-from ul2tune.cli import distributed, extras, parent, project, second_interrupt
+from ul2tune.cli import distributed, extras, parent, project, second_interrupt, warned
 from ul2tune.cli import options as options_lib
 from ul2tune.data import cache
 
@@ -37,6 +37,7 @@ def script() -> int:
     command it works for, if there is one."""
     second_interrupt.ends()
     parent.end_with()
+    warned.on_stderr()
     try:
         return main()
     finally:
