@@ -142,6 +142,27 @@ def test_files_are_found_here_then_in_the_project_then_in_the_package(toy, folde
     assert "did you mean 'runs/pretrain.gin'" in message(toy, files=["runs/pretrian.gin"])
 
 
+def test_a_misspelt_file_is_looked_for_where_it_was_meant_to_be(toy, folder):
+    for name in ("mine/experiment.gin", "top_run.gin"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+
+    def hint(name: str) -> str:
+        return message(toy, files=[name]).partition("is not there")[2].partition(";")[0]
+
+    here = str(folder / "mine" / "expriment.gin")
+    assert hint("mine/expriment.gin") == " (did you mean 'mine/experiment.gin'?)"
+    assert hint(here) == f" (did you mean '{here.replace('expriment', 'experiment')}'?)"
+    assert hint("top_rnu.gin") == " (did you mean 'top_run.gin'?)"
+    assert hint("mine/experiment") == " (did you mean 'mine/experiment.gin'?)"
+    # A shipped file of another name is not meant, nor is one meant by a path to an own folder.
+    assert (
+        hint("mine/llama.gin") == hint(str(folder / "llama.gin")) == hint("recipes/foo.gin") == ""
+    )
+    for name in ("recpies/demo_pretrain.gin", "demo_pretrain.gin", "models/demo_pretrain.gin"):
+        assert hint(name) == " (did you mean 'recipes/demo_pretrain.gin'?)"
+
+
 MISTAKES = {
     "misspelt macro flag": (["STPES=9"], "", r"--gin.STPES=9: .*STPES.*did you mean 'STEPS'"),
     "misspelt macro in a file": ([], "STPES = 9", r"extra.gin:1: .*STPES.*did you mean 'STEPS'"),

@@ -21,7 +21,7 @@ from typing import Any
 from gin import config_parser
 
 from ul2tune.cli import extras
-from ul2tune.nearest import did_you_mean
+from ul2tune.nearest import closest, did_you_mean
 
 # gin names the token below an error of Python's `literal_eval`.
 _NO_VALUE = re.compile(r"Failed to parse token ('.*')")
@@ -170,17 +170,30 @@ class Program:
         for path in tried:
             if path.is_file():
                 return path.resolve()
-        known = sorted(
-            {
-                str(f.relative_to(root))
-                for root in self.search_paths[1:]
-                for f in root.rglob("*.gin")
-            }
-        )
         raise FileNotFoundError(
             f"{f'{wanted_by}: ' if wanted_by else ''}gin file {name!r} is not there"
-            f"{did_you_mean(name, known)}; looked in {', '.join(map(str, self.search_paths))}."
+            f"{self._like(name, tried)}; looked in {', '.join(map(str, self.search_paths))}."
         )
+
+    def _like(self, name: str, tried: Sequence[Path]) -> str:
+        """`" (did you mean 'x'?)"`: a file of a similar name in the same folder, else any that the
+        project or its user shares, unless the folder is the user's own."""
+        folder, stem = os.path.dirname(name), Path(name).stem
+        there = [path.parent for path in tried if path.parent.is_dir()]
+        files = [os.path.join(folder, f.name) for path in there for f in sorted(path.glob("*.gin"))]
+        shared = [
+            str(f.relative_to(root))
+            for root in self.search_paths[1:]
+            for f in sorted(root.rglob("*.gin"))
+        ]
+        is_own = os.path.isabs(name) or (folder and there == [tried[0].parent])
+        for known in (files, [] if is_own else shared):
+            # Not by the whole path, as the folder and the ending alone would make names similar.
+            by_stem = {Path(file).stem: file for file in known}
+            near = stem if stem in by_stem else closest(stem, by_stem)
+            if near:
+                return f" (did you mean {by_stem[near]!r}?)"
+        return ""
 
     def _read_text(self, text: str, where: Location) -> None:
         try:
