@@ -16,6 +16,7 @@ import pytest
 from tests.decoding import beam_reference
 from tests.models import decoder_examples, examples, t5gemma_examples
 from ul2tune.decoding.generate import generate
+from ul2tune.decoding.interface import Rules
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.evaluation import layouts
 from ul2tune.models import base
@@ -83,8 +84,8 @@ def tables(seed: int, rows: int, size: int) -> np.ndarray:
 def run(logits_PSV, rows_B, config, num_ids, pad_id=0, stops_B=None):
     batch = {"encoder_input_tokens": rows_B[:, None]}
     names_B2 = jnp.zeros((len(rows_B), 2), jnp.uint32)
-    options = {"num_ids": num_ids, "eos_id": EOS, "pad_id": pad_id, "stops_B": stops_B}
-    return generate(Tables(logits_PSV), batch, config, names_B2, **options)
+    rules = Rules(num_ids=num_ids, eos_id=EOS, pad_id=pad_id, stops_B=stops_B)
+    return generate(Tables(logits_PSV), batch, config, rules, names_B2)
 
 
 def padded(tokens, config: SamplingConfig, pad_id: int = 0) -> list[int]:
@@ -190,7 +191,7 @@ def test_the_loop_ends_when_no_beam_can_win():
     batch = {"encoder_input_tokens": jnp.array([[1], [2]])}
     config = SamplingConfig(max_decode_length=50, num_beams=2, beam_alpha=0.0)
     names_B2 = jnp.zeros((2, 2), jnp.uint32)
-    found = generate(Counting(logits_PSV), batch, config, names_B2, num_ids=5)
+    found = generate(Counting(logits_PSV), batch, config, Rules(num_ids=5), names_B2)
     jax.effects_barrier()
     assert found.tokens_BL[:, 0].tolist() == [EOS, EOS]
     assert sorted(steps) == [0, 1]
@@ -219,7 +220,7 @@ def test_logits_that_are_not_finite_are_told_by_row(bad):
     batch = {"encoder_input_tokens": jnp.array([[1], [2], [3], [4], [0], [6]])}
     config = SamplingConfig(max_decode_length=4, num_beams=2)
     names_B2 = jnp.zeros((6, 2), jnp.uint32)
-    found = generate(Broken(jnp.asarray(logits_PSV)), batch, config, names_B2, num_ids=5)
+    found = generate(Broken(jnp.asarray(logits_PSV)), batch, config, Rules(num_ids=5), names_B2)
     assert found.finite_B.tolist() == [True, False, True, False, True, True]
     assert found.tokens_BL[2].tolist() == [EOS, 0, 0, 0]
     assert found.tokens_BL[5].tolist() == [2, 2, 2, 2]
@@ -248,7 +249,7 @@ def test_models_search_as_their_uncached_selves(name):
     def searched(params, batch):
         names_B2 = jnp.zeros((len(asked) + 1, 2), jnp.uint32)
         bound = base.bind(model, params)
-        return generate(bound, batch, config, names_B2, num_ids=30, eos_id=29).tokens_BL
+        return generate(bound, batch, config, Rules(num_ids=30, eos_id=29), names_B2).tokens_BL
 
     @functools.partial(jax.jit, compiler_options=examples.QUICK)
     def logits(params, batch):

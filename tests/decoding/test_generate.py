@@ -12,6 +12,7 @@ import pytest
 
 from tests.decoding import tiny
 from ul2tune.decoding.generate import generate
+from ul2tune.decoding.interface import Rules
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.decoding.score import score
 from ul2tune.models import base
@@ -23,7 +24,7 @@ EOS = 1
 def run(params, inputs_BS, names_B2, config, num_ids=259):
     model = base.bind(tiny.MODEL, params)
     batch = {"encoder_input_tokens": inputs_BS}
-    return generate(model, batch, config, names_B2, num_ids=num_ids).tokens_BL
+    return generate(model, batch, config, Rules(num_ids=num_ids), names_B2).tokens_BL
 
 
 @jax.jit
@@ -97,7 +98,7 @@ def test_stops_at_the_end_of_sequence_and_pads():
     batch = {"encoder_input_tokens": jnp.array([[3], [1], [9], [0]])}
     names = jnp.zeros((4, 2), jnp.uint32)
     config = SamplingConfig(max_decode_length=6)
-    written = generate(Countdown(), batch, config, names, num_ids=12)
+    written = generate(Countdown(), batch, config, Rules(num_ids=12), names)
     assert written.finite_B.all()
     assert written.tokens_BL.tolist() == [
         [2, 2, 2, EOS, 0, 0],
@@ -113,7 +114,7 @@ def test_a_row_may_have_a_stop_of_its_own():
     config = SamplingConfig(max_decode_length=5)
     stops_B = jnp.array([2, 7, EOS, 2])
     names = jnp.zeros((4, 2), jnp.uint32)
-    written = generate(Countdown(), batch, config, names, num_ids=12, stops_B=stops_B)
+    written = generate(Countdown(), batch, config, Rules(num_ids=12, stops_B=stops_B), names)
     assert written.tokens_BL.tolist() == [
         [2, 0, 0, 0, 0],
         [2, 2, 2, EOS, 0],
@@ -173,7 +174,7 @@ def test_logits_that_are_not_finite_are_told_by_row(bad, options):
 
     batch = {"encoder_input_tokens": jnp.array([[9], [1], [0], [7], [8]])}
     config = SamplingConfig(max_decode_length=6, **options)
-    written = generate(Broken(), batch, config, jnp.zeros((5, 2), jnp.uint32), num_ids=10)
+    written = generate(Broken(), batch, config, Rules(num_ids=10), jnp.zeros((5, 2), jnp.uint32))
     assert written.finite_B.tolist() == [True, True, True, False, bad == -np.inf]
     assert written.tokens_BL[:3].tolist() == [[2] * 6, [2, EOS, 0, 0, 0, 0], [0] * 6]
 
@@ -188,7 +189,7 @@ def test_the_loop_ends_when_all_rows_have():
 
     batch = {"encoder_input_tokens": jnp.array([[2], [1]])}
     names = jnp.zeros((2, 2), jnp.uint32)
-    generate(Counting(), batch, SamplingConfig(max_decode_length=50), names, num_ids=12)
+    generate(Counting(), batch, SamplingConfig(max_decode_length=50), Rules(num_ids=12), names)
     jax.effects_barrier()
     assert sorted(calls) == [0, 1, 2]
 

@@ -17,6 +17,7 @@ from jax.extend.core import jaxprs_in_params
 from tests.models import decoder_examples, examples, t5gemma_examples
 from ul2tune import sharding, tree
 from ul2tune.decoding.generate import generate
+from ul2tune.decoding.interface import Rules
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.models import base
 
@@ -90,7 +91,9 @@ def test_no_matrix_is_cast_and_no_stack_is_cut_for_every_token(name, scan):
     def run(params, batch):
         model = base.bind(config, base.in_compute_dtype(config, params))
         names_B2 = jnp.zeros((3, 2), jnp.uint32)
-        return generate(model, batch, SamplingConfig(max_decode_length=4), names_B2, num_ids=30)
+        return generate(
+            model, batch, SamplingConfig(max_decode_length=4), Rules(num_ids=30), names_B2
+        )
 
     traced = jax.make_jaxpr(run)(params, batch)
     (loop,) = [x for x in traced.eqns if x.primitive.name == "while"]
@@ -118,7 +121,7 @@ def test_what_is_generated_for_a_prompt_stays_on_its_device(name):
         @functools.partial(jax.jit, out_shardings=sharding.replicated(mesh))
         def run(params, batch):
             names_B2 = jnp.zeros((8, 2), jnp.uint32)
-            return generate(base.bind(config, params), batch, sampling, names_B2, num_ids=30)
+            return generate(base.bind(config, params), batch, sampling, Rules(num_ids=30), names_B2)
 
         with jax.set_mesh(mesh):
             text = run.lower(params, placed).compile().as_text()

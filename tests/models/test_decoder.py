@@ -17,6 +17,7 @@ from tests.models import decoder_examples as tiny
 from tests.models import examples
 from ul2tune import sharding
 from ul2tune.decoding.generate import generate
+from ul2tune.decoding.interface import Rules
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.models import base
 from ul2tune.models.decoder import DecoderConfig
@@ -130,7 +131,11 @@ def test_generation_depends_on_the_prompt_alone():
         names_B2 = jnp.zeros((len(prompt["decoder_input_tokens"]), 2), jnp.uint32)
         sampling = SamplingConfig(max_decode_length=6)
         return generate(
-            base.bind(config, params), prompt, sampling, names_B2, num_ids=tiny.VOCAB, eos_id=31
+            base.bind(config, params),
+            prompt,
+            sampling,
+            Rules(num_ids=tiny.VOCAB, eos_id=31),
+            names_B2,
         ).tokens_BL
 
     together = np.asarray(run(prompt))

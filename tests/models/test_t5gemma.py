@@ -14,6 +14,7 @@ from tests.models import examples
 from tests.models import t5gemma_examples as tiny
 from ul2tune import sharding
 from ul2tune.decoding.generate import generate
+from ul2tune.decoding.interface import Rules
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.models import base
 from ul2tune.models.t5gemma import T5GemmaConfig
@@ -144,7 +145,11 @@ def test_generation_depends_on_the_row_alone():
         names_B2 = jnp.zeros((len(source_BS), 2), jnp.uint32)
         batch, sampling = {"encoder_input_tokens": source_BS}, SamplingConfig(max_decode_length=6)
         return generate(
-            base.bind(config, params), batch, sampling, names_B2, num_ids=examples.VOCAB, eos_id=31
+            base.bind(config, params),
+            batch,
+            sampling,
+            Rules(num_ids=examples.VOCAB, eos_id=31),
+            names_B2,
         ).tokens_BL
 
     together = np.asarray(run(source_BS))

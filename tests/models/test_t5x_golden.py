@@ -10,6 +10,7 @@ import pytest
 from ul2tune import tree
 from ul2tune.convert.t5x import models as t5x
 from ul2tune.decoding.generate import generate
+from ul2tune.decoding.interface import Rules
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.models import base
 from ul2tune.models.t5 import T5Config
@@ -114,7 +115,7 @@ def test_beam_search(golden, params):
     @jax.jit
     def search(params):
         model = base.bind(CONFIG, params)
-        return generate(model, batch, config, names_B2, num_ids=CONFIG.vocab_size).tokens_BL
+        return generate(model, batch, config, Rules(num_ids=CONFIG.vocab_size), names_B2).tokens_BL
 
     np.testing.assert_array_equal(search(params), expected_BL)
     assert not np.array_equal(expected_BL, golden["greedy"])

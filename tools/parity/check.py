@@ -27,6 +27,7 @@ from ul2tune.convert.hf import export as export_lib
 from ul2tune.convert.hf import folder as hf_folder
 from ul2tune.convert.hf import models as hf
 from ul2tune.decoding.generate import generate
+from ul2tune.decoding.interface import Rules
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.models import base
 
@@ -166,8 +167,8 @@ def _greedy(loaded: Loaded, kind: str) -> Result:
             base.bind(loaded.config, params),
             batch,
             config,
+            Rules(num_ids=loaded.config.vocab_size),
             names_B2,
-            num_ids=loaded.config.vocab_size,
         )
     )(loaded.params, batch)
     different = np.asarray(written.tokens_BL) != expected

@@ -46,12 +46,8 @@ def generate(
     model: DecodingModel,
     batch: Batch,
     config: SamplingConfig,
+    rules: Rules,
     names_B2: jax.Array,
-    *,
-    num_ids: int,
-    eos_id: int = 1,
-    pad_id: int = 0,
-    stops_B: jax.Array | None = None,
 ) -> Generated:
     """Generates a continuation per row: greedily, by draws, or as the best that beam search finds.
 
@@ -63,14 +59,9 @@ def generate(
       batch: `encoder_input_tokens` [B, S], or for a decoder-only model prompts as its
         `start_decoding` takes them; not packed.
       config: static.
+      rules: what may be generated, and what ends a row.
       names_B2: uint32 halves of the hash of each example's name, see `sampling.row_keys`.
-      num_ids: ids of the vocabulary; the rows an embedding is padded with are never generated.
-      eos_id: ends a row.
-      pad_id: what follows the end; may be `eos_id`. The padding and the start symbol of batches
-        are 0 in every vocabulary.
-      stops_B: int32, one more id per row that ends it; None = none.
     """
-    rules = Rules(num_ids=num_ids, eos_id=eos_id, pad_id=pad_id, stops_B=stops_B)
     if config.num_beams > 1:
         return beam.search(model, batch, config, rules)
     return _one_by_one(model, batch, config, rules, names_B2)

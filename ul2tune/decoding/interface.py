@@ -34,14 +34,15 @@ class Rules:
     Attributes:
       num_ids: ids of the vocabulary; the rows an embedding is padded with are never generated.
       eos_id: ends a row.
-      pad_id: what follows the end; may be `eos_id`.
+      pad_id: what follows the end; may be `eos_id`. The padding and the start symbol of batches
+        are 0 in every vocabulary.
       stops_B: int32, one more id per row that ends it; None = none.
     """
 
     num_ids: int
-    eos_id: int
-    pad_id: int
-    stops_B: jax.Array | None
+    eos_id: int = 1
+    pad_id: int = 0
+    stops_B: jax.Array | None = None
 
     def allowed(self, logits_BV: jax.Array) -> jax.Array:
         """The logits, -inf where an id is never generated."""

@@ -29,7 +29,8 @@ import numpy as np
 from ul2tune import sharding, tree
 from ul2tune.checkpoints import initialize
 from ul2tune.data.vocab_info import VocabInfo
-from ul2tune.decoding.generate import Generated, generate
+from ul2tune.decoding.generate import generate
+from ul2tune.decoding.interface import Generated, Rules
 from ul2tune.decoding.sampling import SamplingConfig
 from ul2tune.decoding.score import Scores, score
 from ul2tune.evaluation import layouts
@@ -219,16 +220,19 @@ class Predictor:
     def _generate_batch(
         self, params: Tree, batch: Mapping[str, jax.Array], sampling: SamplingConfig
     ) -> Generated:
+        rules = Rules(
+            num_ids=self._num_ids,
+            eos_id=self._info.eos_id,
+            pad_id=self._info.pad_id,
+            stops_B=batch["stops"],
+        )
         with base.matmul_precision(self._model):
             return generate(
                 base.bind(self._model, base.in_compute_dtype(self._model, params)),
                 {name: x for name, x in batch.items() if name not in ("names", "stops")},
                 sampling,
+                rules,
                 batch["names"],
-                num_ids=self._num_ids,
-                eos_id=self._info.eos_id,
-                pad_id=self._info.pad_id,
-                stops_B=batch["stops"],
             )
 
     def _score_batch(self, params: Tree, batch: Mapping[str, jax.Array]):
