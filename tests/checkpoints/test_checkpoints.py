@@ -332,5 +332,20 @@ def test_the_save_that_failed_is_named_not_the_one_that_found_out(tmp_path, monk
     manager.close()
 
 
+def test_a_reason_that_is_not_known_is_the_first_sentence_of_the_cause(tmp_path, monkeypatch):
+    manager = CheckpointManager(tmp_path, keep_last=1)
+    cause = ValueError("INTERNAL: Error writing \"x\" [source locations='a.cc:1\\nb.cc:2']\nmore")
+
+    def fail(*_):
+        raise RuntimeError("what Orbax makes of it") from cause
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp.CheckpointManager, "check_for_errors", fail)
+        words = r": INTERNAL: Error writing \"x\"\. Newest complete checkpoint: none\. Free disk"
+        with pytest.raises(CheckpointWriteError, match=words):
+            manager.check()
+    manager.close()
+
+
 def _random_state(step: int, size: int) -> dict[str, Any]:
     return {"params": {"x": jax.random.normal(jax.random.key(step), (8, size))}}

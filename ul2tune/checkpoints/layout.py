@@ -48,6 +48,16 @@ def sentence(error: BaseException) -> str:
     return textwrap.shorten(_DETAILS.split(lines[0])[0], 500, placeholder=" …")
 
 
+def after_a_failed_write(directory: str | Path) -> str:
+    """What is left, and what to do, where a run cannot write; `directory` has its checkpoints."""
+    found = steps(directory)
+    intact = f"step {found[-1]}" if found else "none"
+    return (
+        f"Newest complete checkpoint: {intact}. Free disk space or fix permissions, then run the "
+        f"same command again to resume."
+    )
+
+
 def refuse_unreadable(step_dir: str | Path) -> None:
     """For a checkpoint that could not be read: files this user may not read are not damaged.
 

@@ -140,12 +140,9 @@ class CheckpointManager:
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:
-            steps = layout.steps(self._directory)
-            intact = f"step {steps[-1]}" if steps else "none"
             raise CheckpointWriteError(
-                f"Could not {what} in {self._directory}: {_summary(error)}. Newest complete "
-                f"checkpoint: {intact}. Free disk space or fix permissions, then run the same "
-                f"command again to resume."
+                f"Could not {what} in {self._directory}: {_reason(error)}. "
+                f"{layout.after_a_failed_write(self._directory)}"
             ) from error
 
 
@@ -157,10 +154,7 @@ def _cut(leaf: jax.Array) -> ocp.SaveArgs:
     return ocp.SaveArgs(chunk_byte_size=max(CHUNK_BYTES, leaf.dtype.itemsize), shard_axes=stacked)
 
 
-def _summary(error: BaseException) -> str:
-    """The line that says why, out of Orbax's and TensorStore's many."""
-    text = " ".join(str(error).split())
-    for reason in ("No space left on device", "File too large", "Permission denied"):
-        if reason in text:
-            return reason
-    return text[:300]
+def _reason(error: BaseException) -> str:
+    """Why; which of the checkpoint's files it was that could not be written says nothing."""
+    known = ("No space left on device", "File too large", "Permission denied")
+    return next((reason for reason in known if reason in str(error)), layout.sentence(error))

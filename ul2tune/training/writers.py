@@ -77,12 +77,9 @@ class MetricsWriter:
         try:
             yield
         except OSError as error:
-            steps = layout.steps(self._dir / layout.SUBDIRECTORY)
-            intact = f"step {steps[-1]}" if steps else "none"
+            left = layout.after_a_failed_write(self._dir / layout.SUBDIRECTORY)
             raise MetricsWriteError(
-                f"Could not write {self._dir / name}: {error.strerror}. Newest complete "
-                f"checkpoint: {intact}. Free disk space or fix permissions, then run the same "
-                f"command again to resume."
+                f"Could not write {self._dir / name}: {error.strerror}. {left}"
             ) from error
 
     def close(self) -> None:
