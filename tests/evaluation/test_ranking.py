@@ -26,7 +26,7 @@ from ul2tune.evaluation.run import EvalConfig
 from ul2tune.instructions import metaicl
 from ul2tune.instructions.metaicl import MetaICL
 from ul2tune.instructions.records import Demo, Query, Record
-from ul2tune.metrics.classification import lowest_loss
+from ul2tune.metrics.choices import rank_choice
 from ul2tune.models import base
 from ul2tune.sharding import MeshConfig
 
@@ -200,8 +200,8 @@ def test_each_choice_has_a_prompt_of_its_own(model, layout, how, tmp_path):
             assert line["log_likelihood_prior_sum"] == pytest.approx(
                 [sum(tokens) for tokens in again], abs=1e-3
             )
-        assert line["prediction"] == ("good", "bad")[lowest_loss(means, prior)]
         compared = [(p if prior else 0) - m for m, p in zip(means, prior or means)]
+        assert line["prediction"] == ("good", "bad")[rank_choice(compared)]
         assert line["log_likelihood_mean"] == pytest.approx(compared, abs=1e-3)
         assert [query["inputs"] for query in line["queries"]] == [q.inputs for q in queries]
         assert "prompt" not in line  # it would show the answer

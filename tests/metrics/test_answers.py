@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-from fractions import Fraction
 
 import pytest
 
@@ -85,12 +84,7 @@ def test_mmlu(text, letter):
 
 def test_calculator_annotations():
     text = "48/2 = <<48/2=24>>24 and <<24+48=72>>72"
-    assert answers.calculations(text) == [("48/2", "24"), ("24+48", "72")]
     assert answers.strip_annotations(text) == "48/2 = 24 and 72"
-    assert answers.calculate("(1,200-.5)*-2/3") == Fraction(-2399, 3)
-    assert answers.calculate("007+1") == 8
-    for hostile in ("9**9**9", "__import__('os')", "1/0", "x", "", "1//2", "(" * 150, "1+" * 200):
-        assert answers.calculate(hostile) is None
 
 
 def test_reproduces_the_54_published_accuracies_of_bbh(shared):
@@ -122,14 +116,3 @@ def test_agrees_with_800_judgements_of_gsm8k(shared):
             assert bool(score) == row[model]["is_correct"]
             judged, right = judged + 1, right + score
     assert (judged, right) == (800, 200 * (0.225 + 0.375 + 0.325 + 0.55))
-
-
-def test_annotations_of_gsm8k_are_right(shared):
-    """But for two that divide with a double slash."""
-    wrong = []
-    for line in (shared / "data/gsm8k/test.jsonl").read_text(encoding="utf-8").splitlines():
-        for expression, result in answers.calculations(json.loads(line)["answer"]):
-            value, stated = answers.calculate(expression), answers.calculate(result)
-            if value is None or stated is None or abs(value - stated) > Fraction(1, 100):
-                wrong.append(expression)
-    assert len(wrong) <= 2

@@ -1,16 +1,10 @@
-"""Predictions by loss, class-wise F1 (against hand counts), seeds."""
+"""Class-wise F1 (against hand counts), seeds."""
 
 import doctest
 
 import pytest
 
 from ul2tune.metrics import classification
-
-
-def test_lowest_loss():
-    assert classification.lowest_loss([0.9, 0.4, 0.7]) == 1
-    assert classification.lowest_loss([0.5, 0.5]) == 0
-    assert classification.lowest_loss([0.9, 0.4, 0.7], prior=[2.0, 0.5, 0.5]) == 0
 
 
 def test_macro_f1():

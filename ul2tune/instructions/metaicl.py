@@ -184,9 +184,8 @@ def queries(
 ) -> tuple[Query, ...]:
     """One prompt with its target per answer choice: what a prediction compares.
 
-    The prediction is the choice with the lowest mean token loss of the targets
-    (`metrics.classification.lowest_loss`). With "channel" the choices stand in the prompts and the
-    target is always the input.
+    The prediction is the choice with the lowest mean token loss of the targets. With "channel" the
+    choices stand in the prompts and the target is always the input.
 
     Raises:
       ValueError: if the record has no answer choices.

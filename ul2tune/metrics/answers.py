@@ -10,8 +10,6 @@ is what `ul2tune.metrics.registry.SCORES` lists.
 
 from __future__ import annotations
 
-import ast
-import operator
 import re
 from collections.abc import Sequence
 from fractions import Fraction
@@ -24,16 +22,9 @@ _GSM8K_MARKS = re.compile(r"####|^A:|\banswer is\b:?", re.MULTILINE)
 # What a text sets around its answer: Markdown's bold, LaTeX's formulas and box.
 _WRAPPING = re.compile(r"(?:\s|\*\*|\\?\$|\\[(\[]|\\boxed\{)*")
 _NUMBER = re.compile(r"-?\$?\s?(\d[\d,]*(?:\.\d+)?|\.\d+)")
-_ANNOTATION = re.compile(r"<<([^<>]*)>>")
+_ANNOTATION = re.compile(r"<<[^<>]*>>")
 _LETTER_MARKS = re.compile(r"\banswer is\b:?")
 _LETTER = re.compile(r"\(?([A-D])(?![A-Za-z0-9'’])\)?")
-_MAX_EXPRESSION = 200
-_OPERATORS = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-}
 
 
 def extract_bbh(text: str) -> str:
@@ -114,36 +105,3 @@ def score_mmlu(prediction: str, references: Sequence[str]) -> float:
 def strip_annotations(text: str) -> str:
     """A GSM8K solution without its calculator annotations ``<<48/2=24>>``."""
     return _ANNOTATION.sub("", text)
-
-
-def calculations(text: str) -> list[tuple[str, str]]:
-    """The calculator annotations of a solution as ``(expression, result)``, in order."""
-    pairs = [found.rpartition("=") for found in _ANNOTATION.findall(text)]
-    return [(expression, result) for expression, _, result in pairs]
-
-
-def calculate(expression: str) -> Fraction | None:
-    """The exact value of ``(48+2)/2``-like arithmetic; None if it is anything else.
-
-    Only numbers, ``+ - * /``, signs and brackets are evaluated, and at most 200 characters, so text
-    that a model wrote can be given to it.
-    """
-    if len(expression) > _MAX_EXPRESSION:
-        return None
-    try:
-        # Leading zeros (".05", "007") are no Python numbers but sums people write.
-        source = re.sub(r"(?<![\d.])0+(?=\d)", "", expression.replace(",", "").strip())
-        return _value(ast.parse(source, mode="eval").body)
-    except (SyntaxError, ValueError, ZeroDivisionError, RecursionError):
-        return None
-
-
-def _value(node: ast.expr) -> Fraction:
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        return Fraction(str(node.value))
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.UAdd | ast.USub):
-        value = _value(node.operand)
-        return -value if isinstance(node.op, ast.USub) else value
-    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        return _OPERATORS[type(node.op)](_value(node.left), _value(node.right))
-    raise ValueError(f"not arithmetic: {ast.dump(node)}")

@@ -1,23 +1,11 @@
-"""Classification by likelihood: predictions, class-wise F1, and scores over several seeds."""
+"""Classification: class-wise F1, and scores over several seeds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ul2tune.metrics.choices import rank_choice
 from ul2tune.metrics.references import paired
-
-
-def lowest_loss(losses: Sequence[float], prior: Sequence[float] | None = None) -> int:
-    """MetaICL's prediction: the choice with the lowest mean token loss; the first one on a tie.
-
-    Args:
-      losses: mean token loss of every choice, in nats.
-      prior: the same with an input that says nothing; subtracted (PMI).
-    """
-    prior = [0.0] * len(losses) if prior is None else prior
-    return rank_choice([p - loss for loss, p in zip(losses, prior, strict=True)])
 
 
 def score_macro_f1(targets: Sequence[str], predictions: Sequence[str]) -> float:

@@ -54,10 +54,6 @@ SCORES: Mapping[str, Score] = {
     "multiwoz_joint": score_multiwoz_joint,
 }
 
-# Scores that need more than references: the context of the tasks that they belong to
-# (`ul2tune.metrics.references`).
-NEED_CONTEXT = frozenset({"spider_exact_match", "spider_exact_match_tables", "multiwoz_joint"})
-
 
 def exact_match(targets: Sequence[Any], predictions: Sequence[str]) -> dict[str, float]:
     """Mean :func:`score_exact_match` in percent, with SeqIO's signature.
