@@ -11,8 +11,9 @@ from ul2tune.cli import main
 from ul2tune.data.seqio_metrics import SeqioMetrics
 from ul2tune.evaluation import averages, groups, report
 from ul2tune.evaluation.answer import Answer
-from ul2tune.evaluation.averages import PromptResult
 from ul2tune.evaluation.eval_set import EvalExample
+from ul2tune.metrics import prompt_result
+from ul2tune.metrics.prompt_result import PromptResult
 from ul2tune.named_function import NamedFunction
 
 
@@ -199,7 +200,7 @@ def test_files_that_are_no_json(tmp_path):
 def test_what_was_written_is_read_again():
     one = result("t", 1.0, subtask="s")
     assert PromptResult.from_json(one.to_json(), "here") == one
-    assert set(averages._KINDS) == one.to_json().keys()
+    assert set(prompt_result._KINDS) == one.to_json().keys()
 
 
 def test_a_score_that_is_no_number_is_null(tmp_path):

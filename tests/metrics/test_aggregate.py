@@ -5,11 +5,15 @@ import json
 import pytest
 
 from ul2tune.metrics import aggregate
-from ul2tune.metrics.aggregate import Result
+from ul2tune.metrics.prompt_result import PromptResult
 
 
 def result(task, prompt, em, **options):
-    return Result(task=task, prompt=prompt, scores={"em": em}, **options)
+    values = {
+        "task": task, "prompt": prompt, "category": "", "benchmark": "", "split_level": "",
+        "shots": 0, "seed": "", "num_examples": 1, "scores": {"em": em},
+    }  # fmt: skip
+    return PromptResult(**{**values, **options})
 
 
 def test_prompts_tasks_categories_shots():
@@ -24,26 +28,27 @@ def test_prompts_tasks_categories_shots():
         result("qa", "a", 20, category="qa", shots=5),
     ]
     report = aggregate.aggregate(results)
-    zero = report.by_shots[0]
-    assert zero.tasks == {"cb": {"em": 90}, "qa": {"em": 60}, "rte": {"em": 30}}
-    assert zero.categories == {"nli": {"em": 60}, "qa": {"em": 60}}
-    assert zero.mean == {"em": 60}
-    assert report.by_shots[5].mean == {"em": 20}
-    assert report.mean == {"em": 40}
-    assert report.notes == ("cb and 1 more has no 5-shot result: the means differ in their tasks.",)
+    zero = report["shots"]["0"]
+    assert zero["tasks"] == {"cb": {"em": 90}, "qa": {"em": 60}, "rte": {"em": 30}}
+    assert zero["categories"] == {"nli": {"em": 60}, "qa": {"em": 60}}
+    assert zero["mean_over_categories"] == {"em": 60}
+    assert report["shots"]["5"]["mean_over_categories"] == {"em": 20}
+    assert report["mean_over_shots"] == {"em": 40}
+    note = "cb and 1 more has no 5-shot result: the means differ in their tasks."
+    assert report["notes"] == [note]
     assert aggregate.aggregate(results[::-1]) == report
-    assert json.loads(json.dumps(report.to_json()))["shots"]["0"]["categories"]["qa"] == {"em": 60}
+    assert json.loads(json.dumps(report)) == report
 
 
 def test_scores_keep_their_names():
     scores = {"rank_accuracy_sum": 50.0, "rank_accuracy_mean": 60.0}
     report = aggregate.aggregate(
         [
-            Result(task="a", prompt="p", scores=scores),
-            Result(task="b", prompt="p", scores={"rouge_l": 20.0}),
+            result("a", "p", 0, scores=scores),
+            result("b", "p", 0, scores={"rouge_l": 20.0}),
         ]
     )
-    assert report.mean == {**scores, "rouge_l": 20.0}
+    assert report["mean_over_shots"] == {**scores, "rouge_l": 20.0}
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Averages over prompts, tasks, categories, shots and seeds, of one evaluation or of several.
 
-A *result* is what one prompt of one task scored: its SeqIO task and template, with its number of
-shots and its seed. `metrics.json` lists them, so that 0-shot and 5-shot evaluations, or those of
-several mixtures, can be averaged together later (:func:`combine`):
+A *result* is what one prompt of one task scored (`metrics.prompt_result`). `metrics.json` lists
+them, so that 0-shot and 5-shot evaluations, or those of several mixtures, can be averaged together
+later (:func:`combine`):
 
     ul2tune evaluate runs/mine/eval_0_shot runs/mine/eval_5_shot
 
@@ -12,10 +12,9 @@ Every score is averaged under its own name; `headline` is whichever score its co
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,84 +24,12 @@ from ul2tune.evaluation.answer import Answer
 from ul2tune.evaluation.eval_set import MetricFunctions
 from ul2tune.instructions import reading
 from ul2tune.metrics import aggregate, classification
-from ul2tune.metrics.aggregate import Result
+from ul2tune.metrics.prompt_result import PromptResult
 
 HEADLINE = "headline"
 # What a file for `combine` may say of a task, and what must be equal in the outputs it combines.
 _TASK_KEYS = frozenset({"task", "category", "split_level"})
 _SAME = ("checkpoint", "step", "vocabulary")
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _is_scores(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(
-        v is None or type(v) in (int, float) for v in value.values()
-    )
-
-
-# What the values of a result are in JSON.
-_KINDS = {
-    **dict.fromkeys(("prompt", "task", "category", "benchmark", "split_level"), _is_text),
-    **dict.fromkeys(("seed", "subtask"), _is_text),
-    **dict.fromkeys(("shots", "num_examples"), _is_count),
-    "scores": _is_scores,
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class PromptResult:
-    """One prompt of one task.
-
-    Attributes:
-      prompt: SeqIO task, and template where it has several.
-      task, category, benchmark, split_level: the records'.
-      shots: demos in the prompt: the most that any example shows, as limits drop some.
-      seed: of the rendering.
-      num_examples: scored.
-      scores: in percent, by name.
-      subtask: of `task`; empty = all of it.
-    """
-
-    prompt: str
-    task: str
-    category: str
-    benchmark: str
-    split_level: str
-    shots: int
-    seed: str
-    num_examples: int
-    scores: Mapping[str, float]
-    subtask: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, row: Any, where: str) -> PromptResult:
-        """What :meth:`to_json` gave, with null for NaN, which JSON has not.
-
-        Raises:
-          ValueError: that starts with `where`, if it is anything else.
-        """
-        known = {field.name: field for field in fields(cls)}
-        needed = {name for name, field in known.items() if field.default is MISSING}
-        if not isinstance(row, Mapping) or not needed <= row.keys() <= known.keys():
-            raise ValueError(
-                f"{where} must be an object with {', '.join(sorted(needed))}, got {row!r:.80}."
-            )
-        for name, value in row.items():
-            if not _KINDS[name](value):
-                raise ValueError(f"{where}: {name} = {value!r:.60} is not what `evaluate` writes.")
-        scores = {name: math.nan if v is None else v for name, v in row["scores"].items()}
-        return cls(**{**row, "scores": scores})
 
 
 def results(
@@ -270,21 +197,9 @@ def lines(table: Mapping[str, Any]) -> list[str]:
 
 def _averages(found: Sequence[PromptResult]) -> dict[str, Any]:
     try:
-        return aggregate.aggregate([_result(result) for result in found]).to_json()
+        return aggregate.aggregate(found)
     except ValueError as error:
         return {"notes": [str(error)]}
-
-
-def _result(result: PromptResult) -> Result:
-    return Result(
-        prompt=result.prompt,
-        task=result.task,
-        subtask=result.subtask,
-        category=result.category,
-        benchmark=result.benchmark,
-        shots=result.shots,
-        scores=result.scores,
-    )
 
 
 def _changed(result: PromptResult, changes: Mapping[str, str]) -> PromptResult:

@@ -8,7 +8,7 @@ from ul2tune.data.seqio_metrics import SeqioMetrics
 from ul2tune.evaluation import seqio_metrics
 from ul2tune.evaluation.answer import Answer
 from ul2tune.evaluation.eval_set import MetricFunctions
-from ul2tune.metrics import registry
+from ul2tune.metrics import aggregate, registry
 from ul2tune.metrics.choices import rank_choice
 from ul2tune.metrics.classification import score_macro_f1
 
@@ -35,10 +35,9 @@ def means(answers: Sequence[Answer]) -> dict[str, float]:
 
 def mean_of_means(tables: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """Mean of every score over the tables that have it."""
-    tables = list(tables)
-    names = sorted({name for table in tables for name in table} - {NUMBER})
-    columns = {name: [table[name] for table in tables if name in table] for name in names}
-    return {name: sum(values) / len(values) for name, values in columns.items()}
+    found = aggregate.mean(list(tables))
+    found.pop(NUMBER, None)
+    return found
 
 
 def task_scores(answers: Sequence[Answer], functions: MetricFunctions) -> dict[str, float]:

@@ -13,79 +13,18 @@ Each score has its own name all the way: accuracy by summed and by length-normal
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """The scores of one prompt of one task.
-
-    Attributes:
-      prompt: name of the prompt.
-      task: name of the task; results of one `task` are merged, whatever their benchmark.
-      subtask: a part of the task (a language, a subject); its prompts are averaged first.
-      category: of the task.
-      benchmark: the collection; only to tell prompts of the same name apart.
-      shots: worked examples in the prompt.
-      scores: by name.
-    """
-
-    prompt: str
-    task: str
-    scores: Mapping[str, float]
-    subtask: str = ""
-    category: str = ""
-    benchmark: str = ""
-    shots: int = 0
+from ul2tune.metrics.prompt_result import PromptResult
 
 
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """The averages of one number of shots, each by score.
-
-    Attributes:
-      tasks, categories: by name.
-      mean: over categories.
-    """
-
-    tasks: Mapping[str, Mapping[str, float]]
-    categories: Mapping[str, Mapping[str, float]]
-    mean: Mapping[str, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """All averages.
-
-    Attributes:
-      by_shots: tables by number of shots.
-      mean: over the numbers of shots that have the score: what OPT-IML selects models by.
-      notes: what is incomplete, such as tasks that only some numbers of shots have.
-    """
-
-    by_shots: Mapping[int, Table]
-    mean: Mapping[str, float]
-    notes: tuple[str, ...] = field(default=())
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "mean_over_shots": dict(self.mean),
-            "notes": list(self.notes),
-            "shots": {
-                str(shots): {
-                    "mean_over_categories": dict(table.mean),
-                    "categories": {k: dict(v) for k, v in table.categories.items()},
-                    "tasks": {k: dict(v) for k, v in table.tasks.items()},
-                }
-                for shots, table in self.by_shots.items()
-            },
-        }
-
-
-def aggregate(results: Sequence[Result]) -> Report:
+def aggregate(results: Sequence[PromptResult]) -> dict[str, Any]:
     """Averages in OPT-IML's order.
+
+    Returns:
+      JSON: `shots`, by number of shots, with `tasks`, `categories` and `mean_over_categories`;
+      `mean_over_shots`, over the numbers of shots that have the score: what OPT-IML selects models
+      by; `notes` on what is incomplete, such as tasks that only some numbers of shots have.
 
     Raises:
       ValueError: if there is nothing, a prompt comes twice, or a task is in two categories.
@@ -94,21 +33,25 @@ def aggregate(results: Sequence[Result]) -> Report:
     by_shots = {}
     for shots in sorted({result.shots for result in results}):
         own = [result for result in results if result.shots == shots]
-        by_shots[shots] = _table(own)
-    return Report(
-        by_shots=by_shots,
-        mean=_mean([table.mean for table in by_shots.values()]),
-        notes=tuple(_notes(results)),
-    )
+        by_shots[str(shots)] = _table(own)
+    return {
+        "mean_over_shots": mean([table["mean_over_categories"] for table in by_shots.values()]),
+        "notes": list(_notes(results)),
+        "shots": by_shots,
+    }
 
 
-def _table(results: Sequence[Result]) -> Table:
+def _table(results: Sequence[PromptResult]) -> dict[str, Any]:
     # A task of two benchmarks counts once: each benchmark's version is a part, as a sub-task is.
     parts = _means(results, lambda r: (r.task, r.benchmark, r.subtask), lambda r: r.scores)
     tasks = _means(list(parts.items()), lambda item: item[0][0], lambda item: item[1])
     category = {result.task: result.category for result in results}
     categories = _means(list(tasks.items()), lambda item: category[item[0]], lambda item: item[1])
-    return Table(tasks=tasks, categories=categories, mean=_mean(list(categories.values())))
+    return {
+        "mean_over_categories": mean(list(categories.values())),
+        "categories": categories,
+        "tasks": tasks,
+    }
 
 
 def _means(
@@ -119,17 +62,17 @@ def _means(
     groups: dict[Any, list[Mapping[str, float]]] = {}
     for item in items:
         groups.setdefault(key(item), []).append(scores(item))
-    return {name: _mean(groups[name]) for name in sorted(groups, key=str)}
+    return {name: mean(groups[name]) for name in sorted(groups, key=str)}
 
 
-def _mean(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def mean(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Mean of every score over the tables that have it."""
     names = sorted({name for table in tables for name in table})
     columns = {name: [table[name] for table in tables if name in table] for name in names}
     return {name: sum(values) / len(values) for name, values in columns.items()}
 
 
-def _check(results: Sequence[Result]) -> None:
+def _check(results: Sequence[PromptResult]) -> None:
     if not results:
         raise ValueError("There are no results to aggregate.")
     seen: set[Hashable] = set()
@@ -148,7 +91,7 @@ def _check(results: Sequence[Result]) -> None:
             )
 
 
-def _notes(results: Sequence[Result]) -> Iterable[str]:
+def _notes(results: Sequence[PromptResult]) -> Iterable[str]:
     by_shots: dict[int, set[str]] = {}
     for result in results:
         by_shots.setdefault(result.shots, set()).add(result.task)
