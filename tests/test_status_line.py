@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import io
 import itertools
+import os
 import re
 import sys
+import termios
 import threading
 
 import pytest
@@ -31,6 +33,31 @@ def test_a_terminal_has_one_line():
     assert stream.getvalue() == "\ra long text\ra text     \n"
     line.put("x")
     assert stream.getvalue().endswith("\n\rx")
+
+
+def test_a_line_does_not_go_on_with_what_another_left():
+    stream = Terminal()
+    training, evaluation = StatusLine(stream), StatusLine(stream)
+    training.put("step 3/5  loss 1.0")
+    evaluation.put("evaluate")
+    evaluation.put("evaluates")
+    evaluation.end()
+    training.put("step 4/5")
+    assert stream.getvalue() == "\rstep 3/5  loss 1.0\n\revaluate\revaluates\n\rstep 4/5"
+
+
+@pytest.mark.parametrize("columns", [40, 20, 0])
+def test_a_line_fits_into_its_terminal(columns):
+    """One that goes on in the next row is not rewritten: every text would leave a row behind."""
+    text = "a text of" + " words" * 5
+    main, terminal = os.openpty()
+    termios.tcsetwinsize(terminal, (24, columns))
+    with open(terminal, "w", encoding="utf-8") as stream:
+        StatusLine(stream).put(text)
+        written = os.read(main, 1000).decode()
+        StatusLine._standing = None  # this terminal closes
+    os.close(main)
+    assert written == f"\r{'a text of words wo…' if columns == 20 else text}"
 
 
 def test_an_error_stands_below_the_line(monkeypatch):

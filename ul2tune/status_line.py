@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
 import time
@@ -52,9 +53,15 @@ class StatusLine:
         return self._clock() - self._shown >= period
 
     def put(self, text: str) -> None:
-        """Shows a text, which is one line, due or not."""
+        """Shows a text, which is one line, due or not. A terminal shows as much as it has columns
+        for: what goes on in its next row could not be rewritten."""
         self._shown = self._clock()
         if self.stream.isatty():
+            if StatusLine._standing is not self:
+                end_standing()
+            room = _columns(self.stream) - 1  # in the last one some go to the next row already
+            if 0 < room < len(text):
+                text = f"{text[: room - 1]}…"
             # Blanks cover what a longer text left behind.
             self.stream.write("\r" + text.ljust(self._width))
             self._width = len(text)
@@ -102,6 +109,14 @@ class StatusLine:
             self.stream.flush()
             self._width = 0
             StatusLine._standing = None
+
+
+def _columns(stream: TextIO) -> int:
+    """Of a terminal; 0 if it does not say."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):  # it has no file
+        return 0
 
 
 class Progress:
