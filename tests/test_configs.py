@@ -64,7 +64,7 @@ def test_recipe_builds_what_it_configures(file):
     """Construction of every configuration class, with its own checks of its values."""
     (arguments,) = golden.commands(file)
     config = golden.resolve(arguments)
-    for root in config.roots:
+    for root in golden.roots(arguments[0]):
         config.arguments(root)
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import importlib
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ul2tune.cli import gin_config, options
 
@@ -35,10 +36,13 @@ def commands(file: Path) -> Iterator[list[str]]:
             yield words[words.index("ul2tune") + 1 :]
 
 
+def roots(command: str) -> tuple[Callable[..., Any], ...]:
+    return importlib.import_module(options.COMMANDS[command][0]).ROOTS
+
+
 def resolve(arguments: list[str]) -> gin_config.Config:
     parsed = options.parse(arguments)
-    module = importlib.import_module(options.COMMANDS[parsed.command][0])
-    return gin_config.load(parsed.gin_file, parsed.gin, roots=module.ROOTS)
+    return gin_config.load(parsed.gin_file, parsed.gin, roots=roots(parsed.command))
 
 
 def golden_text(recipe: Path) -> str:

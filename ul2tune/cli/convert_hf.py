@@ -38,7 +38,8 @@ def import_model(options: argparse.Namespace) -> None:
     )
     progress = Progress("imported", source.num_bytes, "MB", per=10**6)
     step = options.step or 0
-    target = imported.new_model_dir(options.model_dir, step, source.config)
+    origin = f"Written by `ul2tune import hf {options.source}`."
+    target = imported.new_model_dir(options.model_dir, step, source.config, origin)
     with target as (folder, writer):
         for path, shape, layers in source.arrays():
             array = writer.array(f"{initialize.PARAMS}/{path}", shape)
@@ -50,8 +51,6 @@ def import_model(options: argparse.Namespace) -> None:
         hf_folder.copy_carried(source.folder.path, folder / FOLDER)
         record = {"source": options.source, "ul2tune": __version__, "dtypes": source.dtypes}
         hf_folder.write_json(folder / FOLDER / RECORD, record)
-        origin = f"Written by `ul2tune import hf {options.source}`."
-        (folder / imported.GIN_FILE).write_text(imported.gin_text(source.config, origin), "utf-8")
         words = imported_vocabulary.write(folder, FOLDER, source.config, options.source)
     progress.close()
     print(f"{options.model_dir}: checkpoint of step {step}; MODEL in {imported.GIN_FILE}; {words}.")

@@ -57,7 +57,10 @@ def import_model(options: argparse.Namespace) -> None:
         moments = t5x.load_moments(source, _plans(adafactor, source.config))
     step = source.step if options.step is None else options.step
     progress = Progress("imported", source.num_bytes, "MB", per=10**6)
-    target = imported.new_model_dir(options.model_dir, step, source.config, optimizer)
+    origin = f"Written by `ul2tune import t5x {options.source}`."
+    target = imported.new_model_dir(
+        options.model_dir, step, source.config, origin, optimizer=optimizer
+    )
     dtypes: list[str] = []  # as stored; the embedding's comes first
     with target as (folder, writer):
         for path, shape, pieces in source.arrays():
@@ -77,8 +80,6 @@ def import_model(options: argparse.Namespace) -> None:
             "dtype": dtypes[0],
         }
         hf_folder.write_json(folder / FOLDER / RECORD, record)
-        origin = f"Written by `ul2tune import t5x {options.source}`."
-        (folder / imported.GIN_FILE).write_text(imported.gin_text(source.config, origin), "utf-8")
     progress.close()
     print(f"{options.model_dir}: checkpoint of step {step}; MODEL in {imported.GIN_FILE}.")
     for note in (*source.notes, _state_note(optimizer)):

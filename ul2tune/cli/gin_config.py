@@ -47,13 +47,11 @@ class Config:
       text: the operative configuration: imports, macros, then every parameter in force.
       notes: remarks for the user (well-known macros that this command does not use).
       macros: the literal values of macros that are literals.
-      roots: the root functions that the files bind.
     """
 
     text: str
     notes: tuple[str, ...]
     macros: Mapping[str, Any]
-    roots: tuple[Callable[..., Any], ...]
 
     def arguments(
         self, root: Callable[..., Any], *, without: Collection[str] = ()
@@ -127,7 +125,7 @@ def load(
         for name, binding in reachable.definitions.items()
         if not any(isinstance(leaf, (Macro, Reference)) for leaf in leaves(binding.value))
     }
-    return Config(_flatten(program, reachable), _notes(program, idle, roots), literal, tuple(roots))
+    return Config(_flatten(program, reachable), _notes(program, idle, roots), literal)
 
 
 def _check_run_file(program: Program, used: gin_check.Reachable, root: Callable[..., Any]) -> None:

@@ -121,7 +121,6 @@ class Program:
     search_paths: Sequence[Path]
     bindings: list[Binding] = field(default_factory=list)
     symbols: dict[int, Symbol] = field(default_factory=dict)
-    files: list[str] = field(default_factory=list)
     includes: dict[str, set[str]] = field(default_factory=dict)  # file -> all that it includes
     _imports: dict[str, dict[str, Any]] = field(default_factory=dict)  # file -> name -> module
     _reading: list[str] = field(default_factory=list)
@@ -137,8 +136,6 @@ class Program:
         shown = os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
         if shown in self._reading:
             raise ValueError(f"{wanted_by}: {name} includes itself ({' -> '.join(self._reading)}).")
-        if shown not in self.files:
-            self.files.append(shown)
         for outer in self._reading:
             self.includes.setdefault(outer, set()).add(shown)
         self._imports[shown] = {}

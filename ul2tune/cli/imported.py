@@ -30,15 +30,18 @@ def new_model_dir(
     model_dir: str,
     step: int,
     config: Any,
+    origin: str,
+    *,
     optimizer: Any = None,
     facts: Mapping[str, Any] | None = None,
 ) -> Iterator[tuple[Path, StepWriter]]:
-    """A MODEL_DIR with one checkpoint; it appears complete, or not at all.
+    """A MODEL_DIR with one checkpoint and model.gin; it appears complete, or not at all.
 
     Args:
       model_dir: the folder.
       step: names the checkpoint.
       config: the model's configuration, recorded in the checkpoint.
+      origin: what wrote it, for people: a sentence.
       optimizer: the optimiser's, if its state comes along.
       facts: further JSON to keep with it.
 
@@ -55,6 +58,7 @@ def new_model_dir(
         )
     with atomic.new_folder(model_dir) as folder:
         writer = StepWriter(folder / layout.SUBDIRECTORY / str(step))
+        (folder / GIN_FILE).write_text(gin_text(config, origin), "utf-8")
         yield folder, writer
         described = {"model": describe(config)}
         if optimizer is not None:

@@ -41,14 +41,14 @@ def run(options: argparse.Namespace) -> None:
     origins = [term.to_json() for term in terms]
     used = [term.step_dir for term in terms]
     facts = {"merged": origins, **vocabulary.carried(used), **trained_layout.carried(used)}
-    with imported.new_model_dir(options.model_dir, step, config, facts=facts) as (folder, writer):
+    origin = f"Written by `ul2tune merge` from {len(terms)} checkpoints."
+    target = imported.new_model_dir(options.model_dir, step, config, origin, facts=facts)
+    with target as (folder, writer):
         for path, value in merge.arrays():
             raise_ignored_interrupt()
             writer.array(f"{initialize.PARAMS}/{path}", value.shape).append(value)
             progress.advance(sizes[path])
         _carry(terms, folder)
-        origin = f"Written by `ul2tune merge` from {len(terms)} checkpoints."
-        (folder / imported.GIN_FILE).write_text(imported.gin_text(config, origin), "utf-8")
     progress.close()
     for term in terms:
         print(f"{term.coefficient:+.6g} x {term.step_dir}{' (ema)' if term.ema else ''}")
