@@ -84,17 +84,18 @@ def test_every_text_is_a_line_of_a_log():
     assert stream.getvalue() == "a long text\na text\n"
 
 
-def test_when_a_text_is_due():
+def test_when_a_text_is_due(monkeypatch):
+    monkeypatch.setattr(StatusLine, "live_secs", 0.5)
+    monkeypatch.setattr(StatusLine, "quiet_secs", 4.0)
     now = [0.0]
     for stream, period in ((Terminal(), 0.5), (io.StringIO(), 4.0)):
-        periods = {"live_secs": 0.5, "quiet_secs": 4.0}
-        line = StatusLine(stream, clock=lambda: now[0], **periods)
+        line = StatusLine(stream, clock=lambda: now[0])
         assert not line.is_due()
         now[0] += period
         assert line.is_due()
         line.put("x")
         assert not line.is_due()
-        assert StatusLine(stream, clock=lambda: now[0], at_once=True, **periods).is_due()
+        assert StatusLine(stream, clock=lambda: now[0], at_once=True).is_due()
 
 
 def test_a_state_is_told_once():
@@ -135,7 +136,8 @@ class HeardTerminal(Heard, Terminal):
 def test_what_takes_long_is_told_with_its_seconds(monkeypatch, stream, told):
     monkeypatch.setattr(status_line, "_TICK_SECS", 0.01)
     times = itertools.chain([100.0, 100.0], itertools.repeat(112.3))
-    line = StatusLine(stream, quiet_secs=0.01, clock=lambda: next(times))
+    line = StatusLine(stream, clock=lambda: next(times))
+    line.quiet_secs = 0.01
 
     def fail() -> None:
         with line.during("compiling the step"):

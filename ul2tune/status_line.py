@@ -19,15 +19,15 @@ class StatusLine:
 
     Args:
       stream: where to write; None = standard error.
-      live_secs: least time between two texts on a terminal.
-      quiet_secs: the same elsewhere.
       at_once: the first text is due from the start.
       clock: tells the time in seconds; None = `time.monotonic`.
 
     Attributes:
-      stream, live_secs, quiet_secs: the arguments.
+      stream: the argument.
+      live_secs, quiet_secs: least time between two texts: on a terminal, and elsewhere.
     """
 
+    live_secs, quiet_secs = 0.2, 10.0
     # The one whose text stands on a terminal, where whatever is printed next would go on with it.
     _standing: ClassVar[StatusLine | None] = None
 
@@ -35,13 +35,10 @@ class StatusLine:
         self,
         stream: TextIO | None = None,
         *,
-        live_secs: float = 0.2,
-        quiet_secs: float = 10.0,
         at_once: bool = False,
         clock: Callable[[], float] | None = None,
     ):
         self.stream = sys.stderr if stream is None else stream
-        self.live_secs, self.quiet_secs = live_secs, quiet_secs
         self._clock = clock or time.monotonic
         self._shown = float("-inf") if at_once else self._clock()
         self._state: Hashable = None

@@ -14,25 +14,31 @@ VOCABULARY = ByteVocabulary(extra_ids=5)
     [(VOCABULARY, "<extra_id_3>"), (extend(VOCABULARY, ("<|im_end|>",)), "<|im_end|>")],
 )
 def test_special_and_added_tokens_end_answers(vocabulary, text):
-    token = stop_token(vocabulary, text, setting="STOP")
+    token = stop_token(vocabulary, text)
     assert token is not None
     assert vocabulary.decode_pieces([token]) == [text]
 
 
 def test_nothing_need_end_answers():
-    assert stop_token(VOCABULARY, None, setting="STOP") is None
+    assert stop_token(VOCABULARY, None) is None
 
 
 @pytest.mark.parametrize(
     ("vocabulary", "message"),
     [
-        (VOCABULARY, r"STOP = '<extra_id>' is no .* The nearest are \['<extra_id_.*'\]\."),
-        (ByteVocabulary(extra_ids=0, modes=()), r"STOP = '<extra_id>' is no .* It has none\."),
+        (
+            VOCABULARY,
+            r"InferConfig\.stop = '<extra_id>' is no .* The nearest are \['<extra_id_.*'\]\.",
+        ),
+        (
+            ByteVocabulary(extra_ids=0, modes=()),
+            r"InferConfig\.stop = '<extra_id>' is no .* It has none\.",
+        ),
     ],
 )
 def test_other_texts_do_not(vocabulary, message):
     with pytest.raises(ValueError, match=message):
-        stop_token(vocabulary, "<extra_id>", setting="STOP")
+        stop_token(vocabulary, "<extra_id>")
 
 
 def test_until():

@@ -111,7 +111,8 @@ class Run:
         self.config = RunConfig(**{**values, **settings})
         self.stream = io.StringIO()
         self.device.told = self.stream.getvalue
-        self.line = StatusLine(self.stream, quiet_secs=0.0, at_once=True)
+        self.line = StatusLine(self.stream, at_once=True)
+        self.line.quiet_secs = 0.0
 
     def _save(self, parts: Parts, state: Any, frozen: Any, at: Position) -> None:
         self.saved[at.step] = at.watch.now()

@@ -138,7 +138,7 @@ def infer(
     compilation_cache.use(compilation_cache_dir)
     with agreement.together():
         infer_output.check_paths(input_path, Path(output_path))
-        stop_token(vocabulary, infer.stop, setting="InferConfig.stop")
+        stop_token(vocabulary, infer.stop)
     step_dir = initialize.resolve(checkpoint_path)
     with agreement.together():
         trained = layouts.of_checkpoint(model, infer.layout, step_dir)
@@ -232,7 +232,7 @@ def answer(
     on_done: OnDone,
 ) -> list[dict[str, Any]]:
     """The output lines of some prompts."""
-    stop_id = stop_token(vocabulary, infer.stop, setting="InferConfig.stop")
+    stop_id = stop_token(vocabulary, infer.stop)
     tokens = predictor.generate(
         [question.ids_S for question in asked],
         [question.prompt.id for question in asked],

@@ -305,9 +305,9 @@ def _batches(sizes: Sequence[Any], most: Callable[[Any], int]) -> Iterator[tuple
             yield size, indices[start : start + most(size)]
 
 
-def length_buckets(longest: int, shortest: int = 64) -> tuple[int, ...]:
-    """Powers of two from `shortest`, up to and including `longest`: few programs to compile."""
-    buckets, length = [], shortest
+def length_buckets(longest: int) -> tuple[int, ...]:
+    """Powers of two from 64 on, up to and including `longest`: few programs to compile."""
+    buckets, length = [], 64
     while length < longest:
         buckets.append(length)
         length *= 2

@@ -117,13 +117,12 @@ def spelled_frame(context: str, vocabulary: Vocabulary) -> tuple[ReplyFrame, int
     return spelled, stop_id
 
 
-def stop_token(vocabulary: Vocabulary, text: str | None, *, setting: str) -> int | None:
+def stop_token(vocabulary: Vocabulary, text: str | None) -> int | None:
     """The id of a token that is to end answers.
 
     Args:
       vocabulary: the model's.
-      text: of a special token or an added one; None = no token.
-      setting: what names it, for the message.
+      text: of a special token or an added one, as `InferConfig.stop` names it; None = no token.
 
     Raises:
       ValueError: if the vocabulary has no such token: an answer could hold the text in many ways.
@@ -134,8 +133,8 @@ def stop_token(vocabulary: Vocabulary, text: str | None, *, setting: str) -> int
     if text not in known:
         near = difflib.get_close_matches(text, known, n=3, cutoff=0)
         raise ValueError(
-            f"{setting} = {text!r} is no special or added token of the vocabulary, which alone can "
-            f"end an answer. " + (f"The nearest are {near}." if near else "It has none.")
+            f"InferConfig.stop = {text!r} is no special or added token of the vocabulary, which "
+            f"alone can end an answer. " + (f"The nearest are {near}." if near else "It has none.")
         )
     (token,) = vocabulary.encode(text, specials=True)
     return token
