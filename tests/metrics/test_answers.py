@@ -82,6 +82,11 @@ def test_mmlu(text, letter):
     assert answers.score_mmlu(text, ["A"]) == float(letter == "A")
 
 
+def test_a_digit_that_is_repeated_for_ever_is_an_answer_too():
+    assert answers.score_gsm8k("#### " + "1" * 5000, ["#### 18", "11"]) == 0.0
+    assert answers.score_gsm8k("#### " + "1" * 5000, ["1" * 5000]) == 1.0
+
+
 def test_calculator_annotations():
     text = "48/2 = <<48/2=24>>24 and <<24+48=72>>72"
     assert answers.strip_annotations(text) == "48/2 = 24 and 72"

@@ -76,9 +76,14 @@ def score_gsm8k(prediction: str, references: Sequence[str]) -> float:
     """
     answer = extract_gsm8k(prediction)
     wanted = [extract_gsm8k(text) or extract_gsm8k(f"#### {text}") for text in references]
-    return best(
-        float(bool(answer and text) and Fraction(answer) == Fraction(text)) for text in wanted
-    )
+    return best(float(bool(answer and text) and _same_number(answer, text)) for text in wanted)
+
+
+def _same_number(text: str, other: str) -> bool:
+    try:
+        return Fraction(text) == Fraction(other)
+    except ValueError:  # Python reads 4,300 digits at most; a model may repeat one for ever
+        return text == other
 
 
 def extract_mmlu(text: str) -> str:
