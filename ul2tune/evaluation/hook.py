@@ -57,8 +57,7 @@ class EvaluationHook:
             self._sets = {mixture: _load(mixture, data_dir, eval) for mixture in mixtures}
             for eval_set in self._sets.values():
                 preflight.check_metrics(eval_set, eval.metrics)
-                preflight.check_choices(eval_set, every=eval.rank_choices)
-                preflight.check_prompts(eval_set, eval.layout)
+                preflight.check_prompts(eval_set, eval, eval.layout)
         # By vocabulary: mixtures that share one share the compiled programs.
         self._predictors: dict[str, Predictor] = {}
 

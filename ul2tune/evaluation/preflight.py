@@ -88,29 +88,18 @@ def check_metrics(eval_set: EvalSet, names: Sequence[str]) -> None:
             groups.add(together, _check_function(task, answers, function), task, function)
 
 
-def check_choices(eval_set: EvalSet, *, every: bool) -> None:
-    """Looks for answer choices that have no likelihood.
+def check_prompts(eval_set: EvalSet, config: EvalConfig, layout: str | None) -> None:
+    """Looks for examples that cannot be answered, and answer choices that have no likelihood.
 
     Args:
       eval_set: the examples.
-      every: as `ranking.Ranker`'s.
-
-    Raises:
-      ValueError: naming task, example and choice.
-    """
-    Ranker(eval_set.examples, every=every)
-
-
-def check_prompts(eval_set: EvalSet, layout: str | None) -> None:
-    """Looks for examples that cannot be answered.
-
-    Args:
-      eval_set: the examples.
+      config: how they are asked.
       layout: one that the model reads; None = that of encoder-decoders, which read no other.
 
     Raises:
-      ValueError: naming task and example.
+      ValueError: naming task and example, or choice.
     """
+    Ranker(eval_set.examples, every=config.rank_choices)  # looks at the choices
     for example in eval_set.examples:
         if not example.queries:  # nothing is generated for those
             layouts.check_prompt(

@@ -63,8 +63,7 @@ def evaluate(
         if jax.process_index() == 0:
             preflight.check_folder(output_dir, "EVAL_OUTPUT_DIR")
         preflight.check_metrics(eval_set, eval.metrics)
-        preflight.check_choices(eval_set, every=eval.rank_choices)
-        preflight.check_prompts(eval_set, eval.layout or model.LAYOUTS[0])
+        preflight.check_prompts(eval_set, eval, eval.layout or model.LAYOUTS[0])
     step_dir = initialize.resolve(checkpoint_path)
     with agreement.together():
         vocabulary.check(
