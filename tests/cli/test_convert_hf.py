@@ -244,6 +244,10 @@ def test_mistakes_are_explained(flan: Path, tmp_path: Path, capsys):
         (("import", "hf", tmp_path / "nowhere", tmp_path / "ours"), "neither a folder nor"),
         (("import", "hf", flan, tmp_path / "ours", "--step=-1"), "must not be negative"),
         (("export", "hf", flan, tmp_path / "back"), "No checkpoint at"),
+        *(
+            (("export", "hf", flan, tmp_path / "back", f"--max_shard_size={size}"), f"={size} must")
+            for size in ("-1.0", "0.0", "inf", "nan")
+        ),
     ):
         assert run(*arguments) == 1
         assert reason in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -65,9 +66,11 @@ def export_model(options: argparse.Namespace) -> None:
     """
     max_shard_bytes = export_lib.MAX_SHARD_BYTES
     if options.max_shard_size is not None:
+        if not 1 <= options.max_shard_size * 1e9 < math.inf:
+            raise ValueError(
+                f"--max_shard_size={options.max_shard_size} must be a number above 0, of GB."
+            )
         max_shard_bytes = int(options.max_shard_size * 1e9)
-        if max_shard_bytes <= 0:
-            raise ValueError(f"--max_shard_size={options.max_shard_size} must be above 0.")
     step_dir = initialize.resolve(options.checkpoint)
     config = description.model_of(step_dir)
     like = _like(options.like, step_dir)
