@@ -164,6 +164,12 @@ def test_a_misspelt_file_is_looked_for_where_it_was_meant_to_be(toy, folder):
 
 
 MISTAKES = {
+    "infinite flag": (["STEPS=1e999"], "", r"^--gin.STEPS=1e999: STEPS has a number that is too"),
+    "infinite value": (
+        [],
+        "import toy\ntoy.Model.width = [-1e999]",
+        r"^extra.gin:2: Model.width has a number",
+    ),
     "misspelt macro flag": (["STPES=9"], "", r"--gin.STPES=9: .*STPES.*did you mean 'STEPS'"),
     "misspelt macro in a file": ([], "STPES = 9", r"extra.gin:1: .*STPES.*did you mean 'STEPS'"),
     "misspelt use": ([], "WIDTH = %STPES", r"extra.gin:1: %STPES.*did you mean 'STEPS'"),

@@ -9,6 +9,7 @@ evaluates and what is saved.
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import re
 import tokenize
@@ -215,10 +216,14 @@ class Program:
             value = resolve(statement.value, lambda selector: self._resolve(selector, at))
             if statement.arg_name:
                 symbol = self._resolve(statement.selector, at)
-                self.bindings.append(Binding(scope, symbol, statement.arg_name, value, at))
+                binding = Binding(scope, symbol, statement.arg_name, value, at)
             else:
                 name = "/".join((*scope, statement.selector))
-                self.bindings.append(Binding((), None, name, value, at))
+                binding = Binding((), None, name, value, at)
+            # Python reads 1e999 as infinity, for which gin has no word.
+            if any(isinstance(leaf, float) and math.isinf(leaf) for leaf in leaves(value)):
+                raise ValueError(f"{at}: {binding.name} has a number that is too large.")
+            self.bindings.append(binding)
 
     def _import(self, statement: config_parser.ImportStatement, at: Location) -> None:
         if statement.module.startswith("__gin__."):
