@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import seqio
 
 from tests import interrupting
 from ul2tune.cli import distributed, init, main, options, prepared
@@ -100,6 +101,15 @@ def test_debug_shows_the_traceback():
     result = ul2tune("init", str(ROOT), "--debug")
     assert result.returncode == 1
     assert "Traceback" in result.stderr
+
+
+def test_what_init_says_of_own_text_registers_a_task(tmp_path, capsys):
+    assert main.main(["init", str(tmp_path / "mine")]) == 0
+    said = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    exec("\n".join(line for line in said if "register_text_task" in line), {})
+    assert "notes" in seqio.TaskRegistry.names()
+    seqio.TaskRegistry.remove("notes")
+    assert "--gin.MIXTURE_OR_TASK_NAME=notes" in "\n".join(said)
 
 
 def test_init_refuses_a_folder_that_is_in_use(capsys):

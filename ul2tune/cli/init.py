@@ -13,6 +13,16 @@ from ul2tune.cli import project
 
 _FOLDERS = ("gin", "tasks")
 
+_OWN_TEXT = """
+Your own text: a file my_tasks.py beside gin/ with
+
+  from ul2tune.prepare.tasks import register_text_task
+  register_text_task("notes", "/data/notes/*.jsonl", format="jsonl", vocabulary="trained")
+
+then add to both commands
+
+  --gin.MIXTURE_OR_TASK_NAME=notes --gin.TASK_MODULES="('my_tasks',)" --gin.MODEL_DIR=runs/notes"""
+
 
 def run(options: argparse.Namespace) -> None:
     """Copies gin/ and tasks/ into a folder that has neither.
@@ -31,7 +41,7 @@ def run(options: argparse.Namespace) -> None:
     print(f"  cd {shlex.quote(str(target))}")
     print("  ul2tune inspect --gin_file=recipes/demo_pretrain.gin   # look at the data")
     print("  ul2tune train --gin_file=recipes/demo_pretrain.gin     # train on it")
-    print("\nYour own text: copy tasks/text.py, then set MIXTURE_OR_TASK_NAME and TASK_MODULES.")
+    print(_OWN_TEXT)
 
 
 def _copy(source: Path, target: Path) -> None:
