@@ -191,6 +191,21 @@ def test_prompts_and_answers_made_of_zeros(vocabulary, data):
     assert not any(line["truncated"] for line in lines)
 
 
+def test_a_decoder_reads_its_start_once(tmp_path):
+    found = vocab.load(tiny_tokenizers.gemma_like(tmp_path))
+    said = Prompt(line=1, id="1", text="<bos><bos>the end")
+
+    def count(layout: str | None, specials: bool = True) -> int:
+        config = InferConfig(layout=layout, append_eos=False, special_tokens=specials)
+        return encode(said, found, config).ids_S.tolist().count(found.bos_id)
+
+    assert [count("causal_lm"), count("prefix_lm"), count(None), count("encoder_decoder")] == [
+        *(1, 1),  # the model has it before them
+        *(2, 2),  # an encoder reads what it is given
+    ]
+    assert count("causal_lm", specials=False) == 0  # plain characters, all kept
+
+
 def test_encoder_decoders_say_that_they_cannot(vocabulary):
     model = dataclasses.replace(tiny.MODEL, vocab_size=vocabulary.rows)
     with pytest.raises(ValueError, match="Id 0 is text in this vocabulary"):

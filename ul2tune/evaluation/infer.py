@@ -216,9 +216,12 @@ def _answers(
 
 
 def encode(prompt: Prompt, vocabulary: Vocabulary, infer: InferConfig) -> Question:
-    """The tokens of a prompt, cut to the inputs length."""
+    """The tokens of a prompt, cut to the inputs length. A decoder-only model reads its `start_id`
+    before them anyway: a prompt that begins with it, as chat templates write it, has it once."""
     end = [vocabulary.info.eos_id] if infer.append_eos else []
     body = vocabulary.encode(prompt.text, specials=infer.special_tokens)
+    if infer.layout not in (None, layouts.ENCODER_DECODER) and body[:1] == [vocabulary.bos_id]:
+        body = body[1:]
     room = infer.inputs_length - len(end)
     ids_S = np.array(body[:room] + end, np.int32)
     return Question(prompt=prompt, ids_S=ids_S, truncated=len(body) > room)

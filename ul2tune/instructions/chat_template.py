@@ -105,8 +105,8 @@ def load(path: str | Path) -> ChatTemplate:
         source = named.get("default")
     if not isinstance(source, str):
         raise ValueError(
-            f"{path} has no 'chat_template'; some models keep it in chat_template.jinja, which can "
-            f"be named instead."
+            f"{path} has no 'chat_template': use the model's chat_template.jinja, where some keep "
+            f"it, or a chat_format.json of your own; without any of them roles are plain names."
         )
     return compiled(source, name=f"chat_template of {path}", tokens=_tokens(data))
 
