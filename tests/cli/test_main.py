@@ -58,6 +58,7 @@ def test_every_command_has_help_without_loading_anything(command, capsys):
         (["train", "--gin_fiel=x"], "'--gin_fiel=x' (did you mean '--gin_file'?)"),
         (["train", "--TRAIN_STEPS=3"], "did you mean '--gin.TRAIN_STEPS=…'"),
         (["train", "--gin.TRAIN_STEPS"], "--gin.TRAIN_STEPS has no value"),
+        (["train", "--gin.MODEL_DIR", "runs/x"], "write --gin.MODEL_DIR=VALUE"),
         (["demo", "--gin.X=1"], "no argument '--gin.X=1'"),
         (["train", "--process_count=two"], "invalid int value: 'two'"),
         (["init"], "the following arguments are required: DIR"),

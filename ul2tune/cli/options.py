@@ -69,8 +69,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if options.command is None:
         parser.print_help()
         raise SystemExit(2)
-    if options.command not in GIN_COMMANDS:
-        unknown += bindings
+    if options.command in GIN_COMMANDS:
+        options.gin = [_binding(argument) for argument in bindings]
+    else:
+        options.gin, unknown = [], unknown + bindings
     for argument in unknown:
         flag = argument.partition("=")[0]
         known = [*flags[options.command], "--gin.NAME=VALUE"]
@@ -78,7 +80,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         if flag.lstrip("-").isupper():
             hint = f" (did you mean '--gin.{flag.lstrip('-')}=…'?)"
         raise UsageError(f"`ul2tune {options.command}` has no argument {argument!r}{hint}.")
-    options.gin = [_binding(argument) for argument in bindings]
     _check_all_count(options, {argument.partition("=")[0] for argument in argv})
     return options
 
