@@ -106,7 +106,9 @@ def test_malformed_records_are_counted_and_located(tmp_path):
     assert log.examples[0].startswith(f"{where}:2: bad JSON (Unterminated string")
     assert log.examples[1] == f"{where}:3: wrong type (list instead of an object)"
     assert log.examples[2] == f"{where}:4: wrong type ('text' is int, not a string)"
-    assert log.examples[3] == f"{where}:5: wrong type ('text' is missing)"
+    assert (
+        log.examples[3] == f"{where}:5: wrong type ('text' is missing; text_key could name 'other')"
+    )
     assert log.examples[4].startswith(f"{where}:6: invalid UTF-8")
     assert log.examples[6] == f"{where}:8: empty"
     assert log.examples[9].startswith(f"{where}:12: bad JSON (Exceeds the limit (4300 digits)")

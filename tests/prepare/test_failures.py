@@ -188,7 +188,7 @@ def test_a_vocabulary_trained_for_several_tasks(name, words, tmp_path, monkeypat
             "x.jsonl",
             b'{"txt": "a"}\n{\n{"text": ""}\n{',
             "all records were rejected (2 bad JSON, 1 empty, 1 wrong type). First, {file}:1: wrong "
-            "type ('text' is missing).",
+            "type ('text' is missing; text_key could name 'txt').",
         ),
         (
             "x.jsonl",

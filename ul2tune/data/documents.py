@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 import os
+import textwrap
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -197,8 +198,12 @@ def _text_of(value: Any, key: str) -> str:
     if not isinstance(value, dict):
         raise TypeError(f"{type(value).__name__} instead of an object")
     if not isinstance(value.get(key), str):
-        found = f"is {type(value[key]).__name__}, not a string" if key in value else "is missing"
-        raise TypeError(f"{key!r} {found}")
+        if key in value:
+            raise TypeError(f"{key!r} is {type(value[key]).__name__}, not a string")
+        texts = ", ".join(repr(k) for k, text in value.items() if isinstance(text, str))
+        shown = textwrap.shorten(texts, 60, placeholder=" …")
+        hint = f"; text_key could name {shown}" if texts else ""
+        raise TypeError(f"{key!r} is missing{hint}")
     return value[key]
 
 

@@ -212,8 +212,9 @@ class DecoderConfig:
         if row > self.max_length:
             raise ValueError(
                 f"A row of {row} tokens (prompt and continuation together) is longer than "
-                f"DecoderConfig.max_length = {self.max_length}. Shorten "
-                f"TASK_FEATURE_LENGTHS or the prompts, or raise it if the model can go further."
+                f"DecoderConfig.max_length = {self.max_length}. Lower TASK_FEATURE_LENGTHS "
+                f"(train), or INFER_INPUTS_LENGTH, EVAL_INPUTS_LENGTH or MAX_DECODE_LENGTH; or "
+                f"raise it if the model can go further."
             )
 
     @property

@@ -174,8 +174,9 @@ class T5GemmaConfig:
             if length > limit:
                 raise ValueError(
                     f"A row of {length} tokens for the {side} is longer than its max_length = "
-                    f"{limit} (T5GemmaConfig.{side}). Shorten TASK_FEATURE_LENGTHS or the "
-                    f"decoding, or raise it if the model can go further."
+                    f"{limit} (T5GemmaConfig.{side}). Lower TASK_FEATURE_LENGTHS (train), or "
+                    f"INFER_INPUTS_LENGTH, EVAL_INPUTS_LENGTH or MAX_DECODE_LENGTH; or raise it if "
+                    f"the model can go further."
                 )
 
 
