@@ -78,6 +78,19 @@ def test_an_ignored_interrupt_is_raised_where_one_asks():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_only_an_ignored_interrupt_leaves_no_traceback(monkeypatch):
+    printed = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: printed.append(unraisable))
+    signal_handlers._silence_ignored.cache_clear()
+    with interrupts():
+        interrupting.collect()
+        assert not printed
+        with signal_handlers.handled(signal.SIGINT, signal.default_int_handler):
+            interrupting.collect()
+    assert {unraisable.exc_type for unraisable in printed} == {KeyboardInterrupt}
+    signal_handlers._silence_ignored.cache_clear()  # its hook goes with this test
+
+
 def test_an_interrupt_may_have_to_wait():
     reached = []
     with pytest.raises(KeyboardInterrupt), interrupts_wait():  # noqa: PT012

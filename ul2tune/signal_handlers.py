@@ -13,8 +13,10 @@ for long asks again:
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -48,6 +50,7 @@ def raising(number: int, error: Callable[[], BaseException]) -> Iterator[None]:
         return
     raiser = _Raiser(error)
     _raisers.append(raiser)
+    _silence_ignored()
     try:
         with handled(number, raiser):
             yield
@@ -116,19 +119,34 @@ def raise_ignored_interrupt() -> None:
         it was raised first: KeyboardInterrupt, of SIGINT.
     """
     for raiser in _raisers:
-        if raiser.has_raised:
+        if raiser.raised:
             raise raiser.error()
 
 
 class _Raiser:
-    """A handler that raises, and remembers that it did."""
+    """A handler that raises, and remembers what."""
 
     def __init__(self, error: Callable[[], BaseException]):
-        self.error, self.has_raised = error, False
+        self.error = error
+        self.raised: list[BaseException] = []
 
     def __call__(self, *_: Any) -> None:
-        self.has_raised = True
-        raise self.error()
+        self.raised.append(self.error())
+        raise self.raised[-1]
+
+
+@functools.cache
+def _silence_ignored() -> None:
+    """From now on, Python prints no traceback of what a :class:`_Raiser` raised and a callback
+    swallowed: :func:`raise_ignored_interrupt` raises it again."""
+    before = sys.unraisablehook
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        raised = (error for raiser in _raisers for error in raiser.raised)
+        if not any(error is unraisable.exc_value for error in raised):
+            before(unraisable)
+
+    sys.unraisablehook = hook
 
 
 # Those of the blocks that are open, the outermost first.
