@@ -1,10 +1,10 @@
 """The layers of the design, read off the import statements.
 
 Under all: file_lock |
-L0 atomic first_names named_function nearest signal_handlers status_line strict_json types
-tree | L1 sharding compilation_cache data metrics | L2 instructions | L3 prepare feed models |
-L4 optim decoding checkpoints convert | L5 training | L6 evaluation | L7 cli integrations |
-L8 __main__.
+L0 atomic first_names named_function nearest portable_error signal_handlers status_line
+strict_json types tree | L1 sharding compilation_cache data metrics | L2 instructions |
+L3 prepare feed models | L4 optim decoding checkpoints convert | L5 training | L6 evaluation |
+L7 cli integrations | L8 __main__.
 A module imports its own folder and lower layers only.
 """
 
@@ -27,6 +27,7 @@ LAYERS = (
         "first_names",
         "named_function",
         "nearest",
+        "portable_error",
         "signal_handlers",
         "status_line",
         "strict_json",

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+
+from ul2tune.prepare import runners
+from ul2tune.prepare.progress import Progress
 
 TASKS = """
 import time
@@ -175,6 +182,67 @@ def test_what_task_modules_print_is_printed_once(words, tmp_path):
     # What they print later, to the stream that they found when they were imported, is news.
     assert "Note: of a text." in done.stdout
     assert len(list((tmp_path / "data" / "noting" / "train").glob("data-*-of-00002-*"))) == 2
+
+
+class Pool:
+    """A pool whose processes do nothing: what becomes of its items, a test has said before."""
+
+    def __init__(self, outcomes: list[Any]):
+        self.outcomes, self.stopped_at_the_end = outcomes, False
+
+    def __call__(self, num_workers: int, *, initargs: tuple, **_) -> Pool:
+        self.stopped = initargs[-1]
+        return self
+
+    def submit(self, function, item) -> Future:
+        future, outcome = Future(), self.outcomes[item]
+        if isinstance(outcome, BaseException):
+            future.set_exception(outcome)
+        elif outcome is not None:  # it is under way
+            future.set_result(outcome)
+        return future
+
+    def shutdown(self, cancel_futures: bool) -> None:
+        self.stopped_at_the_end = bool(self.stopped.value)
+
+
+def start(outcomes: list[Any], monkeypatch) -> tuple[Pool, Iterator]:
+    pool = Pool(outcomes)
+    monkeypatch.setattr(runners, "ProcessPoolExecutor", pool)
+    progress = Progress(title="x", num_shards=len(outcomes), stream=io.StringIO())
+    return pool, runners.run_in_processes(list(range(len(outcomes))), 2, progress)  # type: ignore
+
+
+def test_an_error_does_not_wait_for_shards_under_way(monkeypatch):
+    pool, found = start([None, ValueError("wrong"), "first", "second"], monkeypatch)
+    assert sorted([next(found), next(found)]) == [(2, "first"), (3, "second")]  # what is done
+    with pytest.raises(ValueError, match="wrong"):
+        next(found)
+    assert pool.stopped_at_the_end
+
+
+def test_nor_does_an_error_of_who_takes_the_receipts(monkeypatch):
+    """Such as too many malformed records in all shards of a task together."""
+    pool, found = start(["first", None], monkeypatch)
+    assert next(found) == (0, "first")
+    found.close()  # type: ignore[attr-defined]
+    assert pool.stopped_at_the_end
+
+
+class Odd(Exception):
+    def __init__(self, what: str, where: str):
+        super().__init__(f"{what} in {where}")
+
+
+def test_an_error_that_cannot_be_pickled_is_told(monkeypatch):
+    """The pool would take its process for killed."""
+
+    def make(_) -> None:
+        raise Odd("a hole", "line 3")
+
+    monkeypatch.setattr(runners, "_workers", [SimpleNamespace(make=make)])
+    with pytest.raises(RuntimeError, match="Odd: a hole in line 3"):
+        runners._work(None)  # type: ignore[arg-type]
 
 
 def running(pid: int) -> bool:

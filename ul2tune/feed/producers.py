@@ -10,7 +10,6 @@ import atexit
 import contextlib
 import logging
 import os
-import pickle
 import queue
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from ul2tune.feed.config import FeedConfig
 from ul2tune.feed.sources import Sources
 from ul2tune.feed.stats import Counts
 from ul2tune.feed.streams import RowStreams
+from ul2tune.portable_error import portable
 
 State = Mapping[str, np.ndarray]
 _STOP_SECONDS = 5.0
@@ -263,15 +263,7 @@ def serve(pipe: Connection) -> None:
     except (BrokenPipeError, ConnectionResetError, EOFError):
         pass  # the feed was closed
     except Exception as error:
-        pipe.send((_portable(error), traceback.format_exc()))
-
-
-def _portable(error: Exception) -> Exception:
-    """The error itself if it survives pickling, else its message."""
-    try:
-        return pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
+        pipe.send((portable(error), traceback.format_exc()))
 
 
 def _stack(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

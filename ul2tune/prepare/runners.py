@@ -23,6 +23,7 @@ from typing import Any
 import seqio
 
 from ul2tune import signal_handlers
+from ul2tune.portable_error import portable
 from ul2tune.prepare.plan import Plan, make_plan
 from ul2tune.prepare.progress import Progress
 from ul2tune.prepare.shards import Receipt, write_shard
@@ -117,7 +118,8 @@ def run_in_processes(
       the number of an item that is done, and its receipt, as they come.
 
     Raises:
-      ValueError: if a process dies; what is finished stays finished.
+      ValueError: if a process dies. Whatever ends this, what is finished stays finished, and what
+        is not is given up.
     """
     context = multiprocessing.get_context("spawn")
     counters = [context.Value("q", 0) for _ in range(3)]
@@ -132,33 +134,32 @@ def run_in_processes(
         with signal_handlers.children_hold_back(signal.SIGINT):  # they start here
             futures = {pool.submit(_work, item): number for number, item in enumerate(items)}
         for future in _watch(futures, counters, progress):
+            receipt = future.result()
             progress.finish_shard()
-            yield futures[future], future.result()
+            yield futures[future], receipt
     except BrokenProcessPool as error:
         raise ValueError(
             "A process that prepared data was killed, likely for lack of memory. Run again with a "
             "smaller num_workers; finished shards are kept."
         ) from error
-    except KeyboardInterrupt:
-        stopped.value = True  # it may have come to this process alone
-        raise
     finally:
+        # Shards under way end at once: by an error, of which the user waits to hear; or by an
+        # interrupt, which may have come to this process alone.
+        stopped.value = True
         pool.shutdown(cancel_futures=True)
 
 
 def _watch(
     futures: Collection[Future], counters: list[Any], progress: Progress
 ) -> Iterator[Future]:
-    """Shows the workers' counters until all is done; yields what is, the first failure ends it."""
+    """Shows the workers' counters until all is done; yields what is, a failure after the others."""
     seen, pending = [0, 0, 0], set(futures)
     while pending:
         done, pending = wait(pending, timeout=_POLL_SECS)
         now = [counter.value for counter in counters]
         progress.add(*(new - old for new, old in zip(now, seen, strict=True)))
         seen = now
-        for future in done:
-            future.result()
-        yield from done
+        yield from sorted(done, key=lambda future: future.exception() is not None)
 
 
 class _Worker:
@@ -216,7 +217,10 @@ def _end_with_parent() -> None:
 
 def _work(item: Work) -> Receipt:
     (worker,) = _workers
-    return worker.make(item)
+    try:
+        return worker.make(item)
+    except Exception as error:
+        raise portable(error)  # noqa: B904  or the pool takes this process for killed
 
 
 def run_on_beam(items: Sequence[Work], flags: str, progress: Progress) -> list[Receipt]:
