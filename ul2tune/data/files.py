@@ -95,17 +95,19 @@ def stamp(file: str) -> tuple[int, str]:
 
 
 def sha256(file: str) -> bytes:
-    """Digest of a file as stored. Kept as long as it is the same file with the same size and time:
+    """Digest of a file as stored. Kept as long as it is the same file with the same size and times:
     fingerprints of every split, vocabularies and stamps ask for that of the same text."""
     if "://" not in file:
         status = os.stat(file)
         if time.time_ns() - status.st_mtime_ns > _SETTLED_NANOSECS:
-            identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+            # Who writes a file in place can put its time back, but not that of this change.
+            times = (status.st_mtime_ns, status.st_ctime_ns)
+            identity = (status.st_dev, status.st_ino, status.st_size, *times)
             return _kept_sha256(os.path.abspath(file), identity)
     return _sha256(file)
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=2**16)
 def _kept_sha256(file: str, identity: tuple[int, ...]) -> bytes:
     del identity  # with the path, what it is kept by
     return _sha256(file)

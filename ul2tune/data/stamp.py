@@ -14,7 +14,6 @@ taken for a change.
 from __future__ import annotations
 
 import ast
-import functools
 import glob
 import hashlib
 import math
@@ -274,29 +273,27 @@ def _changed_sources(sources: Mapping[str, str]) -> Iterator[str]:
             yield source
 
 
-def _found(source: str) -> tuple[_File, ...]:
+def _found(source: str) -> list[_File]:
     """A source's files."""
     folder = os.path.expanduser(source)
     if "://" not in source and os.path.isdir(folder):
         found = sorted(str(path) for path in Path(folder).rglob("*") if path.is_file())
     else:
         found = files.expand(source)
-    return tuple((file, *files.stamp(file)) for file in found)
+    return [(file, *files.stamp(file)) for file in found]
 
 
-def _num_local_bytes(found: Sequence[_File]) -> float:
+def _num_local_bytes(found: list[_File]) -> float:
     """How much there is to read; infinitely much if it is not on this machine."""
     is_local = not any("://" in file for file, _, _ in found)
     return sum(size for _, size, _ in found) if is_local else math.inf
 
 
-def _times(found: Sequence[_File]) -> str:
-    return _sha256(repr(list(found)).encode())
+def _times(found: list[_File]) -> str:
+    return _sha256(repr(found).encode())
 
 
-@functools.lru_cache
-def _contents(found: tuple[_File, ...]) -> str:
-    """Kept: the splits of a mixture mostly have the same sources."""
+def _contents(found: list[_File]) -> str:
     return _sha256(repr([(file, files.sha256(file)) for file, _, _ in found]).encode())
 
 
