@@ -107,7 +107,7 @@ def test_descriptions_round_trip_and_say_what_changes(folders, name, tmp_path):
     found = Path(vocabulary.file).name
     text = (moved / found).read_text(encoding="utf-8")
     (moved / found).write_text(text.replace('"!"', '"\\u00a7"'), encoding="utf-8")
-    with pytest.raises(ValueError, match="not the tokenizer this data was prepared with"):
+    with pytest.raises(ValueError, match="not the vocabulary this data was prepared with"):
         vocab.load(vocabulary.to_json() | {"file": str(moved / found)}).encode("a")
 
 

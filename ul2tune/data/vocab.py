@@ -22,7 +22,6 @@ and 100 sentinels end at 32,099, and its embedding has 32,128 rows, which leaves
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
 import re
 from collections.abc import Mapping, Sequence
@@ -32,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from ul2tune.data import tokenizer_files, vocab_tokenizer_json
-from ul2tune.data.vocab_base import EOS_ID, PAD_ID, Vocabulary
+from ul2tune.data.vocab_base import EOS_ID, PAD_ID, FileVocabulary, Vocabulary
 from ul2tune.data.vocab_extended import ExtendedVocabulary
 
 # ByT5 in Hugging Face: 3 + 256 + 125 = 384 rows.
@@ -41,19 +40,17 @@ _SENTINEL = re.compile(r"<extra_id_\d+>")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SentencePieceVocabulary(Vocabulary):
-    """A SentencePiece model file. It is opened when text is first encoded or decoded, not before.
+class SentencePieceVocabulary(FileVocabulary):
+    """A SentencePiece model.
+
+    Its padding and end of sequence must be 0 and 1, as in every T5 model. A file that ends in
+    sentinels of its own keeps them; `extra_ids` is then their number.
 
     Attributes:
-      file: path of the model; padding and end of sequence must be 0 and 1, as in every T5 model.
-        A file that ends in sentinels of its own keeps them; `extra_ids` is then their number.
-      known_base_size, known_sha256: from a manifest; they make the sizes known without the file,
-        and let the file be checked when it is opened.
+      known_base_size: from a manifest; makes the sizes known without the file.
     """
 
-    file: str
     known_base_size: int | None = None
-    known_sha256: str | None = None
 
     @property
     def kind(self) -> str:
@@ -69,15 +66,7 @@ class SentencePieceVocabulary(Vocabulary):
     def unk_id(self) -> int:
         return self._processor.unk_id()
 
-    @cached_property
-    def file_sha256(self) -> str:
-        return self.known_sha256 or hashlib.sha256(self.read_model()).hexdigest()
-
-    def _identity(self) -> dict[str, Any]:
-        return {"sha256": self.file_sha256}
-
     def read_model(self) -> bytes:
-        """The file's bytes."""
         if "://" in self.file:
             from etils import epath  # remote paths only
 
@@ -89,21 +78,10 @@ class SentencePieceVocabulary(Vocabulary):
                 f"SentencePiece model {self.file} does not exist (working directory {Path.cwd()})."
             ) from error
 
-    def to_json(self) -> dict[str, Any]:
-        return super().to_json() | {"file": self.file, "sha256": self.file_sha256}
-
     @cached_property
     def _opened(self):
-        data = self.read_model()
-        digest = hashlib.sha256(data).hexdigest()
-        if self.known_sha256 not in (None, digest):
-            raise ValueError(
-                f"{self.file} is not the vocabulary this data was prepared with (sha256 "
-                f"{digest[:12]}…, expected {str(self.known_sha256)[:12]}…). Restore the file or "
-                "prepare the data again."
-            )
         try:
-            return _processor(data)
+            return _processor(self._checked_model())
         except RuntimeError as error:
             raise ValueError(f"{self.file} is not a SentencePiece model ({error}).") from error
 

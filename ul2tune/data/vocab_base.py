@@ -238,3 +238,41 @@ class Vocabulary(abc.ABC):
     def _special_pattern(self) -> re.Pattern[str]:
         modes = "|".join(re.escape(f"[{mode}]") for mode in self.modes)
         return re.compile(rf"(<extra_id_\d+>{'|' + modes if modes else ''})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileVocabulary(Vocabulary):
+    """A vocabulary whose tokenizer is a file, which is opened when it is first needed.
+
+    Attributes:
+      file: its path.
+      known_sha256: from a manifest; lets the file be checked when it is opened.
+    """
+
+    file: str
+    known_sha256: str | None = None
+
+    @abc.abstractmethod
+    def read_model(self) -> bytes:
+        """The bytes of the file."""
+
+    @cached_property
+    def file_sha256(self) -> str:
+        return self.known_sha256 or hashlib.sha256(self.read_model()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        return super().to_json() | {"file": self.file, "sha256": self.file_sha256}
+
+    def _identity(self) -> dict[str, Any]:
+        return {"sha256": self.file_sha256}
+
+    def _checked_model(self) -> bytes:
+        data = self.read_model()
+        digest = hashlib.sha256(data).hexdigest()
+        if self.known_sha256 not in (None, digest):
+            raise ValueError(
+                f"{self.file} is not the vocabulary this data was prepared with (sha256 "
+                f"{digest[:12]}…, expected {str(self.known_sha256)[:12]}…). Restore the file or "
+                "prepare the data again."
+            )
+        return data

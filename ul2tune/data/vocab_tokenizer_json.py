@@ -17,7 +17,6 @@ modes for UL2 have to be added, see :func:`with_sentinels`:
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,30 +26,26 @@ from typing import Any
 
 from ul2tune.data import tokenizer_files
 from ul2tune.data.tokenizer_files import SpecialIds
-from ul2tune.data.vocab_base import MODES, T5_EXTRA_IDS, Vocabulary
+from ul2tune.data.vocab_base import MODES, T5_EXTRA_IDS, FileVocabulary, Vocabulary
 from ul2tune.data.vocab_info import VocabInfo
 
 KIND = "tokenizer_json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizerJsonVocabulary(Vocabulary):
+class TokenizerJsonVocabulary(FileVocabulary):
     """A tokenizer.json (or a vocab.json with merges.txt beside). Made by :func:`from_description`.
 
     Attributes:
-      file: its path; opened when text is first encoded or decoded, not before.
       num_ids: ids of the tokenizer, added tokens included.
       specials: its special ids.
       reserved: ids below `num_ids` that serve as the sentinels in order and then as the modes;
         empty = those have ids of their own, from `num_ids` on.
-      known_sha256: from a manifest; lets the file be checked when it is opened.
     """
 
-    file: str
     num_ids: int
     specials: SpecialIds
     reserved: tuple[int, ...] = ()
-    known_sha256: str | None = None
     extra_ids: int = 0
     modes: tuple[str, ...] = ()
 
@@ -107,10 +102,6 @@ class TokenizerJsonVocabulary(Vocabulary):
             sentinel_ids=self.reserved[: self.extra_ids],
         )
 
-    @cached_property
-    def file_sha256(self) -> str:
-        return self.known_sha256 or hashlib.sha256(self.read_model()).hexdigest()
-
     def read_model(self) -> bytes:
         """The bytes of the tokenizer.json, which is made from vocab.json where there is none."""
         file = Path(self.file)
@@ -122,16 +113,10 @@ class TokenizerJsonVocabulary(Vocabulary):
             raise ValueError(f"Tokenizer {file} cannot be read: {error}.") from error
 
     def to_json(self) -> dict[str, Any]:
-        return super().to_json() | {
-            "file": self.file,
-            "sha256": self.file_sha256,
-            "specials": dataclasses.asdict(self.specials),
-            "reserved": list(self.reserved),
-        }
+        return super().to_json() | self._identity()
 
     def _identity(self) -> dict[str, Any]:
-        return {
-            "sha256": self.file_sha256,
+        return super()._identity() | {
             "specials": dataclasses.asdict(self.specials),
             "reserved": list(self.reserved),
         }
@@ -213,15 +198,7 @@ class TokenizerJsonVocabulary(Vocabulary):
             raise ValueError(
                 f"Text of {self.file} needs the package `tokenizers`: pip install 'ul2tune[hf]'."
             ) from error
-        data = self.read_model()
-        digest = hashlib.sha256(data).hexdigest()
-        if self.known_sha256 not in (None, digest):
-            raise ValueError(
-                f"{self.file} is not the tokenizer this data was prepared with (sha256 "
-                f"{digest[:12]}…, expected {str(self.known_sha256)[:12]}…). Restore the file or "
-                "prepare the data again."
-            )
-        content = json.loads(data)
+        content = json.loads(self._checked_model())
         content["added_tokens"] = self._added_tokens(content)
         try:
             tokenizer = tokenizers.Tokenizer.from_str(json.dumps(content))

@@ -15,8 +15,8 @@ from ul2tune.data import manifest, stamp
 from ul2tune.data.documents import Rejections
 from ul2tune.data.manifest import MISSING, PREPARE, MixtureManifest, TaskManifest
 from ul2tune.data.vocab import SentencePieceVocabulary, Vocabulary
+from ul2tune.data.vocab_base import FileVocabulary
 from ul2tune.data.vocab_extended import ExtendedVocabulary
-from ul2tune.data.vocab_tokenizer_json import TokenizerJsonVocabulary
 from ul2tune.prepare.folder import Access
 from ul2tune.prepare.plan import Plan
 from ul2tune.prepare.shards import Receipt, receipt_path
@@ -180,7 +180,7 @@ def _keep_vocabulary(vocabulary: Vocabulary, access: Access) -> dict[str, Any]:
     description = vocabulary.to_json()
     if isinstance(vocabulary, ExtendedVocabulary):
         description["base"] = _keep_vocabulary(vocabulary.base, access)
-    if isinstance(vocabulary, SentencePieceVocabulary | TokenizerJsonVocabulary):
+    if isinstance(vocabulary, FileVocabulary):
         suffix = "model" if isinstance(vocabulary, SentencePieceVocabulary) else "tokenizer.json"
         path = Path("vocabularies") / f"{vocabulary.fingerprint}.{suffix}"
         target = access.data_dir / path
