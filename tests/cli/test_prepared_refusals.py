@@ -6,6 +6,7 @@ load TensorFlow.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import sys
@@ -22,6 +23,7 @@ with warnings.catch_warnings():
 from tests.cli.test_prepared import ASK, contents, edit, project  # noqa: F401
 from ul2tune.cli import main, parent, prepared
 from ul2tune.data.embedding_rows import ROWS
+from ul2tune.feed.config import FEED, FeedConfig
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.usefixtures("here")]
 
@@ -69,9 +71,26 @@ def test_a_new_mixture_does_not_replace_a_task_that_another_one_has(project, cap
 
 def test_nothing_is_prepared_for_a_model_with_too_few_rows(project, capfd):  # noqa: F811
     failed = pytest.raises(ValueError, match=r"Preparing it failed .* 1")
-    with failed, prepared.for_model(types.SimpleNamespace(vocab_size=100)):
+    with failed, prepared.for_run(model=types.SimpleNamespace(vocab_size=100)):
         prepared.prepare_missing(mixture="notes", **ASK)
     told = r"The vocabulary of 'notes' has \d+ ids but the model 100 rows\. Set its vocab_size"
     assert re.search(told, capfd.readouterr().err)
     assert not list((project / "data").rglob("*.arrayrecord"))
     assert ROWS not in os.environ
+
+
+def test_nothing_is_prepared_for_rows_too_short_for_its_noise(project, capfd, monkeypatch):  # noqa: F811
+    monkeypatch.setenv(ROWS, "1000")
+    lengths = {"inputs": 64, "targets": 32}
+    config = FeedConfig(mixture="notes", data_dir="data", feature_lengths=lengths, batch_size=2)
+    failed = pytest.raises(ValueError, match=r"Preparing it failed .* 1")
+    with failed, prepared.for_run(data=config):
+        prepared.prepare_missing(mixture="notes", **ASK)
+    told = f"TASK_FEATURE_LENGTHS {lengths} are too small for denoiser 'R1' of task 'notes'"
+    assert told in capfd.readouterr().err
+    assert not list((project / "data").rglob("*.arrayrecord"))
+    assert os.environ[ROWS] == "1000"
+    assert FEED not in os.environ
+    config = dataclasses.replace(config, min_segment_tokens=16)
+    with prepared.for_run(data=config):
+        prepared.prepare_missing(mixture="notes", **ASK)

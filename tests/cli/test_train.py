@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from ul2tune.checkpoints.manager import CheckpointWriteError
 from ul2tune.cli import distributed, prepared
 from ul2tune.cli.train import saved
 from ul2tune.data.embedding_rows import ROWS
+from ul2tune.feed.config import FEED, FeedConfig
 from ul2tune.training import lock
 
 ERRORS = [ValueError, AttributeError, KeyboardInterrupt, FloatingPointError]
@@ -192,6 +194,13 @@ def test_a_model_dir_that_cannot_be_used_is_told_before_data_is_prepared(tmp_pat
     assert "Another process is training in run" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("never_prepares")
+def test_rows_that_the_model_does_not_read_are_told_before_data_is_prepared(tmp_path, capsys):
+    assert resume.train(resume.FILES, **resume.MACROS, LAYOUT="prefix_lm", TRAIN_STEPS=1) == 1
+    assert "FeedConfig.layout = 'prefix_lm' is not for T5Config" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_whose_data_cannot_be_prepared_leaves_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(prepared, "_prepare", lambda values: 3)
@@ -200,12 +209,15 @@ def test_a_run_whose_data_cannot_be_prepared_leaves_nothing(tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_prepares_for_a_run_knows_the_models_rows(tmp_path, monkeypatch):
+def test_what_prepares_for_a_run_knows_the_models_rows_and_how_it_is_fed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     told = []
-    monkeypatch.setattr(prepared, "_prepare", lambda values: told.append(os.environ[ROWS]) or 3)
+    monkeypatch.setattr(prepared, "_prepare", lambda values: told.append(dict(os.environ)) or 3)
     assert resume.train([*resume.FILES], **resume.MACROS, TRAIN_STEPS=1) == 1
-    assert told == ["4096"]  # of models/t5_1_1_tiny.gin
+    (environment,) = told
+    assert environment[ROWS] == "4096"  # of models/t5_1_1_tiny.gin
+    lengths = FeedConfig(**json.loads(environment[FEED])).feature_lengths
+    assert lengths == {"inputs": 64, "targets": 48}
 
 
 def test_a_run_that_goes_on_does_not_look_for_its_initial_checkpoint(tmp_path, monkeypatch, capsys):

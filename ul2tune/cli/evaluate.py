@@ -10,7 +10,7 @@ import jax
 from ul2tune import atomic, strict_json
 from ul2tune.checkpoints import agreement, initialize
 from ul2tune.cli import distributed, launch
-from ul2tune.cli.prepared import for_model, prepare_missing
+from ul2tune.cli.prepared import for_run, prepare_missing
 from ul2tune.evaluation import averages, preflight, report
 from ul2tune.evaluation.run import evaluate
 
@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> None:
         if index == 0:  # before data is prepared, which takes hours
             initialize.find(arguments["checkpoint_path"])
             preflight.check_folder(arguments["output_dir"], "EVAL_OUTPUT_DIR")
-    with for_model(arguments["model"]):
+    with for_run(model=arguments["model"]):
         config.call(prepare_missing, process_index=index)
     table = evaluate(**arguments)
     if jax.process_index() == 0:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ul2tune.cli import inspect_checkpoint, launch
 from ul2tune.cli import inspect_sections as sections
-from ul2tune.cli.prepared import prepare_missing
+from ul2tune.cli.prepared import for_run, prepare_missing
 from ul2tune.cli.shown import MOST
 from ul2tune.data import manifest
 from ul2tune.feed.config import FeedConfig
@@ -27,7 +27,8 @@ def run(options: argparse.Namespace) -> None:
     config = launch.load(options, roots=ROOTS)
     data = config.call(FeedConfig)
     data = dataclasses.replace(data, split=options.split or data.split, num_workers=0)
-    config.call(prepare_missing, splits=(data.split,))
+    with for_run(data=data):
+        config.call(prepare_missing, splits=(data.split,))
     mixture = manifest.read_mixture(data.data_dir, data.mixture)
     if options.task is not None and options.task not in mixture.tasks:
         raise ValueError(

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
 
 from ul2tune.cli import launch
+from ul2tune.feed.config import FEED, FeedConfig
+from ul2tune.feed.sources import make_noise
 from ul2tune.prepare import runtime  # noqa: F401  before SeqIO, which would load TensorFlow loudly
+from ul2tune.prepare.noises import noises
 from ul2tune.prepare.run import prepare
 
 ROOTS = (prepare,)
 
 
 def run(options: argparse.Namespace) -> None:
-    launch.load(options, roots=ROOTS).call(prepare)
+    config = launch.load(options, roots=ROOTS)
+    if feed := os.environ.get(FEED):
+        asked = config.arguments(prepare)
+        for noise in noises(asked["mixture"], asked["modules"]):
+            make_noise(*noise, FeedConfig(**json.loads(feed)))
+    config.call(prepare)

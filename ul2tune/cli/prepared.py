@@ -4,6 +4,8 @@ there is never replaced: other runs may depend on it."""
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import logging
 import os
 import subprocess
@@ -20,6 +22,7 @@ from ul2tune.data import manifest, stamp
 from ul2tune.data.documents import MAX_REJECTED_FRACTION
 from ul2tune.data.embedding_rows import ROWS
 from ul2tune.data.manifest import MISSING, PREPARE
+from ul2tune.feed.config import FEED, FeedConfig
 from ul2tune.first_names import first_names
 from ul2tune.signal_handlers import raise_ignored_interrupt
 
@@ -86,18 +89,29 @@ def prepare_missing(
 
 
 @contextlib.contextmanager
-def for_model(model: Any) -> Iterator[None]:
-    """A block in which preparing is refused if the model, which will read the data, has too few
-    rows for its vocabulary: nobody should wait for data that is no use to the run."""
-    before = os.environ.get(ROWS)
-    os.environ[ROWS] = str(model.vocab_size)
+def for_run(*, model: Any = None, data: FeedConfig | None = None) -> Iterator[None]:
+    """A block in which preparing is refused where the run could not read what is prepared: nobody
+    should wait for data that is no use.
+
+    Args:
+      model: what reads it, which may have too few rows for the vocabulary; None: not known.
+      data: how it is read: rows may be too short for the noise; None: not known.
+    """
+    told: dict[str, str] = {}
+    if model is not None:
+        told[ROWS] = str(model.vocab_size)
+    if data is not None:
+        told[FEED] = json.dumps(dataclasses.asdict(data))
+    before = {name: os.environ.get(name) for name in told}
+    os.environ.update(told)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[ROWS]
-        else:
-            os.environ[ROWS] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _from_first(find: Callable[[], Any]) -> Any:

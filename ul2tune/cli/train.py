@@ -11,7 +11,7 @@ from pathlib import Path
 from ul2tune import atomic
 from ul2tune.checkpoints import agreement, layout
 from ul2tune.cli import allocator, distributed, launch, termination
-from ul2tune.cli.prepared import for_model, prepare_missing
+from ul2tune.cli.prepared import for_run, prepare_missing
 from ul2tune.training import lock, preflight
 from ul2tune.training.run import train
 
@@ -30,8 +30,9 @@ def run(options: argparse.Namespace) -> None:
     begins = not layout.steps(model_dir / layout.SUBDIRECTORY)
     with agreement.together():
         if index == 0:
+            preflight.check_rows(known["model"], known["data"])
             preflight.check_places(model_dir, known.get("init") if begins else None)
-    with for_model(known["model"]):
+    with for_run(model=known["model"], data=known["data"]):
         config.call(prepare_missing, process_index=index, begins=begins)
     arguments = config.arguments(train)
     with ExitStack() as stack:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from typing import Annotated, Any
 
+# The environment variable in which a `prepare` that a run starts finds its configuration, as JSON.
+FEED = "UL2TUNE_FEED"
 LAYOUTS = ("encoder_decoder", "prefix_lm", "causal_lm")
 PACKINGS = ("balanced", "greedy", "none")
 SEPARATORS = ("none", "eos")

@@ -12,6 +12,7 @@ import numpy as np
 
 from ul2tune.data import convert, manifest, mixing, rng, vocab
 from ul2tune.data.ul2 import UL2Config, UL2Noise
+from ul2tune.data.vocab_info import VocabInfo
 from ul2tune.feed.checks import check_complete, check_features, check_one_vocabulary, check_room
 from ul2tune.feed.config import FeedConfig
 from ul2tune.feed.store import Readers, Store
@@ -207,7 +208,9 @@ class Sources:
         config, noise, feature = self.config, None, "targets"
         check_complete(task)
         if task.online is not None:
-            noise, feature = self._noise(task.task, task.online, noises)
+            key = repr([task.online["kind"], task.online.get("config")])
+            noise = noises.get(key) or make_noise(task.task, task.online, self.info, config)
+            noises[key], feature = noise, task.online["feature"]
         size = min(task.num_examples, config.max_examples or task.num_examples)
         if size:
             check_features(task, feature, config)
@@ -223,24 +226,33 @@ class Sources:
             first_id=first_id,
         )
 
-    def _noise(
-        self, task: str, online: Mapping[str, Any], noises: dict[str, UL2Noise]
-    ) -> tuple[UL2Noise, str]:
-        """The noise of a task, shared by equal configurations, and the feature it is put on."""
-        if online["kind"] != "ul2":
-            raise ValueError(
-                f"Task {task!r} was prepared for an online transform of kind "
-                f"{online['kind']!r}; this version knows 'ul2'. Prepare it again."
-            )
-        key = repr(online["config"])
-        if key not in noises:
-            config = UL2Config.from_json(online["config"])
-            if config.is_causal and not self.config.two_sided:
-                # Inputs would be an EOS alone. A language model reads the text, as SeqIO's does.
-                config = dataclasses.replace(config, inputs_eos=False)
-            noises[key] = UL2Noise(config, self.info)
-            check_room(task, noises[key], self.config)
-        return noises[key], online["feature"]
+
+def make_noise(
+    task: str, online: Mapping[str, Any], vocabulary: VocabInfo, config: FeedConfig
+) -> UL2Noise:
+    """What turns a task's running text into inputs and targets, as a feed wants them.
+
+    Args:
+      task: its name.
+      online: its transform, see `TaskManifest.online`.
+      vocabulary: the reserved ids of its vocabulary.
+      config: the layout, the feature lengths and the bounds of segments.
+
+    Raises:
+      ValueError: for a transform that is not known, or whose segments find no room.
+    """
+    if online["kind"] != "ul2":
+        raise ValueError(
+            f"Task {task!r} was prepared for an online transform of kind {online['kind']!r}; this "
+            "version knows 'ul2'. Prepare it again."
+        )
+    noise = UL2Config.from_json(online["config"])
+    if noise.is_causal and not config.two_sided:
+        # Inputs would be an EOS alone. A language model reads the text, as SeqIO's does.
+        noise = dataclasses.replace(noise, inputs_eos=False)
+    found = UL2Noise(noise, vocabulary)
+    check_room(task, found, config)
+    return found
 
 
 def eos_of(facts: Mapping[str, Any]) -> str | None:

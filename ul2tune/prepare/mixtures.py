@@ -99,9 +99,11 @@ def _register(group: Group, name: str, data_dir: str | None) -> seqio.Mixture:
             )
     weights = _Weights(group, functools.partial(count_examples, data_dir=data_dir))
     POLICIES[name] = rates.describe(group.policy)
-    return seqio.MixtureRegistry.add(
-        name, [(child, Rate(weights, index)) for index, child in enumerate(names)]
-    )
+    stated = group.policy.weights if isinstance(group.policy, Fixed) else {}
+    rates_of = [
+        Rate(weights, index, stated.get(child.name)) for index, child in enumerate(group.children)
+    ]
+    return seqio.MixtureRegistry.add(name, list(zip(names, rates_of, strict=True)))
 
 
 class _Weights:
@@ -126,10 +128,14 @@ class Rate:
     Args:
       weights: of all children.
       index: which child this is.
+      stated: what it will be, where that does not depend on sizes.
+
+    Attributes:
+      stated: the argument.
     """
 
-    def __init__(self, weights: Callable[[], list[float]], index: int):
-        self._weights, self._index = weights, index
+    def __init__(self, weights: Callable[[], list[float]], index: int, stated: float | None):
+        self._weights, self._index, self.stated = weights, index, stated
 
     def __float__(self) -> float:
         return self._weights()[self._index]

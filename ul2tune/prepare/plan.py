@@ -105,7 +105,7 @@ def make_plan(
       ValueError: if the task cannot be prepared, saying what to change.
     """
     pipeline = split_pipeline(task)
-    vocabulary = _vocabulary(task)
+    vocabulary = vocabulary_of(task)
     if split not in task.splits:
         num_shards = 0
     elif num_shards is None:
@@ -197,7 +197,12 @@ def _check_offline(task: str, step: Callable) -> None:
         )
 
 
-def _vocabulary(task: seqio.Task) -> Vocabulary:
+def vocabulary_of(task: seqio.Task) -> Vocabulary:
+    """The one vocabulary of a task's features.
+
+    Raises:
+      ValueError: if they have several.
+    """
     found = {name: from_seqio(f.vocabulary) for name, f in task.output_features.items()}
     if len({vocabulary.fingerprint for vocabulary in found.values()}) != 1:
         raise ValueError(f"Task {task.name!r} has features with different vocabularies: {found}.")
@@ -213,7 +218,7 @@ def check_one_vocabulary(
       ValueError: if two tasks have different vocabularies, or theirs has more ids than the model
         that will read them has rows, where that is known.
     """
-    first, *others = [(task.name, _vocabulary(task)) for task in tasks]
+    first, *others = [(task.name, vocabulary_of(task)) for task in tasks]
     for name, vocabulary in others:
         if vocabulary.fingerprint != first[1].fingerprint:
             shown = [f"{v.to_json()['kind']} {v.fingerprint[:12]}" for v in (first[1], vocabulary)]
