@@ -40,10 +40,10 @@ def test_few_shards_stay_open(folder, limit, most):
     for index in [0, 8, 19, 1, 9, 18, 0]:
         (example,) = store.read([index])
         np.testing.assert_array_equal(example.arrays["targets"], want[index]["targets"])
-        assert readers.num_open <= most
-    assert readers.num_open == most
+        assert len(readers._open) <= most
+    assert len(readers._open) == most
     readers.close()
-    assert readers.num_open == 0
+    assert len(readers._open) == 0
 
 
 def test_a_shard_that_cannot_be_opened_is_not_called_damaged(folder):

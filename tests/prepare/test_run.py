@@ -13,13 +13,12 @@ import pytest
 import seqio
 
 from tests.prepare import reading
-from ul2tune.data import manifest, vocab
+from ul2tune.data import files, manifest, vocab
 from ul2tune.data.documents import FileCorpus
 from ul2tune.data.ul2 import UL2Config, preset
 from ul2tune.data.vocab import ByteVocabulary
 from ul2tune.data.vocab_training import VocabularyConfig
 from ul2tune.prepare import runners
-from ul2tune.prepare import shards as shard_files
 from ul2tune.prepare.plan import make_plan
 from ul2tune.prepare.progress import Progress
 from ul2tune.prepare.run import prepare
@@ -51,7 +50,10 @@ def test_shards_hold_the_corpus_and_manifests_describe_them(task, name, words, t
     assert vocab.load(entry.vocabulary).fingerprint == VOCABULARY.fingerprint
     for shard in entry.shards:
         path = tmp_path / "data" / name / "train" / shard.file
-        assert (path.stat().st_size, shard_files._sha256(path)) == (shard.num_bytes, shard.sha256)
+        assert (path.stat().st_size, files.read_sha256(str(path)).hex()) == (
+            shard.num_bytes,
+            shard.sha256,
+        )
     example = reading.examples(tmp_path / "data", name)[0]
     assert set(example.arrays) == {"targets"}  # raw: no noise, no end of sequence
     assert 1 not in example.arrays["targets"]

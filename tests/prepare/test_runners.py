@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import os
 import signal
@@ -16,8 +17,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import seqio
 
 from ul2tune.prepare import runners
+from ul2tune.prepare.plan import make_plan
 from ul2tune.prepare.progress import Progress
 
 TASKS = """
@@ -243,6 +246,13 @@ def test_an_error_that_cannot_be_pickled_is_told(monkeypatch):
     monkeypatch.setattr(runners, "_workers", [SimpleNamespace(make=make)])
     with pytest.raises(RuntimeError, match="Odd: a hole in line 3"):
         runners._work(None)  # type: ignore[arg-type]
+
+
+def test_a_task_that_changes_before_its_shards_are_made_is_told(task, name, tmp_path):
+    plan = make_plan(seqio.TaskRegistry.get(name), "train", 2)
+    work = runners.works(dataclasses.replace(plan, fingerprint="0" * 16), [], str(tmp_path))
+    with pytest.raises(ValueError, match=rf"'{name}' is another one in this process than where"):
+        work[0].run()
 
 
 def running(pid: int) -> bool:

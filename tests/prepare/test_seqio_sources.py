@@ -96,7 +96,9 @@ def test_fields_in_fields_are_kept_and_what_json_lacks_is_named(name, tmp_path):
     (example,) = reading.examples(tmp_path / "data", name)
     assert example.fields["answers"] == {"text": ["a", "a"], "start": [1.5, 2.0]}
     lines_of(f"{name}_z", tmp_path / "x.txt", complex_numbers)
-    expected = rf"Task '{name}_z': field 'z' holds complex, which cannot be stored: have a prep"
+    expected = (
+        rf"Task '{name}_z' \(split 'train'\): field 'z' holds complex, which cannot be stored: "
+    )
     with pytest.raises(ValueError, match=expected):
         reading.run(f"{name}_z", tmp_path / "data", splits=("train",))
 

@@ -104,16 +104,17 @@ def sha256(file: str) -> bytes:
             times = (status.st_mtime_ns, status.st_ctime_ns)
             identity = (status.st_dev, status.st_ino, status.st_size, *times)
             return _kept_sha256(os.path.abspath(file), identity)
-    return _sha256(file)
+    return read_sha256(file)
 
 
 @functools.lru_cache(maxsize=2**16)
 def _kept_sha256(file: str, identity: tuple[int, ...]) -> bytes:
     del identity  # with the path, what it is kept by
-    return _sha256(file)
+    return read_sha256(file)
 
 
-def _sha256(file: str) -> bytes:
+def read_sha256(file: str) -> bytes:
+    """Digest of a file as stored, read now."""
     with _open_raw(file) as stream:
         return hashlib.file_digest(cast(Any, stream), "sha256").digest()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import resource
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
-from ul2tune.data import codec, manifest
+from ul2tune.data import codec, files, manifest
 
 _AGAIN = "Delete it and run `ul2tune prepare` again; only what is missing is made."
 
@@ -28,10 +27,6 @@ class Readers:
     def __init__(self, limit: int | None = None):
         self._limit = limit or max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
         self._open: OrderedDict[Path, ArrayRecordReader] = OrderedDict()
-
-    @property
-    def num_open(self) -> int:
-        return len(self._open)
 
     def get(self, path: Path) -> ArrayRecordReader:
         """The reader of a shard, opened if need be (0.1 ms)."""
@@ -116,7 +111,7 @@ class Store:
             raise ValueError(
                 f"{path} has {size} bytes, the manifest says {shard.num_bytes}. {_AGAIN}"
             )
-        if verify_checksums and (found := _sha256(path)) != shard.sha256:
+        if verify_checksums and (found := files.read_sha256(str(path)).hex()) != shard.sha256:
             raise ValueError(
                 f"{path} has SHA-256 {found[:12]}…, the manifest says {shard.sha256[:12]}…. "
                 f"{_AGAIN}"
@@ -128,8 +123,3 @@ def _check_opens(path: Path) -> None:
         path.open("rb").close()
     except OSError as error:
         raise ValueError(f"{path} cannot be opened: {error.strerror}.") from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -54,16 +54,15 @@ def make(
     )
     workers = runners.choose_num_workers(num_workers, num_shards, _input_bytes(plans))
     if not runner.startswith(BEAM) and workers == 1:
-        for plan in plans:
-            yield plan, runners.run_here(plan, data_dir, progress)
+        found = runners.run_here(plans, data_dir, progress)
     else:
         items = [work for plan in plans for work in runners.works(plan, modules, data_dir)]
         if runner.startswith(BEAM):
-            receipts = runners.run_on_beam(items, runner.removeprefix(BEAM), progress)
-            yield from _by_plan(plans, enumerate(receipts))
+            found = runners.run_on_beam(items, runner.removeprefix(BEAM), progress)
         else:
-            with contextlib.closing(runners.run_in_processes(items, workers, progress)) as found:
-                yield from _by_plan(plans, found)
+            found = runners.run_in_processes(items, workers, progress)
+    with contextlib.closing(found):
+        yield from _by_plan(plans, found)
     progress.close()
 
 

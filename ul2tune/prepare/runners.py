@@ -1,7 +1,8 @@
 """Who runs the shards: this process, a pool of processes, or Apache Beam.
 
 All three call :func:`ul2tune.prepare.shards.write_shard`; finished shards are skipped by it, so
-any of them can go on where another was stopped.
+any of them can go on where another was stopped. They yield the number of a shard that is done, and
+its receipt, as they come.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from ul2tune.prepare.task_modules import import_modules
 # A worker imports TensorFlow, which takes as long as tokenizing some ten megabytes.
 _BYTES_PER_WORKER = 16 * 2**20
 _POLL_SECS = 0.2
+Finished = Generator[tuple[int, Receipt]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +54,11 @@ class Work:
         """Imports the task's modules and makes the shard.
 
         Raises:
-          RuntimeError: if the task is not the same here as where the work was planned.
+          ValueError: if the task is not the same here as where the work was planned.
         """
         plan = _plan(dataclasses.replace(self, shard=0))  # the same for all shards: made once
         if plan.fingerprint != self.fingerprint:
-            raise RuntimeError(
+            raise ValueError(
                 f"Task {self.task!r} is another one in this process than where it was planned "
                 f"({plan.fingerprint} here, {self.fingerprint} there): its code or files changed "
                 "meanwhile, or differ between machines. Run again."
@@ -100,22 +102,17 @@ def choose_num_workers(num_workers: int, num_shards: int, num_bytes: int | None)
     return max(1, min(num_workers, num_shards))
 
 
-def run_here(plan: Plan, data_dir: str, progress: Progress) -> list[Receipt]:
+def run_here(plans: Sequence[Plan], data_dir: str, progress: Progress) -> Finished:
     """All shards in this process, one after the other."""
-    receipts = []
-    for shard in range(plan.num_shards):
-        receipts.append(write_shard(plan, shard, data_dir, progress.add))
+    shards = [(plan, shard) for plan in plans for shard in range(plan.num_shards)]
+    for number, (plan, shard) in enumerate(shards):
+        receipt = write_shard(plan, shard, data_dir, progress.add)
         progress.finish_shard()
-    return receipts
+        yield number, receipt
 
 
-def run_in_processes(
-    items: Sequence[Work], num_workers: int, progress: Progress
-) -> Generator[tuple[int, Receipt]]:
+def run_in_processes(items: Sequence[Work], num_workers: int, progress: Progress) -> Finished:
     """Shards over a pool of spawned processes (TensorFlow does not survive a fork).
-
-    Yields:
-      the number of an item that is done, and its receipt, as they come.
 
     Raises:
       ValueError: if a process dies. Whatever ends this, what is finished stays finished, and what
@@ -223,7 +220,7 @@ def _work(item: Work) -> Receipt:
         raise portable(error)  # noqa: B904  or the pool takes this process for killed
 
 
-def run_on_beam(items: Sequence[Work], flags: str, progress: Progress) -> list[Receipt]:
+def run_on_beam(items: Sequence[Work], flags: str, progress: Progress) -> Finished:
     """Shards over Apache Beam. The data folder must be one that all workers write to.
 
     Args:
@@ -253,7 +250,7 @@ def run_on_beam(items: Sequence[Work], flags: str, progress: Progress) -> list[R
             | "Write" >> beam.Map(Work.run)
         )
     # Workers return nothing: the shards are there, so this only reads their receipts.
-    receipts = [item.run(progress.add) for item in items]
-    for _ in receipts:
+    for number, item in enumerate(items):
+        receipt = item.run(progress.add)
         progress.finish_shard()
-    return receipts
+        yield number, receipt

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from typing import Any
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from ul2tune import atomic
-from ul2tune.data import codec
+from ul2tune.data import codec, files
 from ul2tune.data.documents import Rejections
 from ul2tune.data.manifest import Shard, task_dir
 from ul2tune.prepare.elements import elements
@@ -83,7 +82,7 @@ def read_receipt(path: Path, fingerprint: str) -> Receipt | None:
         return None  # not there, or cut off by a crash: the shard is simply made again
     if receipt.fingerprint != fingerprint or not path.is_file():
         return None
-    return receipt if _sha256(path) == receipt.shard.sha256 else None
+    return receipt if files.read_sha256(str(path)).hex() == receipt.shard.sha256 else None
 
 
 def write_shard(plan: Plan, shard: int, data_dir: str | Path, on_progress: OnProgress) -> Receipt:
@@ -109,7 +108,7 @@ def write_shard(plan: Plan, shard: int, data_dir: str | Path, on_progress: OnPro
             file=path.name,
             num_examples=tally.num_examples,
             num_bytes=path.stat().st_size,
-            sha256=_sha256(path),
+            sha256=files.read_sha256(str(path)).hex(),
             tokens=tally.tokens,
         ),
         max_tokens=tally.max_tokens,
@@ -162,10 +161,7 @@ def _write_examples(
     num_documents = num_tokens = read_before = 0
     with _writer(path) as write:
         for element in elements(plan, shard, rejections):
-            try:
-                example = to_example(element, plan.features, keep_text=keep_text)
-            except ValueError as error:
-                raise ValueError(f"Task {plan.task.name!r}: {error}") from error
+            example = to_example(element, plan.features, keep_text=keep_text)
             tokens = tally.add(example)
             write(codec.encode(example))
             num_documents, num_tokens = num_documents + 1, num_tokens + tokens
@@ -205,8 +201,3 @@ def _remove_leftovers(path: Path) -> None:
     """Temporary files of killed runs. The caller holds the folder's lock."""
     for leftover in path.parent.glob(f".{path.name}.*.tmp"):
         leftover.unlink(missing_ok=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
