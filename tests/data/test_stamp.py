@@ -192,6 +192,20 @@ def test_environment_variables(project, monkeypatch):
     assert stamp.differences(after, MODULES) == named
 
 
+def test_what_a_variable_names_is_not_looked_at_where_its_value_is_the_same(project, monkeypatch):
+    """Some folders have a million files, and every run asks when it starts."""
+    monkeypatch.setenv("MY_TEXT", str(project / "folder"))
+    before = made(project)
+    expand = stamp.files.expand
+
+    def looked(patterns):
+        assert "folder" not in patterns or "**" not in patterns, patterns
+        return expand(patterns)
+
+    monkeypatch.setattr(stamp.files, "expand", looked)
+    assert stamp.differences(before, MODULES) == []
+
+
 def test_the_text_of_the_trained_vocabulary_is_a_variable_of_all_that_reads_it(
     project, monkeypatch
 ):

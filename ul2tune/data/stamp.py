@@ -67,7 +67,10 @@ def make(modules: Sequence[str], sources: Iterable[str]) -> Stamp:
     status.end()
     return {
         "modules": {name: _stored(_code_digests(text)) for name, text in code.items()},
-        "variables": {name: _stored(words) for name, words in _variables(code.values()).items()},
+        "variables": {
+            name: _stored(_value_digests(value))
+            for name, value in _variables(code.values()).items()
+        },
         "sources": {source: _stored(found) for source, found in digests.items() if found},
     }
 
@@ -91,7 +94,7 @@ def differences(stamp: Stamp, modules: Sequence[str]) -> list[str]:
     changed += [
         f"environment variable {name}"
         for name in sorted(were.keys() | now.keys())
-        if _variable_changed(name, were.get(name, []), now.get(name, []))
+        if _variable_changed(name, were.get(name, []), now.get(name))
     ]
     return changed
 
@@ -113,12 +116,14 @@ def _agree(was: Digests, now: Digests) -> bool:
     return not set(was).isdisjoint(now)
 
 
-def _variable_changed(name: str, was: Digests, now: Digests) -> bool:
-    # The folder of a collection is needed while it is prepared, not later. And where today's
-    # variables lack the vocabulary, no module of today reads it.
-    if not now and (name == VOCABULARY or _FOLDER in was):
+def _variable_changed(name: str, was: Digests, now: str | None) -> bool:
+    if now is None:
+        # The folder of a collection is needed while it is prepared, not later. And where today's
+        # variables lack the vocabulary, no module of today reads it.
+        return name != VOCABULARY and _FOLDER not in was
+    if _sha256(now.encode()) in was:  # what it names, perhaps a big folder, need not be looked at
         return False
-    return not _agree([word for word in was if word != _FOLDER], now)
+    return not _agree([word for word in was if word != _FOLDER], _value_digests(now))
 
 
 def _code_digests(code: bytes) -> Digests:
@@ -182,8 +187,8 @@ def _imports(code: bytes, module: str, is_package: bool) -> Iterator[str]:
             yield from (base, *(f"{base}.{alias.name}" for alias in node.names))
 
 
-def _variables(sources: Collection[bytes]) -> dict[str, Digests]:
-    """Digests of the environment variables whose names are string constants of the code."""
+def _variables(sources: Collection[bytes]) -> dict[str, str]:
+    """Values of the environment variables whose names are string constants of the code."""
     names = {
         node.value
         for code in sources
@@ -198,7 +203,7 @@ def _variables(sources: Collection[bytes]) -> dict[str, Digests]:
     values = {name: os.environ[name] for name in sorted(names) if os.environ.get(name)}
     if reads_vocabulary:
         values[VOCABULARY] = os.environ.get(VOCABULARY) or DEFAULT_VOCABULARY
-    return {name: _value_digests(value) for name, value in values.items()}
+    return values
 
 
 def _value_digests(value: str) -> Digests:
