@@ -1,6 +1,7 @@
 """Effective rates of nested mixtures, function rates, and sizes."""
 
 import functools
+import json
 
 import pytest
 import seqio
@@ -92,3 +93,22 @@ def test_folders_of_sizes_are_made_only_for_rates_that_ask(tasks, name, monkeypa
     assert not made
     assert rates(f"{name}_outer_sized", sizes) == pytest.approx([3 / 8, 1 / 8, 1 / 2])
     assert made == [1]
+
+
+def test_prepared_sizes_count_though_seqio_has_looked_into_a_cache_of_its_own(
+    tasks, name, tmp_path
+):
+    a, b, _ = tasks
+    for task in (a, b):
+        cache = tmp_path / task
+        cache.mkdir()
+        (cache / "stats.train.json").write_text(json.dumps({"examples": 50}))
+        (cache / "COMPLETED").touch()
+    seqio.set_global_cache_dirs([str(tmp_path)])
+    try:
+        assert seqio.get_mixture_or_task(a).cache_dir == str(tmp_path / a)
+        seqio.MixtureRegistry.add(name, [a, b], default_rate=seqio.mixing_rate_num_examples)
+        assert effective_rates(name, {a: 10, b: 30}) == {a: 0.25, b: 0.75}
+        assert seqio.get_mixture_or_task(a).cache_dir == str(tmp_path / a)
+    finally:
+        seqio.set_global_cache_dirs([])

@@ -101,10 +101,14 @@ def _as_seqio_caches(tasks: list[seqio.Task], num_examples: Mapping[str, int]) -
             stats = {"examples": num_examples.get(task.name, 0)}
             (cache / "stats.train.json").write_text(json.dumps(stats))
             (cache / "COMPLETED").touch()
-        seqio.set_global_cache_dirs([folder])
         try:
+            _look_into([folder], tasks)
             yield
         finally:
-            seqio.set_global_cache_dirs(before)
-            for task in tasks:  # SeqIO remembers where it found a cache
-                task._cache_dir, task._stats = None, {}
+            _look_into(before, tasks)
+
+
+def _look_into(folders: list[str], tasks: list[seqio.Task]) -> None:
+    seqio.set_global_cache_dirs(folders)
+    for task in tasks:  # SeqIO remembers where it found a cache
+        task._cache_dir, task._stats = None, {}
