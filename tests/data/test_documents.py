@@ -287,6 +287,17 @@ def test_validation_split_is_a_fixed_share_by_text():
     assert held_out[:2] == ["document number 144", "document number 159"]
 
 
+def test_a_remote_text_is_fetched_again_only_when_it_changed(monkeypatch):
+    fsspec = pytest.importorskip("fsspec")
+    name, opened, open_raw = "memory://hashed/a.txt", [], files._open_raw
+    monkeypatch.setattr(files, "_open_raw", lambda file: opened.append(file) or open_raw(file))
+    for text in (b"one", b"two"):
+        fsspec.filesystem("memory").pipe_file("/hashed/a.txt", text)
+        for _ in range(2):
+            assert files.sha256(name) == hashlib.sha256(text).digest()
+    assert opened == [name] * 2
+
+
 def test_a_text_is_hashed_again_only_when_it_changed(tmp_path, monkeypatch):
     path, opened = tmp_path / "a.txt", []
     open_raw = files._open_raw

@@ -104,11 +104,13 @@ def sha256(file: str) -> bytes:
             times = (status.st_mtime_ns, status.st_ctime_ns)
             identity = (status.st_dev, status.st_ino, status.st_size, *times)
             return _kept_sha256(os.path.abspath(file), identity)
+    elif (identity := stamp(file))[1] != str(None):  # not every remote file has a time
+        return _kept_sha256(file, identity)
     return read_sha256(file)
 
 
 @functools.lru_cache(maxsize=2**16)
-def _kept_sha256(file: str, identity: tuple[int, ...]) -> bytes:
+def _kept_sha256(file: str, identity: tuple[Any, ...]) -> bytes:
     del identity  # with the path, what it is kept by
     return read_sha256(file)
 
