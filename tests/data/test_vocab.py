@@ -203,6 +203,7 @@ def test_description_knows_sizes_without_the_file(trained, tmp_path):
     ("description", "message"),
     [
         ({"kind": "wordpiece"}, "Unknown vocabulary kind 'wordpiece'"),
+        ({"kind": "bytes", "modes": None}, "'modes': None.* is not understood: 'NoneType'"),
         ({"kind": "bytes", "exta_ids": 5}, "exta_ids"),
         ({"kind": "bytes", "fingerprint": "0"}, "expected 0"),
         ({"kind": "bytes", "extra_ids": -1}, "must not be negative"),

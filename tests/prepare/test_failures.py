@@ -120,6 +120,12 @@ def test_a_split_that_no_task_has(task, name, tmp_path, splits):
     assert reading.contents(tmp_path / "data") == before
 
 
+def test_no_split_at_all(task, name, tmp_path):
+    with pytest.raises(ValueError, match=rf"no split: .*{name!r} have: 'train', 'validation'\."):
+        reading.run(name, tmp_path / "data", splits=())
+    assert not (tmp_path / "data").exists()
+
+
 def register_one_split(name, split):
     source = seqio.FunctionDataSource(
         lambda split, shuffle_files: tf.data.Dataset.from_tensors({"targets": "a b"}),

@@ -211,8 +211,6 @@ def load(description: Mapping[str, Any] | str | Path, root: str | Path | None = 
         description, root = _describe(str(description))
     values = dict(description)
     kind, fingerprint = values.pop("kind", None), values.pop("fingerprint", None)
-    if "modes" in values:
-        values["modes"] = tuple(values["modes"])
     if root is not None and "file" in values and "://" not in values["file"]:
         values["file"] = str(Path(root) / Path(values["file"]).expanduser())
     known = {key: values.pop(key, None) for key in ("base_size", "sha256")}
@@ -222,8 +220,6 @@ def load(description: Mapping[str, Any] | str | Path, root: str | Path | None = 
         values |= known
     elif kind == "pass_through":
         values["num_ids"] = known["base_size"]
-    elif kind == "extended":
-        values = _extended(values, load(values.get("base", {}), root))
     kinds = {
         "sentencepiece": SentencePieceVocabulary,
         "bytes": ByteVocabulary,
@@ -236,6 +232,10 @@ def load(description: Mapping[str, Any] | str | Path, root: str | Path | None = 
             f"Unknown vocabulary kind {kind!r} in {description}; use one of {sorted(kinds)}."
         )
     try:
+        if "modes" in values:
+            values["modes"] = tuple(values["modes"])
+        if kind == "extended":
+            values = _extended(values, load(values.get("base", {}), root))
         vocabulary = kinds[kind](**values)
     except TypeError as error:
         raise ValueError(

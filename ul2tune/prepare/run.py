@@ -189,6 +189,11 @@ def _check_splits(
 ) -> None:
     """Refuses splits that no task has, before anything is written for them."""
     there = {split for task in tasks for split in task.splits}
+    if not splits:
+        raise ValueError(
+            f"PREPARE_SPLITS names no split: name one of those that tasks of {mixture!r} have: "
+            f"{', '.join(map(repr, sorted(there)))}."
+        )
     absent = [split for split in splits if split not in there]
     unusual = [split for split in absent if split not in _USUAL_SPLITS]
     in_vain = absent and len(absent) == len(splits)
