@@ -242,17 +242,14 @@ def read_task(data_dir: str | Path, task: str, split: str) -> TaskManifest:
 
 def read_mixture(data_dir: str | Path, mixture: str) -> MixtureManifest:
     """Reads a mixture's manifest; raises as :func:`read_task`, naming the mixtures there are."""
-    path = mixture_path(data_dir, mixture)
-    end = mixture_path("", "").name
-    there = sorted(p.name.removesuffix(end) for p in path.parent.glob(f"*{end}"))
-    holds = f" {path.parent} holds {', '.join(there)}." if there else ""
-    return _read(path, MixtureManifest.from_json, holds)
+    return _read(mixture_path(data_dir, mixture), MixtureManifest.from_json)
 
 
-def _read(
-    path: Path, parse: Callable[[Mapping[str, Any]], _Manifest], holds: str = ""
-) -> _Manifest:
+def _read(path: Path, parse: Callable[[Mapping[str, Any]], _Manifest]) -> _Manifest:
     if not path.is_file():
+        end = mixture_path("", "").name
+        there = sorted(p.name.removesuffix(end) for p in path.parent.glob(f"*{end}"))
+        holds = f" {path.parent} holds {', '.join(there)}." if there else ""
         raise FileNotFoundError(
             f"{path} does not exist. Run `ul2tune prepare` for this mixture, or set DATA_DIR to "
             f"where it was prepared.{holds}"
