@@ -15,7 +15,7 @@ import pytest
 
 from ul2tune import status_line
 from ul2tune.cli import init, main
-from ul2tune.status_line import Progress, StatusLine
+from ul2tune.status_line import Progress, StatusLine, say
 
 
 class Terminal(io.StringIO):
@@ -73,6 +73,14 @@ def test_an_error_stands_below_the_line(monkeypatch):
     assert stream.getvalue() == "\rhalfway\nul2tune init: No.\n"
     assert main.main(["init", "x", "--debug"]) == 1
     assert "halfway\nTraceback" in stream.getvalue()
+
+
+def test_what_is_said_meanwhile_stands_below_the_line(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    StatusLine().put("halfway")
+    say("Training a vocabulary …")
+    say("Trained it.")
+    assert sys.stderr.getvalue() == "\rhalfway\nTraining a vocabulary …\nTrained it.\n"
 
 
 def test_every_text_is_a_line_of_a_log():

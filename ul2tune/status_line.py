@@ -174,3 +174,9 @@ def end_standing() -> None:
     """Ends the line that stands on a terminal, if one does: before an error is printed."""
     if StatusLine._standing is not None:
         StatusLine._standing.end()
+
+
+def say(text: str) -> None:
+    """Prints to standard error, below the line that stands on a terminal, if one does."""
+    end_standing()
+    print(text, file=sys.stderr, flush=True)

@@ -13,7 +13,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from ul2tune.data import cache
 from ul2tune.data.documents import Corpus, Rejections
 from ul2tune.data.vocab import SentencePieceVocabulary
 from ul2tune.data.vocab_base import MODES
+from ul2tune.status_line import say
 
 # SentencePiece skips longer sentences; ours are lines, cut where they are longer.
 _MAX_LINE_CHARACTERS = 1000
@@ -73,7 +73,7 @@ def trained_vocabulary(
     path = Path(folder or cache.folder()) / "vocabularies" / f"{_key(corpus, config)}.model"
     if not path.is_file():
         started = time.monotonic()
-        print(f"Training a vocabulary of {config.pieces} pieces …", file=sys.stderr, flush=True)
+        say(f"Training a vocabulary of {config.pieces} pieces …")
         with cache.writing(path):  # before the work
             path.parent.mkdir(parents=True, exist_ok=True)
         data = train(corpus, config)
@@ -81,7 +81,7 @@ def trained_vocabulary(
         with cache.writing(path):
             atomic.write_bytes(path, data)
         seconds = time.monotonic() - started
-        print(f"Trained the vocabulary in {seconds:.1f} s: {path}", file=sys.stderr, flush=True)
+        say(f"Trained the vocabulary in {seconds:.1f} s: {path}")
     return SentencePieceVocabulary(
         file=str(path), extra_ids=config.extra_ids, modes=tuple(config.modes)
     )

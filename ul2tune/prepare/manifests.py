@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from ul2tune.data.vocab_extended import ExtendedVocabulary
 from ul2tune.prepare.folder import Access
 from ul2tune.prepare.plan import Plan
 from ul2tune.prepare.shards import Receipt, receipt_path
-from ul2tune.status_line import end_standing
+from ul2tune.status_line import say
 
 
 def up_to_date(plan: Plan, access: Access) -> TaskManifest | None:
@@ -50,7 +49,7 @@ def up_to_date(plan: Plan, access: Access) -> TaskManifest | None:
     _merged(receipts).check(plan.max_rejected_fraction, title(plan))
     wanted = _manifest(plan, receipts, access)
     if _is_of_before_seqio_metrics(found, wanted) and (access.obstacle or not _may_replace()):
-        _say(
+        say(
             f"{title(plan)}: an older version prepared it, and `evaluate` gives its metrics texts, "
             f"as that did, until `ul2tune prepare` is run where it may write."
         )
@@ -70,9 +69,9 @@ def finish(plan: Plan, receipts: list[Receipt], access: Access) -> TaskManifest:
     rejections.check(plan.max_rejected_fraction, title(plan))
     if rejections.counts:
         reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(rejections.counts.items()))
-        _say(f"{title(plan)}: rejected of {rejections.num_records:,} records: {reasons}")
+        say(f"{title(plan)}: rejected of {rejections.num_records:,} records: {reasons}")
         for example in rejections.examples:
-            _say(f"  {example}")
+            say(f"  {example}")
     result = _manifest(plan, receipts, access)
     folder = manifest.task_dir(access.data_dir, plan.task.name, plan.split)
     manifest.write(result, folder / "manifest.json")
@@ -225,8 +224,3 @@ def _check_may_replace(what: str) -> None:
 def title(plan: Plan) -> str:
     """What messages call a plan: its task and split."""
     return f"{plan.task.name}/{plan.split}"
-
-
-def _say(text: str) -> None:
-    end_standing()
-    print(text, file=sys.stderr, flush=True)

@@ -65,19 +65,16 @@ def _share(
         _share(child, sizes, rate * own / total if total else 0.0, own)
         for (child, _), own in zip(below, weights, strict=True)
     )
+    # Once each, in however many places of the tree it stands.
+    leaves = {leaf.name: leaf.examples or 0 for c in children for leaf in rates.share_leaves(c)}
     return Share(
         name=provider.name,
         rate=rate,
         weight=weight,
-        examples=sum({leaf.name: leaf.examples or 0 for leaf in _leaves(children)}.values()),
+        examples=sum(leaves.values()),
         policy=POLICIES.get(provider.name, ""),
         children=children,
     )
-
-
-def _leaves(children: tuple[Share, ...]) -> Iterator[Share]:
-    for child in children:
-        yield from rates.share_leaves(child)
 
 
 def _weight(mixture: str, child: seqio.Task | seqio.Mixture, value: Any) -> float:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -32,7 +31,7 @@ from ul2tune.prepare.manifests import finish, title, up_to_date, write_mixture
 from ul2tune.prepare.plan import Plan, check_one_vocabulary, find_tasks, make_plan
 from ul2tune.prepare.rates import mixture_share
 from ul2tune.prepare.task_modules import import_modules
-from ul2tune.status_line import StatusLine, end_standing
+from ul2tune.status_line import StatusLine, say
 
 # `ul2tune train` asks for both whether it reads them or not, so a mixture may lack one of them.
 _USUAL_SPLITS = ("train", "validation")
@@ -143,7 +142,8 @@ def _tell_kept(counts: Mapping[tuple[str, str], int], mixture: str) -> None:
             f"{mixture}: {num_tasks:,} tasks are up to date, {sum(counts.values()):,} examples in "
             f"{len(counts):,} splits"
         ]
-    print("".join(f"{line}\n" for line in lines), end="", file=sys.stderr, flush=True)
+    for line in lines:
+        say(line)
 
 
 def _check_arguments(
@@ -163,10 +163,8 @@ def _check_arguments(
 
 
 def _note(plan: Plan) -> None:
-    if plan.scoring.notes:
-        end_standing()
     for note in plan.scoring.notes:
-        print(f"Note on task {plan.task.name}: {note}", file=sys.stderr, flush=True)
+        say(f"Note on task {plan.task.name}: {note}")
 
 
 def _note_undrawn(mixture: MixtureManifest, counts: Mapping[tuple[str, str], int]) -> None:
@@ -174,13 +172,11 @@ def _note_undrawn(mixture: MixtureManifest, counts: Mapping[tuple[str, str], int
     rates = zip(mixture.tasks, mixture.rates, strict=True)
     undrawn = {task: rate for task, rate in rates if not counts[task, "train"]}
     if undrawn:
-        print(
+        say(
             f"Note on mixture {mixture.name}: {sum(undrawn.values()):.2%} of its rates come to "
             f"nothing, as there are no examples in 'train' of {first_names(undrawn)} "
             f"({len(undrawn)} of {len(mixture.tasks)} tasks). The others are drawn "
-            f"more often, in proportion.",
-            file=sys.stderr,
-            flush=True,
+            f"more often, in proportion."
         )
 
 
