@@ -6,19 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from ul2tune.data.vocab import ByteVocabulary
 from ul2tune.instructions import few_shot
 from ul2tune.instructions.few_shot import CONTINUATION, MARKED, MARKED_ZERO_SHOT, Layout
 from ul2tune.instructions.patterns import compile_wrapper
 from ul2tune.instructions.records import Demo, Record
 
 DEMOS = tuple(Demo(id=f"d{i}", input=f"Q: {i} + {i}\nA: ", target=str(2 * i)) for i in range(1, 4))
-
-
-class Words:
-    """A token is a character."""
-
-    def encode(self, text: str) -> list[int]:
-        return list(text.encode())
 
 
 def record(**changes) -> Record:
@@ -33,17 +27,24 @@ def record(**changes) -> Record:
     return Record(**{**values, **changes})
 
 
+def prompt(shots: list[tuple[str, str]], query: str, layout: Layout) -> str:
+    demos = tuple(Demo(input=inputs, target=target) for inputs, target in shots)
+    rendered = few_shot.render(record(input=query, demos=demos), 0, layout=layout)
+    assert rendered is not None
+    return rendered.inputs
+
+
 def test_the_layout_of_flan_2021():
     # The example in SeqIO's documentation of `fewshot_preprocessor`, with FLAN's suffix.
     shots = [("How many states in the US?", "50"), ("How many cents in a dollar?", "100")]
-    text = few_shot.join(shots, "Who was in the Beatles?", MARKED)
+    text = prompt(shots, "Who was in the Beatles?", MARKED)
     assert text == (
         "0 How many states in the US? X 1 50 X 0 How many cents in a dollar? X 1 100 X "
         "0 Who was in the Beatles? X 1 FLAN"
     )
     zero = few_shot.render_zero_shot(record(input="Who?\n"), 0, wrapper=MARKED_ZERO_SHOT)
     assert zero.inputs == "0 Who?\n X 1 FLAN"
-    assert few_shot.join([("a?", "b")], " c? ", CONTINUATION) == "a? b\n\n c?"
+    assert prompt([("a?", "b")], " c? ", CONTINUATION) == "a? b\n\n c?"
 
 
 def test_the_layout_of_flan_2022():
@@ -92,19 +93,19 @@ def test_exemplars_are_left_out_from_the_first_that_does_not_fit():
     layout = Layout(separators=("##",), draw_by="task")
     for budget, shown in ((query + 3 * (each + 2), 3), (query + 3 * (each + 2) - 1, 2), (query, 0)):
         sized = replace(layout, max_tokens=budget)
-        rendered = few_shot.render(record(), 0, layout=sized, tokenizer=Words())
+        rendered = few_shot.render(record(), 0, layout=sized, tokenizer=ByteVocabulary())
         assert rendered is not None
         assert len(rendered.demo_ids) == shown
         assert rendered.truncated == (shown < 3)
     uncounted = replace(layout, max_tokens=query + 3 * each, count_separators=False)
-    rendered = few_shot.render(record(), 0, layout=uncounted, tokenizer=Words())
+    rendered = few_shot.render(record(), 0, layout=uncounted, tokenizer=ByteVocabulary())
     assert rendered is not None
     assert len(rendered.demo_ids) == 3
 
 
 def test_an_example_without_exemplars_is_dropped_if_the_layout_says_so():
     layout = Layout(max_tokens=1, drop_bare=True)
-    assert few_shot.render(record(), 0, layout=layout, tokenizer=Words()) is None
+    assert few_shot.render(record(), 0, layout=layout, tokenizer=ByteVocabulary()) is None
     assert few_shot.render(record(), 0, layout=layout) is not None  # no tokenizer, no budget
 
 

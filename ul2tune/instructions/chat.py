@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ul2tune.instructions import reading, row_files
-from ul2tune.instructions.few_shot import Tokenizer
 from ul2tune.instructions.records import Record, Rendered
+from ul2tune.instructions.tokenizer import Tokenizer
 
 BENCHMARK = "chat"
 ROLES = ("system", "user", "assistant")

@@ -71,6 +71,10 @@ class Quoting:
                 clean += part
         return ids + self.vocabulary.encode(clean, specials=True)
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, as the vocabulary writes it."""
+        return self.vocabulary.decode(ids)
+
     def has_specials(self, text: str) -> bool:
         """Whether a special token is in the text outside of quoted messages."""
         return self._pattern.search(text) is not None

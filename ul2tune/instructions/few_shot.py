@@ -10,24 +10,18 @@ stripping and wrapping is kept byte for byte.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from ul2tune.instructions.exemplars import fitting
 from ul2tune.instructions.patterns import WHITESPACE, Pattern, compile_pattern
 from ul2tune.instructions.records import Record, Rendered, stable_hash
+from ul2tune.instructions.tokenizer import Tokenizer
 
 _PLAIN = compile_pattern("{inputs}", "input_pattern")
 MIX_SEPARATORS = ("\n", "\n\n", "\n\n\n")
 MAX_TOKENS_V1 = 960
 MAX_TOKENS_V2 = 1920
-
-
-class Tokenizer(Protocol):
-    """What the token budget needs."""
-
-    def encode(self, text: str) -> list[int]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,21 +110,6 @@ def render(
         demo_ids=tuple(demo.id for demo in demos[: len(texts)]),
         truncated=len(texts) < len(demos),
     )
-
-
-def join(exemplars: Sequence[tuple[str, str]], query: str, layout: Layout) -> str:
-    """The prompt of (input, target) pairs and a query, all exemplars of it, with the layout's
-    first separator.
-
-    >>> join([("a b", "c")], "d e", MARKED)
-    '0 a b X 1 c X 0 d e X 1 FLAN'
-    """
-    separator = layout.separators[0]
-    texts = [_exemplar(inputs, target, separator, layout) for inputs, target in exemplars]
-    inputs = "".join(texts) + layout.inputs_prefix + query + layout.x_y_delimiter
-    inputs += layout.targets_prefix.rstrip()
-    inputs = inputs.strip(WHITESPACE) if layout.strip == "all" else inputs.rstrip(" ")
-    return layout.wrappers[0].render({"inputs": inputs, "Definition": ""})
 
 
 def render_zero_shot(record: Record, seed: int, *, wrapper: Pattern = _PLAIN) -> Rendered:

@@ -136,10 +136,13 @@ def test_the_tasks_with_a_number_of_shots(tables):
     pattern = tables.few_shot["rte"][1]
     mode, layout = flan2022.numbered_shots(pattern, 2)
     filled = fill(RTE, mode.templates[0])
-    text = few_shot.join([(filled.inputs, "yes")], filled.inputs, layout)
+    demos = (Demo(input=filled.inputs, target="yes"),)
+    record = Record(id="q", task="rte", input=filled.inputs, targets=("no",), demos=demos)
+    rendered = few_shot.render(record, 0, layout=layout)
+    assert rendered is not None
     options = "OPTIONS:\n- yes\n- no"
     body = f"Q: It rains. It is wet.\n{options}\nA:"
-    assert text == f"{body} yes\n--\n{body}"
+    assert rendered.inputs == f"{body} yes\n--\n{body}"
 
 
 def test_tasks_from_mmlu_are_left_out():
