@@ -218,3 +218,15 @@ def test_load(tmp_path):
         ValueError, match=r"no 'chat_template': use the model's .* or a chat_format"
     ):
         chat_template.load(path)
+
+
+def test_a_configuration_of_another_form_is_named(tmp_path):
+    path, alone = tmp_path / "tokenizer_config.json", tmp_path / "chat_template.jinja"
+    alone.write_text(MARKED)
+    path.write_text("[]")
+    for file in (path, alone):
+        with pytest.raises(ValueError, match=r"tokenizer_config\.json: expected a JSON object"):
+            chat_template.load(file)
+    path.write_text(json.dumps({"chat_template": [HEADERS]}))
+    with pytest.raises(ValueError, match=r"config\.json: chat_template\[0\] must be an object"):
+        chat_template.load(path)

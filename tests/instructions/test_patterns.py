@@ -105,7 +105,7 @@ def test_templates_are_read_and_mistakes_named(tmp_path):
     branched = {"toy": (patterns.Template(compile_pattern("Q {q}"), template.targets),)}
     assert patterns.without_options({"toy": (template,)}, branched)["toy"][0].inputs.text == "Q {q}"
     for data, message in (
-        ([], "expected an object"),
+        ([], "expected a JSON object"),
         ({"toy": []}, "group 'toy'"),
         ({"toy": [["a"]]}, "group 'toy', template 0: expected"),
         ({"toy": [["a", "{b.c}"]]}, "group 'toy', template 0, targets"),

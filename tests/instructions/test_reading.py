@@ -102,6 +102,24 @@ def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path):
     assert superni.read_split(path) == ("task1_a", "task2_b")
 
 
+@pytest.mark.parametrize("content", ['[{"a": 1},\n {"a": 2}]', '{"a": 1}\n\n{"a": 2}'])
+@pytest.mark.parametrize("name", ["r.json", "r.jsonl"])
+def test_rows_are_a_list_or_lines_whatever_the_name(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(b"\xef\xbb\xbf \n" + content.encode())
+    places, rows = zip(*reading.read_rows(path), strict=True)
+    assert rows == ({"a": 1}, {"a": 2})
+    endings = ("[0]", "[1]") if content.startswith("[") else (":2", ":4")
+    assert places == tuple(f"{path}{ending}" for ending in endings)
+
+
+def test_one_object_is_neither_list_nor_lines(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{\n "a": 1\n}')
+    with pytest.raises(ValueError, match=r"config\.json:1: not valid JSON .* as it is no list\."):
+        list(reading.read_rows(path))
+
+
 def test_tables(tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes('\ufeffa,b\r\n1,"x\u2028y\nz"\r\n\r\n3,4\r\n'.encode())
@@ -134,9 +152,9 @@ def test_fields():
     assert reading.string({}, "a", "f:1", "") == ""
     with pytest.raises(ValueError, match="f:1: 'a' must be a string, got None"):
         reading.string({}, "a", "f:1")
-    assert reading.strings(["b"], "f:1", "a") == ("b",)
+    assert reading.strings({"a": ["b"]}, "a", "f:1") == ("b",)
     with pytest.raises(ValueError, match=r"f:1: 'a' must be a list of strings, got \[1\]"):
-        reading.strings([1], "f:1", "a")
+        reading.strings({"a": [1]}, "a", "f:1")
     assert reading.objects({"a": [{}]}, "a", "f:1") == [{}]
     with pytest.raises(ValueError, match=r"f:1: a\[1\] must be an object, got 'b'"):
         reading.objects({"a": [{}, "b"]}, "a", "f:1")

@@ -70,7 +70,11 @@ def test_fingerprint_follows_bytes_and_options(tmp_path):
     [
         ("a.jsonl", '{"texts": []}\n[1]', r"a\.jsonl:2: expected a JSON object, got list"),
         ("a.jsonl", "{", r"a\.jsonl:1: not valid JSON"),
-        ("a.json", "{}", r"expected a JSON list; JSON lines are named \.jsonl"),
+        (
+            "a.json",
+            "{\n}",
+            r"a\.json:1: not valid JSON .* It is read as JSON lines, as it is no list",
+        ),
         ("a.json", "[1]", r"a\.json\[0\]: expected an object, got int"),
         ("a.jsonl", '{"id": "x", "texts": ["a"]}\n' * 2, r":2: the id 'x-0' is already taken"),
     ],

@@ -110,7 +110,7 @@ def _example(
     body = ids[:-1] if ids[-1:] == [vocabulary.info.eos_id] else ids
     inputs_S, truncated = tokenizer.prompt(body)
     where = f"Example {fields.get('id', index)!r} of task {entry.task!r}"
-    lists = {name: strings(fields.get(name) or (), where, name) for name in _LISTS}
+    lists = {name: strings(fields, name, where) if fields.get(name) else () for name in _LISTS}
     choices = lists["answer_choices"]
     queries = _queries(fields.get("queries"), where)
     query_ids, queries_cut = tokenizer.prompts([query.inputs for query in queries])
@@ -138,7 +138,7 @@ def _example(
         references=References(
             (references,)
             if isinstance(references, str)
-            else strings(references, where, "targets_text"),
+            else strings(fields, "targets_text", where),
             fields.get("metric_context", ""),
         ),
         answer_choices=choices,

@@ -93,12 +93,9 @@ def load_format(path: str | Path) -> ChatFormat:
     Raises:
       ValueError: naming the file and the key that is unknown or malformed.
     """
-    data = reading.read_json(path)
-    if not isinstance(data, Mapping):
-        raise ValueError(f"{path}: expected a JSON object, got {type(data).__name__}.")
     kinds = {**dict.fromkeys(ROLES, list), "reply_end": str, "strip": bool}
     values: dict[str, Any] = {}
-    for key, value in data.items():
+    for key, value in reading.read_object(path).items():
         if key not in kinds:
             raise ValueError(f"{path}: unknown key {key!r}; keys are {sorted(kinds)}.")
         is_pair = key not in ROLES or (

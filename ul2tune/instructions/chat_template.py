@@ -96,13 +96,13 @@ def load(path: str | Path) -> ChatTemplate:
     path = Path(path)
     if path.suffix != ".json":
         beside = path.with_name("tokenizer_config.json")
-        data = reading.read_json(beside) if beside.exists() else {}
+        data = reading.read_object(beside) if beside.exists() else {}
         return compiled(reading.read_text(path), name=str(path), tokens=_tokens(data))
-    data = reading.read_json(path)
-    source = data.get("chat_template") if isinstance(data, Mapping) else None
+    data = reading.read_object(path)
+    source = data.get("chat_template")
     if isinstance(source, list):
-        named = {str(item.get("name")): item.get("template") for item in source}
-        source = named.get("default")
+        several = reading.objects(data, "chat_template", str(path))
+        source = {item.get("name"): item.get("template") for item in several}.get("default")
     if not isinstance(source, str):
         raise ValueError(
             f"{path} has no 'chat_template': use the model's chat_template.jinja, where some keep "

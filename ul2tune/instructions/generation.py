@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ul2tune.instructions import generation_filters as filters
-from ul2tune.instructions import reading, row_files
+from ul2tune.instructions import reading
 from ul2tune.instructions.records import stable_hash
 
 _PROMPT_KEYS = {
@@ -73,7 +73,7 @@ class Replay:
     def __init__(self, path: str | Path):
         self.path = path
         self._left: dict[str, list[Completion]] = {}
-        for where, row in row_files.rows(path):
+        for where, row in reading.read_rows(path):
             text = reading.string(row, "text", where)
             reason = reading.string(row, "finish_reason", where, "stop")
             answers = self._left.setdefault(reading.string(row, "prompt", where), [])
@@ -180,9 +180,7 @@ def load_prompts(path: str | Path) -> Prompts:
     Raises:
       ValueError: naming the file and the key that is missing.
     """
-    data = reading.read_json(path)
-    if not isinstance(data, Mapping):
-        raise ValueError(f"{path}: expected a JSON object, got {type(data).__name__}.")
+    data = reading.read_object(path)
     texts = {name: reading.string(data, key, str(path)) for name, key in _PROMPT_KEYS.items()}
     return Prompts(**texts)
 

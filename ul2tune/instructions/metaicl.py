@@ -368,7 +368,8 @@ def load(path: str | Path) -> Iterator[Record]:
 def _record(data: Mapping[str, Any], identity: str, where: str) -> Record:
     for key in ("task", "input", "output"):
         reading.string(data, key, where)
-    choices = tuple(dict.fromkeys(reading.strings(data.get("options") or [], where, "options")))
+    options = reading.strings(data, "options", where) if data.get("options") else ()
+    choices = tuple(dict.fromkeys(options))
     if choices and data["output"] not in choices:
         raise ValueError(f"{where}: the output {data['output']!r:.80} is not one of the options.")
     return Record(

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ul2tune.instructions.patterns import WHITESPACE
-from ul2tune.instructions.reading import read_json
+from ul2tune.instructions.reading import read_object
 from ul2tune.instructions.records import stable_hash
 
 MAX_OPTIONS = 26
@@ -99,9 +99,7 @@ def load_formats(path: str | Path, *, compat: bool = False) -> Formats:
     Raises:
       ValueError: naming the file and the key that is wrong.
     """
-    data = read_json(path)
-    if not isinstance(data, Mapping):
-        raise ValueError(f"{path}: expected an object, got {type(data).__name__}.")
+    data = read_object(path)
     for key in _KEYS:
         if not isinstance(data.get(key), list) or not data[key]:
             raise ValueError(f"{path}: {key!r} must be a list that is not empty.")

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ul2tune.instructions.reading import read_json
+from ul2tune.instructions.reading import read_object
 
 _FIELD = re.compile(r"\{(\w+)\}", re.ASCII)
 # What `tf.strings.strip` strips; Python's `strip` would take Unicode's spaces too.
@@ -275,13 +275,11 @@ def remove_options(text: str, *, few_shot: bool = False) -> str:
 
 
 def _groups(path: str | Path) -> dict[str, list[Any]]:
-    data = read_json(path)
-    if not isinstance(data, Mapping):
-        raise ValueError(f"{path}: expected an object of groups, got {type(data).__name__}.")
+    data = read_object(path)
     for group, rows in data.items():
         if not isinstance(rows, list) or not rows:
             raise ValueError(f"{path}: group {group!r} must be a list of templates, not empty.")
-    return dict(data)
+    return data
 
 
 def _removed(pattern: Pattern, removals: Sequence[str]) -> Pattern:

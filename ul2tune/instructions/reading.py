@@ -6,6 +6,7 @@ endless line, half a surrogate pair) is a ValueError of one sentence.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -20,6 +21,8 @@ from ul2tune.data import files
 MAX_LINE_BYTES = 2**26
 # Larger files are fingerprinted by size and time of change, not by content.
 _MAX_HASHED_BYTES = 2**30
+# So much of a file tells whether it is a list: white space may stand before the bracket.
+_START_BYTES = 4096
 _SURROGATE = ("\\ud", "\\uD")
 # Editors and spreadsheets put it in front; it is no part of the first word.
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -31,12 +34,8 @@ def read_bytes(path: str | Path) -> bytes:
     Raises:
       ValueError: if there is no such file, or it cannot be read.
     """
-    try:
+    with _told(path):
         return Path(path).read_bytes().removeprefix(_BYTE_ORDER_MARK)
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} does not exist.") from error
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def read_text(path: str | Path) -> str:
@@ -57,6 +56,11 @@ def read_json(path: str | Path) -> Any:
     return parse_json(read_bytes(path), path)
 
 
+def read_object(path: str | Path) -> dict[str, Any]:
+    """As :func:`read_json`, for a file that must hold an object."""
+    return parse_object(read_bytes(path), path)
+
+
 def read_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
     """Numbered lines of a file, plain or compressed, as they are, without blank lines and without a
     byte order mark in front.
@@ -64,21 +68,16 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
     Raises:
       ValueError: naming the file, and the line where there is one too long.
     """
-    try:
-        with files.open_binary(str(path)) as stream:
-            number = 0
-            while line := stream.readline(MAX_LINE_BYTES + 1):
-                number += 1
-                if len(line) > MAX_LINE_BYTES:
-                    raise ValueError(f"{path}:{number}: longer than {MAX_LINE_BYTES:,} bytes.")
-                if number == 1:
-                    line = line.removeprefix(_BYTE_ORDER_MARK)
-                if line.strip():
-                    yield number, line
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} does not exist.") from error
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from error
+    with _told(path), files.open_binary(str(path)) as stream:
+        number = 0
+        while line := stream.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            if len(line) > MAX_LINE_BYTES:
+                raise ValueError(f"{path}:{number}: longer than {MAX_LINE_BYTES:,} bytes.")
+            if number == 1:
+                line = line.removeprefix(_BYTE_ORDER_MARK)
+            if line.strip():
+                yield number, line
 
 
 def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -89,6 +88,29 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """
     for number, line in read_lines(path):
         yield number, parse_object(line, path, number)
+
+
+def read_rows(path: str | Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The objects of a file with their places: one JSON list, or JSON lines, plain or compressed.
+
+    Raises:
+      ValueError: naming file and line (or position in the list) of what is no object.
+    """
+    with _told(path), files.open_binary(str(path)) as stream:
+        start = stream.read(_START_BYTES).removeprefix(_BYTE_ORDER_MARK).lstrip()
+    if start[:1] == b"[" and not files.is_compressed(str(path)):
+        for index, row in enumerate(read_json(path)):
+            if not isinstance(row, Mapping):
+                raise ValueError(f"{path}[{index}]: expected an object, got {type(row).__name__}.")
+            yield f"{path}[{index}]", row
+        return
+    try:
+        for number, row in read_json_lines(path):
+            yield f"{path}:{number}", row
+    except ValueError as error:
+        if Path(path).suffix != ".json":
+            raise
+        raise ValueError(f"{error} It is read as JSON lines, as it is no list.") from error
 
 
 def read_table(path: str | Path) -> tuple[tuple[str, ...], list[tuple[int, dict[str, str]]]]:
@@ -111,6 +133,17 @@ def read_table(path: str | Path) -> tuple[tuple[str, ...], list[tuple[int, dict[
     except csv.Error as error:
         raise ValueError(f"{path}:{reader.line_num}: not valid CSV ({error}).") from error
     return columns, rows
+
+
+@contextlib.contextmanager
+def _told(path: str | Path) -> Iterator[None]:
+    """Raises ValueError for what the system says of a file."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} does not exist.") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def decode(data: bytes, where: str) -> str:
@@ -194,18 +227,19 @@ def string(row: Mapping[str, Any], key: str, where: str, default: str | None = N
     Raises:
       ValueError: that starts with `where` and names the key.
     """
-    value = row.get(key, default) if isinstance(row, Mapping) else None
+    value = row.get(key, default)
     if not isinstance(value, str):
         raise ValueError(f"{where}: {key!r} must be a string, got {value!r:.80}.")
     return value
 
 
-def strings(value: Any, where: str, key: str) -> tuple[str, ...]:
-    """A list of strings.
+def strings(row: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+    """A row's field that must be a list of strings.
 
     Raises:
       ValueError: that starts with `where` and names the key.
     """
+    value = row.get(key)
     if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
         raise ValueError(f"{where}: {key!r} must be a list of strings, got {value!r:.80}.")
     return tuple(value)
@@ -217,7 +251,7 @@ def objects(row: Mapping[str, Any], key: str, where: str) -> list[Mapping[str, A
     Raises:
       ValueError: that starts with `where` and names the key, or the place in the list.
     """
-    value = row.get(key) if isinstance(row, Mapping) else None
+    value = row.get(key)
     if not isinstance(value, list):
         raise ValueError(f"{where}: {key!r} must be a list of objects, got {value!r:.80}.")
     for index, item in enumerate(value):

@@ -20,7 +20,7 @@ Parser = Callable[[Mapping[str, Any], str, str], Sequence[Record]]
 
 
 def load(path: str | Path, parse: Parser) -> Iterator[Record]:
-    """The records of all rows of a file (see :func:`rows`), in order.
+    """The records of all rows of a file (`reading.read_rows`), in order.
 
     Raises:
       ValueError: naming the file, the line and what is wrong there; also for an id that repeats.
@@ -34,7 +34,7 @@ class RowFile:
     """A file with splits "train" and "validation".
 
     Attributes:
-      path: see :func:`rows`.
+      path: see `reading.read_rows`.
       parse: makes a row's records; a module-level function.
       validation: the share of rows that are held out, by hash; 1 = all, and no "train".
       group_by: rows that agree in this key are on the same side; empty = each for itself.
@@ -77,31 +77,12 @@ class RowFile:
         return reading.fingerprint([self.path], Path(self.path).stem, *options)
 
 
-def rows(path: str | Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The objects of a file with their places: JSON lines, or one list if it is named `.json`.
-
-    Raises:
-      ValueError: naming file and line (or position in the list) of what is no object.
-    """
-    if Path(path).suffix != ".json":
-        for number, row in reading.read_json_lines(path):
-            yield f"{path}:{number}", row
-        return
-    data = reading.read_json(path)
-    if not isinstance(data, list):
-        raise ValueError(f"{path}: expected a JSON list; JSON lines are named .jsonl.")
-    for index, row in enumerate(data):
-        if not isinstance(row, Mapping):
-            raise ValueError(f"{path}[{index}]: expected an object, got {type(row).__name__}.")
-        yield f"{path}[{index}]", row
-
-
 def _parsed(
     path: str | Path, parse: Parser, group_by: str = ""
 ) -> Iterator[tuple[str, Sequence[Record]]]:
     seen: set[str] = set()
     stem = Path(path).stem
-    for number, (where, row) in enumerate(rows(path), start=1):
+    for number, (where, row) in enumerate(reading.read_rows(path), start=1):
         identity = f"{stem}-{number}"
         records = parse(row, where, identity)
         for record in records:

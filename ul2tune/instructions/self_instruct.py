@@ -81,10 +81,10 @@ def load_templates(path: str | Path) -> Templates:
     Raises:
       ValueError: naming the file and what is missing or malformed.
     """
-    data = _literals(path) if Path(path).suffix == ".py" else reading.read_json(path)
+    data = _literals(path) if Path(path).suffix == ".py" else reading.read_object(path)
     lists = {}
     for key in ("with_input", "without_input"):
-        pairs = data.get(key) if isinstance(data, Mapping) else None
+        pairs = data.get(key)
         if not isinstance(pairs, list) or not all(map(_is_pair, pairs)):
             raise ValueError(
                 f"{path}: {key!r} must be a list of pairs [prompt, completion], got {pairs!r:.80}."

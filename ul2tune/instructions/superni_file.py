@@ -64,8 +64,7 @@ def load_task(path: str | Path) -> Task:
       ValueError: naming the file, the place in it and what is wrong there.
     """
     path = Path(path)
-    data = reading.parse_object(reading.read_bytes(path), path)
-    return _task(path.stem, data, str(path))
+    return _task(path.stem, reading.read_object(path), str(path))
 
 
 def _task(name: str, data: Mapping[str, Any], where: str) -> Task:

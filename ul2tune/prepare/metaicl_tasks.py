@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import seqio
 
@@ -163,13 +162,8 @@ def _roles(folder: Path, setting: str | Path | None) -> dict[str, list[str]]:
     if setting is None:
         every = sorted(path.name for path in folder.iterdir() if path.is_dir())
         return {"train": every, "test": every}
-    data: Any = reading.read_json(setting)
-    for role in ("train", "test"):
-        names = data.get(role) if isinstance(data, dict) else None
-        if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-            raise ValueError(
-                f"{setting}: {role!r} must be a list of task names, got {names!r:.80}."
-            )
-    if both := sorted(set(data["train"]) & set(data["test"])):
+    data = reading.read_object(setting)
+    roles = {role: [*reading.strings(data, role, str(setting))] for role in ("train", "test")}
+    if both := sorted(set(roles["train"]) & set(roles["test"])):
         raise ValueError(f"{setting}: {both[0]!r} is both a training and a test task.")
-    return data
+    return roles

@@ -87,7 +87,11 @@ def test_tasks_share_patterns():
 
 def test_a_wrong_file_of_clusters_is_named(tmp_path):
     path = tmp_path / "clusters.json"
-    for data, message in (([], "object of clusters"), ({"a": "b"}, "cluster 'a' must be a list")):
+    for data, message in (
+        ([], "expected a JSON object, got list"),
+        ({}, "object of clusters"),
+        ({"a": "b"}, "cluster 'a' must be a list"),
+    ):
         path.write_text(json.dumps(data))
         with pytest.raises(ValueError, match=message):
             flan2021.load_clusters(path)

@@ -13,7 +13,6 @@ import pytest
 from ul2tune.instructions.records import Record
 from ul2tune.instructions.skg import config, prompt
 from ul2tune.instructions.skg import files as skg_files
-from ul2tune.instructions.skg import records as skg_records
 from ul2tune.instructions.skg.config import TaskConfig
 from ul2tune.instructions.skg.render import render
 
@@ -59,7 +58,8 @@ def write_folder(folder: Path) -> Path:
     return folder
 
 
-TASKS = {kind: TaskConfig(name=kind, kind=kind) for kind in skg_records.KINDS}
+KINDS = ("wikitq", "tab_fact", "dart", "spider", "multiwoz")
+TASKS = {kind: TaskConfig(name=kind, kind=kind) for kind in KINDS}
 
 
 def test_folder_to_prompts(tmp_path):
@@ -151,7 +151,12 @@ def test_carving_keeps_tables_together_and_nothing_twice(tmp_path):
     [
         ("wikitq", "wikitq_dev.jsonl", '\n{"id": 3', r"wikitq_dev.jsonl:2: not valid"),
         ("wikitq", "wikitq_dev.jsonl", b"\xff\n", r"wikitq_dev.jsonl:1: not valid"),
-        ("wikitq", "wikitq_dev.jsonl", "[3]", r"entry 0: expected a JSON object, got int"),
+        (
+            "wikitq",
+            "wikitq_dev.jsonl",
+            "[3]",
+            r"wikitq_dev.jsonl\[0\]: expected an object, got int",
+        ),
         ("wikitq", "wikitq_dev.jsonl", "[" * 100_000, r"wikitq_dev.jsonl: not valid"),
         (
             "wikitq",
@@ -179,7 +184,24 @@ def test_carving_keeps_tables_together_and_nothing_twice(tmp_path):
             '{"tripleset": [["a"]], "annotations": [{"text": ""}]}',
             "three",
         ),
-        ("dart", "dart_dev.jsonl", '{"tripleset": [], "annotations": [3]}', "'text' must be a str"),
+        (
+            "dart",
+            "dart_dev.jsonl",
+            '{"tripleset": [], "annotations": [3]}',
+            r"annotations\[0\] must",
+        ),
+        (
+            "dart",
+            "dart_dev.jsonl",
+            '{"tripleset": [], "annotations": []}',
+            "'annotations' is empty",
+        ),
+        (
+            "dart",
+            "dart_dev.jsonl",
+            '{"tripleset": [], "annotations": [{}]}',
+            "'text' must be a str",
+        ),
         ("spider", "spider/dev.json", '[{"db_id": "x", "question": "", "query": ""}]', "'x'"),
         (
             "multiwoz",

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ul2tune.instructions.reading import read_json
+from ul2tune.instructions.reading import read_json, read_object
 
 EXAMPLES_CAP = 3000
 NUM_INTRA_SPLITS = 10
@@ -71,8 +71,8 @@ def load_clusters(path: str | Path) -> dict[str, tuple[str, ...]]:
     Raises:
       ValueError: naming file and cluster.
     """
-    data = read_json(path)
-    if not isinstance(data, Mapping) or not data:
+    data = read_object(path)
+    if not data:
         raise ValueError(f"{path}: expected an object of clusters.")
     for cluster, tasks in data.items():
         if not isinstance(tasks, list) or not tasks or not all(isinstance(t, str) for t in tasks):

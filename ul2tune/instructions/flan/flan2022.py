@@ -46,7 +46,7 @@ from ul2tune.instructions.patterns import (
     Template,
     Templates,
 )
-from ul2tune.instructions.reading import read_json, read_table
+from ul2tune.instructions.reading import read_object, read_table
 from ul2tune.instructions.records import TemplateStyle
 
 Family = Literal["zs_opt", "zs_noopt", "fs_opt_mix", "fs_opt_x", "fs_noopt_x"]
@@ -336,7 +336,7 @@ def _group(groups: Mapping[str, Any], name: str, task: str) -> Any:
 
 
 def _mapping(path: str | Path) -> dict[str, Any]:
-    data = read_json(path)
-    if not isinstance(data, Mapping) or not data:
+    data = read_object(path)
+    if not data:
         raise ValueError(f"{path}: expected an object that is not empty.")
-    return dict(data)
+    return data

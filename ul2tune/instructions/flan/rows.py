@@ -128,7 +128,7 @@ class DialogRows:
             key = next((key for key in ("utterances", "context") if key in data), None)
             if key is None:
                 raise ValueError(f"{where}: a dialogue has 'utterances' or 'context'.")
-            turns = reading.strings(data[key], where, key)[1 if key == "utterances" else 0 :]
+            turns = reading.strings(data, key, where)[1 if key == "utterances" else 0 :]
             turn_id = data.get("turn_id", _MIN_QRECC_TURN)
             if type(turn_id) is not int:
                 raise ValueError(f"{where}: 'turn_id' must be an integer, got {turn_id!r:.60}.")
@@ -271,7 +271,7 @@ def t0_row(
     answer = _flatten(reading.string(data, "targets_pretokenized", where), gap, compat)
     if task_type == "t0_question_answer":
         return Row(id=identity, fields={"question": question, "answer": answer})
-    raw = reading.strings(data.get("answer_choices"), where, "answer_choices")
+    raw = reading.strings(data, "answer_choices", where)
     options = tuple(_flatten(option, gap, compat) for option in raw)
     if answer not in options:
         raise ValueError(f"{where}: the answer {answer!r:.60} is none of {list(options)!r:.120}.")
@@ -293,7 +293,7 @@ def row_from_json(data: Mapping[str, Any], where: str, identity: str) -> Row:
     lists: dict[str, tuple[str, ...]] = {}
     for key, value in data.items():
         if key in _LISTS:
-            lists[key] = reading.strings(value, where, key)
+            lists[key] = reading.strings(data, key, where)
         elif isinstance(value, str):
             values[key] = value
         elif isinstance(value, int) and not isinstance(value, bool):

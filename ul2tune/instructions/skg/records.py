@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ul2tune.instructions import reading
-from ul2tune.instructions.reading import string, strings
+from ul2tune.instructions.reading import objects, string, strings
 from ul2tune.instructions.records import Record, SplitLevel
 from ul2tune.instructions.skg import dialogue as skg_dialogue
 from ul2tune.instructions.skg.tables import Table
@@ -57,10 +57,7 @@ def load(
     needs_support, reader = _READERS[kind]
     if needs_support and support is None:
         raise ValueError(f"{path}: {kind!r} needs a second file: {needs_support}.")
-    yield from reader(_rows(Path(path)), Path(support or path), split_level)
-
-
-KINDS = ("wikitq", "tab_fact", "dart", "spider", "multiwoz")
+    yield from reader(reading.read_rows(path), Path(support or path), split_level)
 
 
 def source_of(record: Record) -> str:
@@ -69,10 +66,10 @@ def source_of(record: Record) -> str:
 
 
 def _wikitq(rows: Rows, support: Path, level: SplitLevel) -> Iterator[Record]:
-    tables = _object(support)
+    tables = reading.read_object(support)
     for where, row in rows:
         question = string(row, "question", where)
-        answers = strings(row.get("answer_text"), where, "answer_text")
+        answers = strings(row, "answer_text", where)
         table_id = string(row, "table_id", where)
         if table_id not in tables:
             raise ValueError(f"{where}: {support} has no table {table_id!r}.")
@@ -97,7 +94,7 @@ def _wikitq(rows: Rows, support: Path, level: SplitLevel) -> Iterator[Record]:
 def _tab_fact(rows: Rows, support: Path, level: SplitLevel) -> Iterator[Record]:
     for where, row in rows:
         table = Table.from_json(row.get("table"), f"{where}: 'table'")
-        statements = strings(row.get("statements"), where, "statements")
+        statements = strings(row, "statements", where)
         labels = row.get("labels")
         if not isinstance(labels, list) or len(labels) != len(statements):
             raise ValueError(f"{where}: 'labels' must be a list as long as 'statements'.")
@@ -123,9 +120,9 @@ def _tab_fact(rows: Rows, support: Path, level: SplitLevel) -> Iterator[Record]:
 
 def _dart(rows: Rows, support: Path, level: SplitLevel) -> Iterator[Record]:
     for index, (where, row) in enumerate(rows):
-        notes = row.get("annotations")
-        if not isinstance(notes, list) or not notes:
-            raise ValueError(f"{where}: 'annotations' must be a list of objects with 'text'.")
+        notes = objects(row, "annotations", where)
+        if not notes:
+            raise ValueError(f"{where}: 'annotations' is empty.")
         texts = tuple(string(note, "text", f"{where}: 'annotations'") for note in notes)
         triples = row.get("tripleset")
         if not isinstance(triples, list) or not all(_is_triple(t) for t in triples):
@@ -171,11 +168,9 @@ def _spider(rows: Rows, support: Path, level: SplitLevel) -> Iterator[Record]:
 def _multiwoz(rows: Rows, support: Path, level: SplitLevel) -> Iterator[Record]:
     slots, choices = _slots(support)
     for where, row in rows:
-        dialogue, turns = string(row, "dial_id", where), row.get("turns")
-        if not isinstance(turns, list):
-            raise ValueError(f"{where}: 'turns' must be a list.")
+        dialogue = string(row, "dial_id", where)
         user, system = [], []
-        for number, turn in enumerate(turns):
+        for number, turn in enumerate(objects(row, "turns", where)):
             place = f"{where}: turn {number}"
             user.append(string(turn, "user", place))
             system.append(string(turn, "system", place))
@@ -218,24 +213,6 @@ _READERS: Mapping[str, tuple[str, _Reader]] = {
 }
 
 
-def _rows(path: Path) -> Rows:
-    """(file and line, object) of JSON lines, or (file and entry, object) of a JSON list."""
-    data = reading.read_bytes(path)
-    if data.lstrip()[:1] != b"[":
-        for number, row in reading.read_json_lines(path):
-            yield f"{path}:{number}", row
-        return
-    for index, row in enumerate(reading.parse_json(data, path)):
-        where = f"{path}: entry {index}"
-        if not isinstance(row, Mapping):
-            raise ValueError(f"{where}: expected a JSON object, got {type(row).__name__}.")
-        yield where, row
-
-
-def _object(path: Path) -> Mapping[str, Any]:
-    return reading.parse_object(reading.read_bytes(path), path)
-
-
 def _is_triple(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 3 and all(isinstance(p, str) for p in value)
 
@@ -250,13 +227,13 @@ def _slots(ontology: Path) -> tuple[tuple[str, ...], dict[str, list[str]]]:
     """The tracked slots as states spell them, in the ontology's order, and what each may be."""
     found = {
         slot: _ontology_values(values, f"{ontology}: slot {slot!r}")
-        for slot, values in _object(ontology).items()
+        for slot, values in reading.read_object(ontology).items()
     }
     slots = skg_dialogue.slots_of(found)
     described = slot_descriptions(ontology)
     if described is None:
         return slots, {s: found[spelled] for s, spelled in zip(slots, skg_dialogue.tracked(found))}
-    values = _object(described)
+    values = reading.read_object(described)
     if missing := [slot for slot in slots if slot not in values]:
         raise ValueError(f"{described} has no slot {missing[0]!r}, which {ontology} has.")
     where = f"{described}: slot"
@@ -264,8 +241,8 @@ def _slots(ontology: Path) -> tuple[tuple[str, ...], dict[str, list[str]]]:
 
 
 def _ontology_values(value: Any, where: str) -> list[str]:
-    values = value.get("values") if isinstance(value, Mapping) else value
-    return list(strings(values, where, "values"))
+    row = value if isinstance(value, Mapping) else {"values": value}
+    return list(strings(row, "values", where))
 
 
 def _table(request: str, table: Table) -> dict[str, Any]:

@@ -159,7 +159,7 @@ def _worked(demo: Demo, chain_of_thought: bool) -> str:
 
 
 def _examples(path: Path) -> list[Mapping[str, Any]]:
-    rows = reading.objects(reading.read_json(path), "examples", str(path))
+    rows = reading.objects(reading.read_object(path), "examples", str(path))
     if not rows:
         raise ValueError(f"{path}: 'examples' must be a list that is not empty.")
     return rows
