@@ -181,8 +181,11 @@ def test_inverted_tasks_are_marked(tables):
 
 
 def test_a_task_without_patterns_and_wrong_tables_are_named(tables, tmp_path):
-    with pytest.raises(ValueError, match="no group 'lambada', which 'lambada' needs"):
-        prompting(tables, "lambada", "fs_opt_mix")
+    for family in FAMILIES:
+        with pytest.raises(
+            ValueError, match=f"no group 'anli', which 'anli_r1' needs .* '{family}'"
+        ):
+            prompting(tables, "anli_r1", family)
     cases = tmp_path / "cases.json"
     cases.write_text('{"rte": {"zero_shot": 1}}')
     with pytest.raises(ValueError, match="'rte' must give a count to each"):

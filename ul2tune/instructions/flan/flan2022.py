@@ -66,6 +66,14 @@ _STYLES: Mapping[str, TemplateStyle] = {
     "fs_opt_x": "fs_opt",
     "fs_noopt_x": "fs_noopt",
 }
+# Where a family's patterns stand in :class:`Tables`, but for Natural Instructions' inline ones.
+_TABLES: Mapping[str, str] = {
+    "zs_opt": "zero_shot",
+    "zs_noopt": "zero_shot_noopt",
+    "fs_opt_mix": "few_shot",
+    "fs_opt_x": "few_shot",
+    "fs_noopt_x": "few_shot_noopt",
+}
 # The key of a family's examples in `v2_num_cases.json`.
 CASES: Mapping[str, str] = {
     "zs_opt": "zero_shot",
@@ -233,16 +241,22 @@ def prompting(
     Raises:
       ValueError: if the patterns have no group for the task.
     """
-    group = pattern_group(task, tables.t0)
-    if group == _NIV2_GROUP:
-        mode, layout = _natural_instructions(tables, family, compat)
+    name = pattern_group(task, tables.t0)
+    inline = name == _NIV2_GROUP and family == "fs_opt_mix"
+    group = getattr(tables, "inline" if inline else _TABLES[family]).get(name)
+    if group is None:
+        raise ValueError(
+            f"The patterns have no group {name!r}, which {task!r} needs for the family {family!r}."
+        )
+    layout = None
+    if name == _NIV2_GROUP:
+        mode, layout = _natural_instructions(group, family, compat)
     elif family in ("zs_opt", "zs_noopt"):
-        mode, layout = _zero_shot(tables, group, family)
+        mode = Mode(templates=group, formats=tables.formats if family == "zs_opt" else None)
     elif family == "fs_opt_mix":
-        mode, layout = _mix(_group(tables.few_shot, group, task), compat)
+        mode, layout = _mix(group, compat)
     else:
-        groups = tables.few_shot if family == "fs_opt_x" else tables.few_shot_noopt
-        mode, layout = _x_shot(_group(groups, group, task), compat)
+        mode, layout = _x_shot(group, compat)
     inverted = "_input_inversion" in task
     mode = replace(mode, style=_STYLES[family], compat=compat, seed=seed, inverted=inverted)
     return mode, layout
@@ -268,12 +282,6 @@ def numbered_shots(pattern: FewShotPattern, shots: int) -> tuple[Mode, Layout]:
 def sequence_lengths(*, compat: bool = False) -> dict[str, int]:
     """Tokens of inputs and targets; the 2,056 of the authors' script look like a typing mistake."""
     return {"inputs": 2056 if compat else 2048, "targets": 512}
-
-
-def _zero_shot(tables: Tables, group: str, family: Family) -> tuple[Mode, None]:
-    source = tables.zero_shot if family == "zs_opt" else tables.zero_shot_noopt
-    formats = tables.formats if family == "zs_opt" else None
-    return Mode(templates=_group(source, group, family), formats=formats), None
 
 
 def _mix(group: tuple[FewShotPattern, ...], compat: bool) -> tuple[Mode, Layout]:
@@ -308,14 +316,12 @@ def _separated(pattern: FewShotPattern) -> FewShotPattern:
 
 
 def _natural_instructions(
-    tables: Tables, family: Family, compat: bool
+    group: tuple[Any, ...], family: Family, compat: bool
 ) -> tuple[Mode, Layout | None]:
     if family in ("zs_opt", "fs_opt_mix"):
-        source = tables.zero_shot if family == "zs_opt" else tables.inline
-        return Mode(templates=_group(source, _NIV2_GROUP, family)), None
+        return Mode(templates=group), None
     if family != "fs_opt_x":
         raise ValueError(f"Natural Instructions have no options, so no family {family!r}.")
-    group = _group(tables.few_shot, _NIV2_GROUP, family)
     templates = tuple(pattern.combined() for pattern in group)
     layout = Layout(
         separators=tuple(pattern.example_separator for pattern in group),
@@ -327,12 +333,6 @@ def _natural_instructions(
         templates = tuple(_separated(pattern).combined() for pattern in group)
         layout = replace(layout, separators=("",), strip_targets=False)
     return Mode(templates=templates, shots=_NIV2_SHOTS), layout
-
-
-def _group(groups: Mapping[str, Any], name: str, task: str) -> Any:
-    if name not in groups:
-        raise ValueError(f"The patterns have no group {name!r}, which {task!r} needs.")
-    return groups[name]
 
 
 def _mapping(path: str | Path) -> dict[str, Any]:
