@@ -34,7 +34,12 @@ def mixtures(variable: str, places: str) -> list[str]:
 places_of: dict[str, str] = {}
 collections = os.environ.get(COLLECTIONS, "niv2=tasks.stdlib_instructions:stdlib_instructions")
 for entry in collections.split(","):
-    benchmark, _, places = entry.partition("=")
+    benchmark, equals, places = entry.partition("=")
+    if not equals:
+        raise ValueError(
+            f"{COLLECTIONS} has {entry!r} without a benchmark: give BENCHMARK=MODULE:MIXTURE, such "
+            f"as niv2=tasks.superni:superni."
+        )
     if benchmark in places_of:
         raise ValueError(
             f"{COLLECTIONS} names {benchmark!r} twice: join its collections by +, as in "

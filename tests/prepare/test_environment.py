@@ -40,11 +40,24 @@ def test_the_trained_vocabulary_needs_text(monkeypatch):
         environment.vocabulary()
 
 
-def test_the_mixture_of_a_place(monkeypatch):
-    assert environment.registered("UL2TUNE_X", "string:mine") == "mine"
+def test_the_mixture_of_a_place(task):
+    assert environment.registered("UL2TUNE_X", f"string:{task.name}") == task.name
+    with pytest.raises(ValueError, match=rf"UL2TUNE_X names 'string:x.* mean '{task.name}'"):
+        environment.registered("UL2TUNE_X", f"string:x{task.name}")
+    with pytest.raises(ValueError, match=r"UL2TUNE_X names 'tasks\.nobody', which Python does not"):
+        environment.registered("UL2TUNE_X", "tasks.nobody:mine")
     for place in ("tasks.superni", "tasks.superni:", ":superni", ""):
         with pytest.raises(ValueError, match=f"UL2TUNE_X names '{place}': give MODULE:MIXTURE"):
             environment.registered("UL2TUNE_X", place)
+
+
+def test_a_collection_of_opt_iml_has_a_benchmark(monkeypatch):
+    monkeypatch.setenv("UL2TUNE_OPT_IML", "tasks.superni:superni")
+    monkeypatch.delitem(sys.modules, "tasks.opt_iml", raising=False)
+    with pytest.raises(
+        ValueError, match=r"has 'tasks\.superni:superni' without a benchmark: give B"
+    ):
+        importlib.import_module("tasks.opt_iml")
 
 
 def test_a_benchmark_of_opt_iml_is_named_once(monkeypatch):

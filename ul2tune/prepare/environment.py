@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 from pathlib import Path
 
+import seqio
+
 from ul2tune.data.documents import FileCorpus
 from ul2tune.data.stamp import DEFAULT_VOCABULARY, TEXT, TRAINED, VOCABULARY
+from ul2tune.nearest import did_you_mean
+from ul2tune.prepare.task_modules import import_modules
 from ul2tune.prepare.tasks import VocabularyLike, seqio_vocabulary
 
 
@@ -60,14 +63,21 @@ def registered(variable: str, place: str) -> str:
       place: such as ``"tasks.superni:superni"``.
 
     Raises:
-      ValueError: if the place has another form.
+      ValueError: if the place has another form, there is no such module, or it fails or registers
+        no such mixture or task.
     """
     module, _, mixture = place.partition(":")
     if not module or not mixture:
         raise ValueError(
             f"{variable} names {place!r}: give MODULE:MIXTURE, such as tasks.superni:superni."
         )
-    importlib.import_module(module)
+    import_modules([module], variable)
+    known = [*seqio.MixtureRegistry.names(), *seqio.TaskRegistry.names()]
+    if mixture not in known:
+        raise ValueError(
+            f"{variable} names {place!r}, but {module} registers no mixture or task {mixture!r}"
+            f"{did_you_mean(mixture, known)}."
+        )
     return mixture
 
 

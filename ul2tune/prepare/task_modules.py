@@ -15,8 +15,12 @@ _PACKAGE = Path(__file__).parents[1]
 _INSTALLED = f"{os.sep}site-packages{os.sep}"
 
 
-def import_modules(modules: Sequence[str]) -> None:
+def import_modules(modules: Sequence[str], setting: str = "TASK_MODULES") -> None:
     """Imports the modules that register tasks, also from the working directory.
+
+    Args:
+      modules: their names.
+      setting: what names them, for the error.
 
     Raises:
       ValueError: if Python does not find one, or it fails: naming its line, unless the error is one
@@ -33,17 +37,17 @@ def import_modules(modules: Sequence[str]) -> None:
             if not (is_absent and f"{module}.".startswith(f"{error.name}.")):
                 # The module was found, but something that it imports was not.
                 kind = ModuleNotFoundError if is_absent else ImportError
-                what = f"TASK_MODULES {module!r}, {_where(error)}: {error}"
+                what = f"{setting} {module!r}, {_where(error)}: {error}"
                 raise kind(what, name=error.name, path=error.path) from error
             raise ValueError(
-                f"TASK_MODULES names {module!r}, which Python does not find from {os.getcwd()}."
+                f"{setting} names {module!r}, which Python does not find from {os.getcwd()}."
             ) from error
         except (OSError, MemoryError):
             raise  # the command line says what to do about these
         except Exception as error:
             if (told := _told(error)) is None:
                 raise
-            raise ValueError(f"TASK_MODULES {module!r}, {told}") from error
+            raise ValueError(f"{setting} {module!r}, {told}") from error
 
 
 def _told(error: Exception) -> str | None:
