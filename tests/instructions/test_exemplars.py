@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ul2tune.instructions.exemplars import choose, fitting, same_template, shuffled
+from ul2tune.instructions.exemplars import choose, fitting, shuffled
 from ul2tune.instructions.records import Demo
 
 POOL = tuple(Demo(id=f"r{i}", input=f"question {i}", target=f"answer {i}") for i in range(12))
@@ -83,7 +83,3 @@ def test_only_a_prefix_within_the_budget_is_kept():
     assert fitting([3, 4, 5], 11) == 2
     assert fitting([3, 9, 1], 11) == 1  # what follows the first that does not fit is dropped too
     assert fitting([3], -1) == 0
-
-
-def test_exemplars_of_the_querys_template():
-    assert same_template([0, 1, 2, 1], 1) == (1, 3)

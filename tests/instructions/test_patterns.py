@@ -11,7 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ul2tune.instructions import patterns
-from ul2tune.instructions.patterns import FewShotPattern, compile_pattern, compile_wrapper
+from ul2tune.instructions.patterns import (
+    FewShotPattern,
+    Template,
+    compile_pattern,
+    compile_wrapper,
+)
 
 
 def test_fields_are_filled_in_and_text_is_kept():
@@ -74,21 +79,23 @@ def test_input_patterns_are_formatted_twice():
 
 
 def test_options_are_removed_as_the_authors_do():
-    assert patterns.remove_options("a\n\n{options_}\nb") == "a\nb"
-    assert patterns.remove_options("a {options_}\n\n{options_str}") == "a "
-    assert patterns.remove_options("a\n{options_str}") == "a\n{options_str}"
-    few_shot = [patterns.remove_options(text, few_shot=True) for text in FEW_SHOT_TEXTS]
-    assert few_shot == ["a", "a", "a", "a", "b"]
-    assert patterns.remove_options("a({options_})", few_shot=True) == "a()"
-
-
-FEW_SHOT_TEXTS = (
-    "a | {options_}",
-    "a {options_}",
-    "a ({options_})",
-    "a\n{options_str}",
-    "{options_}b",
-)
+    for text, expected in (
+        ("a\n\n{options_}\nb", "a\nb"),
+        ("a {options_}\n\n{options_str}", "a "),
+        ("a\n{options_str}", "a\n{options_str}"),
+    ):
+        whole = Template(compile_pattern(text), compile_pattern("{answer}"))
+        assert patterns.without_options({"x": (whole,)})["x"][0].inputs.text == expected
+    for text, expected in (
+        ("a | {options_}", "a"),
+        ("a {options_}", "a"),
+        ("a ({options_})", "a"),
+        ("a\n{options_str}", "a"),
+        ("{options_}b", "b"),
+        ("a({options_})", "a()"),
+    ):
+        pattern = FewShotPattern(inputs=text, targets="{answer}")
+        assert patterns.few_shot_without_options({"x": (pattern,)})["x"][0].inputs == expected
 
 
 def write(path: Path, data) -> Path:

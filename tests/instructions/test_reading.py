@@ -43,7 +43,6 @@ READERS = {
         flan2021.load_clusters,
         flan2022.load_num_cases,
         flan2022.load_t0_tasks,
-        t0.read_eval_templates,
         sql_schema.load_schemas,
     ],
     "jsonl": [

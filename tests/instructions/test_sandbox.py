@@ -78,6 +78,16 @@ def test_usual_templates_render_as_in_jinja(source: str):
         assert compile_template(source, name="usual").render(ROW, seed=seed) == expected
 
 
+@pytest.mark.parametrize("arguments", ["2", "9, leeway=-1", "2, end='...', leeway=9"])
+def test_truncate_refuses_what_jinja_refuses(arguments: str):
+    source = f"{{{{ 'ab' | truncate({arguments}) }}}}"
+    with pytest.raises(AssertionError) as theirs:
+        plain().from_string(source).render()
+    with pytest.raises(ValueError, match="does not render") as ours:
+        compile_template(source, name="cut").render({})
+    assert str(theirs.value) in str(ours.value)
+
+
 def test_rendering_leaves_nothing_behind():
     template = compile_template("{{ words|choice }}{{ words|random }}", name="draw")
     first = [template.render(ROW, seed=seed) for seed in range(20)]

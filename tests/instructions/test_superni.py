@@ -37,7 +37,6 @@ def test_selection_depends_on_seed_and_ids_only():
     assert set(ten) == set(superni.select(instances[::-1], 10, seed=1))
     assert set(ten) != set(superni.select(instances, 10, seed=2))
     assert list(ten) == sorted(ten, key=instances.index)
-    assert superni.select(instances, 3, seed=1, order="first") == tuple(instances[:3])
     assert superni.select(instances, None, seed=1) == tuple(instances)
 
 

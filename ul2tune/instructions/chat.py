@@ -17,7 +17,7 @@ import bisect
 import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -247,16 +247,12 @@ def render(
     return Rendered(inputs=inputs, targets=targets, truncated=cut > 0)
 
 
-@dataclass(frozen=True)
 class _Cuts:
     """Where a history may start: at its beginning, or at a later message of the user."""
 
-    history: tuple[Message, ...]
-    starts: tuple[int, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        asked = [i for i, message in enumerate(self.history) if message.role == "user"]
-        object.__setattr__(self, "starts", (0, *asked[1:]))
+    def __init__(self, history: tuple[Message, ...]):
+        asked = [i for i, message in enumerate(history) if message.role == "user"]
+        self.history, self.starts = history, (0, *asked[1:])
 
     def __len__(self) -> int:
         return len(self.starts)

@@ -67,10 +67,6 @@ class Contaminated:
     matches: tuple[Match, ...]
     sources: tuple[str, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """One JSON object."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
@@ -179,7 +175,7 @@ def decontaminate(
 
 def write_report(report: Report, path: str | Path) -> None:
     """JSON lines: one per contaminated example (id, overlap, matches with their sources)."""
-    lines = [json.dumps(found.to_json(), ensure_ascii=False) for found in report.contaminated]
+    lines = [json.dumps(asdict(found), ensure_ascii=False) for found in report.contaminated]
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 

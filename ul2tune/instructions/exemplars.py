@@ -91,8 +91,3 @@ def fitting(lengths: Iterable[int], budget: int) -> int:
             break
         count += 1
     return count
-
-
-def same_template(templates: Sequence[int], query_template: int) -> tuple[int, ...]:
-    """Positions of the exemplars that are rendered by the query's template."""
-    return tuple(i for i, template in enumerate(templates) if template == query_template)

@@ -178,12 +178,11 @@ def truncate(
     text: Any, length: int = 255, killwords: bool = False, end: str = "...", leeway: int = 5
 ) -> Any:
     """Jinja's filter: cut at a word's end, if longer than length + leeway."""
-    if len(text) <= length + leeway:
-        assert length >= len(end), f"expected length >= {len(end)}, got {length}"
-        return text
-    charge(max(length, 0) + len(end))
     assert length >= len(end), f"expected length >= {len(end)}, got {length}"
     assert leeway >= 0, f"expected leeway >= 0, got {leeway}"
+    if len(text) <= length + leeway:
+        return text
+    charge(length + len(end))
     kept = text[: length - len(end)]
     return (kept if killwords else kept.rsplit(" ", 1)[0]) + end
 

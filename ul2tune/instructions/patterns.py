@@ -269,11 +269,6 @@ def few_shot_without_options(patterns: FewShotPatterns) -> dict[str, tuple[FewSh
     }
 
 
-def remove_options(text: str, *, few_shot: bool = False) -> str:
-    """The inputs of one pattern without its options."""
-    return _remove(text, _NO_OPTIONS_FEW_SHOT if few_shot else _NO_OPTIONS)
-
-
 def _groups(path: str | Path) -> dict[str, list[Any]]:
     data = read_object(path)
     for group, rows in data.items():

@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from ul2tune.instructions import reading
 from ul2tune.instructions.records import Record, SplitLevel, stable_hash
@@ -78,7 +77,6 @@ def select(
     limit: int | None,
     *,
     seed: int,
-    order: Literal["first", "random"] = "random",
 ) -> tuple[Instance, ...]:
     """At most `limit` instances, in the file's order; a larger limit keeps all of a smaller one's.
 
@@ -87,8 +85,6 @@ def select(
     """
     if limit is None or limit >= len(instances):
         return tuple(instances)
-    if order == "first":
-        return tuple(instances[:limit])
     ranked = sorted(instances, key=lambda instance: stable_hash(seed, "select", instance.id))
     chosen = {instance.id for instance in ranked[:limit]}
     return tuple(instance for instance in instances if instance.id in chosen)

@@ -41,15 +41,13 @@ from ul2tune.prepare.tasks import VocabularyLike, seqio_vocabulary
 DEFAULT_METRICS = (registry.exact_match, registry.token_f1, registry.rouge_l)
 
 _LISTS = ("targets_text", "answer_choices", "demo_ids", "metric_names")
-_TEXTS = (
-    *("inputs", "targets", "id", "task", "category", "cluster", "template_id"),
-    *("copy_input", "copy_demo", "metric_context", "benchmark", "split_level", "queries"),
-    *("truncated", "render_seed"),
-)
 _SIGNATURE = {
-    **dict.fromkeys(_TEXTS, tf.TensorSpec([], tf.string)),
+    **dict.fromkeys(
+        ("inputs", "targets", "render_seed", *FIELD_NAMES), tf.TensorSpec([], tf.string)
+    ),
     **dict.fromkeys(_LISTS, tf.TensorSpec([None], tf.string)),
 }
+del _SIGNATURE["inputs_text"]  # SeqIO keeps it as `inputs_pretokenized`
 
 
 @runtime_checkable
@@ -103,7 +101,7 @@ class RecordSource(PythonSource):
                 continue
             rendered = move_space(rendered) if keeps_spaces else rendered
             fields = evaluation_fields(record, rendered)
-            del fields["inputs_text"]  # SeqIO keeps it as `inputs_pretokenized`
+            del fields["inputs_text"]
             yield {
                 "inputs": rendered.inputs,
                 "targets": rendered.targets,

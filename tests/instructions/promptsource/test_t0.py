@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -97,12 +98,12 @@ def test_totals_of_the_published_table(shared: Path):
 def test_evaluation_prompts_are_the_published_list(shared: Path):
     folder = shared / "data" / "promptsource"
     catalogue = t0.load(datasets_csv=folder / "t0_datasets.csv", templates=folder)
-    listed = t0.read_eval_templates(folder / "t0_eval_template_list.json")
-    assert sum(map(len, listed.values())) == 86
+    listed = json.loads((folder / "t0_eval_template_list.json").read_text())
+    assert sum(len(entry["templates"]) for entry in listed) == 86
     names = {
-        t0.task_name(dataset, subset, template, round)
-        for (dataset, subset), templates in listed.items()
-        for template in templates
-        for round in (("r1", "r2", "r3") if dataset == "anli" else ("",))
+        t0.task_name(entry["dataset"], entry["subset"], template, round)
+        for entry in listed
+        for template in entry["templates"]
+        for round in (("r1", "r2", "r3") if entry["dataset"] == "anli" else ("",))
     }
     assert names == set(t0.rates(catalogue, "t0_eval_score_eval"))

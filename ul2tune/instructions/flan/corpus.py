@@ -273,7 +273,7 @@ class _Pool:
         if mode.compat:
             # Batch n of the exemplars' stream, whose templates also come in turn.
             stream = [(mode.shots * position + index) % number for index in range(mode.shots)]
-            return len(exemplars.same_template(stream, template))
+            return stream.count(template)
         whole, rest = divmod(mode.shots, number)
         return whole + (stable_hash(mode.seed, "shots", query.id) % number < rest)
 

@@ -80,11 +80,6 @@ def load_clusters(path: str | Path) -> dict[str, tuple[str, ...]]:
     return {cluster: tuple(tasks) for cluster, tasks in data.items()}
 
 
-def all_tasks(clusters: Clusters) -> tuple[str, ...]:
-    """The tasks in the order of the clusters."""
-    return tuple(dict.fromkeys(task for tasks in clusters.values() for task in tasks))
-
-
 def pattern_group(task: str) -> str:
     """The group of patterns a task shares, else its own name."""
     for group in ("para_crawl", "wmt16_translate"):

@@ -89,7 +89,8 @@ class CotRows:
     """A TSV with a chain of thought (fields `question`, `answer`, `chain_of_thought`)."""
 
     path: str
-    splits: tuple[str, ...] = ("train",)
+
+    splits = ("train",)
 
     def read(self, split: str) -> Iterator[Row]:
         """The rows.
@@ -114,7 +115,8 @@ class DialogRows:
 
     path: str
     seed: int = 0
-    splits: tuple[str, ...] = ("train",)
+
+    splits = ("train",)
 
     def read(self, split: str) -> Iterator[Row]:
         """The rows; QReCC's up to turn 6 and dialogues of one turn are left out.
@@ -182,7 +184,8 @@ class NIv2Rows:
 
     path: str
     compat: bool = False
-    splits: tuple[str, ...] = ("train",)
+
+    splits = ("train",)
 
     def read(self, split: str) -> Iterator[Row]:
         """The rows.

@@ -136,21 +136,6 @@ def read_datasets(path: str | Path) -> tuple[DatasetRow, ...]:
     return tuple(rows.values())
 
 
-def read_eval_templates(path: str | Path) -> dict[DatasetKey, tuple[str, ...]]:
-    """Reads a list of evaluation templates: ``[{"dataset", "subset", "templates": […]}, …]``.
-
-    Raises:
-      ValueError: if the file has another layout.
-    """
-    entries = reading.read_json(path)
-    try:
-        return {(e["dataset"], e["subset"]): tuple(e["templates"]) for e in entries}
-    except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path}: expected a list of objects with dataset, subset and templates ({error!r})."
-        ) from error
-
-
 def catalogue(
     rows: tuple[DatasetRow, ...], templates: Mapping[DatasetKey, DatasetTemplates]
 ) -> Catalogue:

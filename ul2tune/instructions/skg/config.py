@@ -13,9 +13,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn, cast
+from typing import NoReturn, cast
 
 from ul2tune.instructions.reading import inside, read_text
+from ul2tune.instructions.skg.prompt import Knowledge
 
 _CONSTRUCTOR = "seq2seq_construction."
 
@@ -63,7 +64,7 @@ class RunConfig:
 
     tasks: Mapping[str, TaskConfig]
     describe: bool = False
-    knowledge: Literal["concatenate", "separate"] = "concatenate"
+    knowledge: Knowledge = "concatenate"
     temperature: float = 1.0
     added_tokens: tuple[str, ...] = ()
 
@@ -93,7 +94,7 @@ def load_run(path: str | Path, root: str | Path | None = None) -> RunConfig:
     return RunConfig(
         tasks={name: load_task(inside(root, file)) for name, file in parser.items("arg_paths")},
         describe=section.flag("use_description") and section.flag("concatenate_description"),
-        knowledge=cast(Literal["concatenate", "separate"], knowledge),
+        knowledge=cast(Knowledge, knowledge),
         temperature=temperature,
         added_tokens=_Section(path, parser, "special_tokens").texts(),
     )

@@ -6,12 +6,5 @@ from collections.abc import Sequence
 
 
 def linearize(triples: Sequence[Sequence[str]]) -> str:
-    """``subject : relation : object | …``; only relations are lower-cased.
-
-    Raises:
-      ValueError: if a triple has not three parts.
-    """
-    for triple in triples:
-        if len(triple) != 3 or not all(isinstance(part, str) for part in triple):
-            raise ValueError(f"a triple has three strings, got {list(triple)!r}.")
+    """``subject : relation : object | …``; only relations are lower-cased."""
     return " | ".join(f"{s} : {relation.lower()} : {o}" for s, relation, o in triples)
