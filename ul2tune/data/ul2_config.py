@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from ul2tune.data.pivots import PIVOTS, Pivot
 from ul2tune.data.vocab_info import VocabInfo
-from ul2tune.nearest import closest
+from ul2tune.nearest import did_you_mean
 
 Kind = Literal["span", "prefix", "causal"]
 Placement = Literal["random", "tail", "roll"]
@@ -235,7 +235,10 @@ class UL2Config:
         """
         names = [denoiser.name for denoiser in self.denoisers]
         if name not in names:
-            raise ValueError(f"No denoiser is called {name!r}{nearest(name, names)}.")
+            raise ValueError(
+                f"No denoiser is called {name!r}{did_you_mean(name, names)}; there are "
+                f"{', '.join(names)}."
+            )
         return names.index(name)
 
     def mode_ids(self, denoiser: Denoiser, vocab: VocabInfo) -> tuple[int, ...]:
@@ -319,14 +322,6 @@ class UL2Config:
         return UL2Config(**values)
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
-    """The end of an error about a wrong name: ", did you mean 'x'? Known: …", or "; known: …"."""
-    close = closest(name, known, cutoff=0.5)
-    if close:
-        return f", did you mean {close!r}? Known: {', '.join(known)}"
-    return f"; known: {', '.join(known)}"
-
-
 def _tuple(name: str, value: Any) -> tuple:
     """The items of a list."""
     if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
@@ -350,7 +345,10 @@ def _checked(data: Mapping[str, Any], cls: type, where: str) -> dict[str, Any]:
     names = [field.name for field in fields]
     for key in data:
         if key not in names:
-            raise ValueError(f"{where} has no field {key!r}{nearest(key, names)}.")
+            raise ValueError(
+                f"{where} has no field {key!r}{did_you_mean(key, names)}; there are "
+                f"{', '.join(names)}."
+            )
     for field in fields:
         if field.name not in data and field.default is dataclasses.MISSING:
             raise ValueError(f"{where} lacks the field {field.name!r}.")

@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from ul2tune.data.ul2_config import Denoiser, UL2Config, nearest
+from ul2tune.data.ul2_config import Denoiser, UL2Config
+from ul2tune.nearest import did_you_mean
 
 # The texts that google/ul2 was trained and is prompted with (model card; U-PaLM, arXiv:2210.11399).
 MODE_TEXTS: Mapping[str, str] = MappingProxyType({"R": "[NLU]", "S": "[S2S]", "X": "[NLG]"})
@@ -89,5 +90,8 @@ def preset(name: str) -> UL2Config:
       ValueError: if there is none; names the nearest.
     """
     if name not in PRESETS:
-        raise ValueError(f"There is no UL2 preset {name!r}{nearest(name, list(PRESETS))}.")
+        raise ValueError(
+            f"There is no UL2 preset {name!r}{did_you_mean(name, PRESETS)}; there are "
+            f"{', '.join(PRESETS)}."
+        )
     return PRESETS[name]
