@@ -34,7 +34,7 @@ from ul2tune.optim import optimizer as optim
 from ul2tune.training import state
 from ul2tune.training.compiled import CompiledStep
 from ul2tune.training.run import train
-from ul2tune.training.step import Recipe
+from ul2tune.training.step import StepConfig
 
 GIB = 2**30
 COLLECTIVES = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
@@ -159,7 +159,7 @@ def compile_case(name: str, topology: Any) -> tuple[dict[str, Any], str]:
     made = optim.make(arguments["optimizer"], abstract, base.param_axes(model))
     with jax.set_mesh(mesh):
         spec = state.specify(model, made, mesh)
-        recipe = Recipe(
+        step_config = StepConfig(
             model=model,
             loss=arguments["loss"],
             optimizer=made,
@@ -167,7 +167,7 @@ def compile_case(name: str, topology: Any) -> tuple[dict[str, Any], str]:
             seed=run.seed,
             num_sources=7,
         )
-        step = CompiledStep(recipe, spec)
+        step = CompiledStep(step_config, spec)
         start = time.monotonic()
         step.compile(spec.state, spec.frozen, abstract_batch(data, mesh))
     state_bytes = state.bytes_per_device((spec.state, spec.frozen))

@@ -19,7 +19,7 @@ from ul2tune.evaluation.predictor import Predictor
 from ul2tune.models import base
 from ul2tune.sharding import MeshConfig
 from ul2tune.training.loss import LossConfig
-from ul2tune.training.step import Recipe, forward
+from ul2tune.training.step import StepConfig, forward
 
 FUSED = "cudnn"
 FAMILIES = {
@@ -43,14 +43,16 @@ def packed_batch(config: Any) -> dict[str, np.ndarray]:
 
 def gradients(config: Any, params: Any, device: jax.Device) -> list[np.ndarray]:
     """The loss of a packed batch and its gradients, as a training step computes them."""
-    recipe = Recipe(model=config, loss=LossConfig(chunk_tokens=4), optimizer=tiny.optimizer())
+    step_config = StepConfig(
+        model=config, loss=LossConfig(chunk_tokens=4), optimizer=tiny.optimizer()
+    )
     batch = jax.device_put(packed_batch(config), device)
 
     @functools.partial(jax.jit, compiler_options=base.compiler_options(config))
     def computed(params, batch):
         def objective(params):
             weights_BL = batch["decoder_loss_weights"].astype(np.float32)
-            output, _ = forward(params, batch, weights_BL, recipe, dropout_key=None)
+            output, _ = forward(params, batch, weights_BL, step_config, dropout_key=None)
             return output.loss_BL.sum()
 
         with base.matmul_precision(config):

@@ -17,7 +17,7 @@ from ul2tune.sharding import MeshConfig
 from ul2tune.training import state as state_lib
 from ul2tune.training.compiled import CompiledStep
 from ul2tune.training.loss import LossConfig
-from ul2tune.training.step import Recipe
+from ul2tune.training.step import StepConfig
 
 MESHES = {
     "fsdp": MeshConfig(),
@@ -47,9 +47,9 @@ def compile_step(model: Any, features: dict[str, np.ndarray], config: MeshConfig
         )
         for name, x in features.items()
     }
-    recipe = Recipe(model=model, loss=LossConfig(), optimizer=optimizer)
+    step_config = StepConfig(model=model, loss=LossConfig(), optimizer=optimizer)
     with jax.set_mesh(mesh):
-        CompiledStep(recipe, spec).compile(spec.state, spec.frozen, batch)
+        CompiledStep(step_config, spec).compile(spec.state, spec.frozen, batch)
 
 
 def main() -> None:

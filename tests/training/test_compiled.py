@@ -25,18 +25,22 @@ ONE = MeshConfig(data=1, fsdp=1, tensor=1)
 
 def train() -> None:
     mesh = sharding.make_mesh(ONE, jax.devices()[:1])
-    recipe = tiny.recipe()
+    step_config = tiny.step_config()
     with jax.set_mesh(mesh):
-        spec = states.specify(recipe.model, recipe.optimizer, mesh)
-        CompiledStep(recipe, spec).compile(spec.state, spec.frozen, tiny.batch())
+        spec = states.specify(step_config.model, step_config.optimizer, mesh)
+        CompiledStep(step_config, spec).compile(spec.state, spec.frozen, tiny.batch())
 
 
 def validate() -> None:
-    mesh, batch, recipe = sharding.make_mesh(ONE, jax.devices()[:1]), tiny.batch(), tiny.recipe()
+    mesh, batch, step_config = (
+        sharding.make_mesh(ONE, jax.devices()[:1]),
+        tiny.batch(),
+        tiny.step_config(),
+    )
     rows = len(batch["decoder_target_tokens"])
     with jax.set_mesh(mesh):
-        params = base.init_params(recipe.model, jax.random.key(0))
-        Validation(lambda: [batch], recipe, (), mesh, rows)(params)
+        params = base.init_params(step_config.model, jax.random.key(0))
+        Validation(lambda: [batch], step_config, (), mesh, rows)(params)
 
 
 def generate() -> None:

@@ -15,7 +15,7 @@ from ul2tune.optim import optimizer as optimizer_lib
 from ul2tune.optim.optimizer import OptimizerConfig
 from ul2tune.optim.schedules import ScheduleConfig
 from ul2tune.training.loss import LossConfig
-from ul2tune.training.step import Recipe, train_step
+from ul2tune.training.step import StepConfig, train_step
 
 
 @pytest.mark.parametrize(("name", "config"), [("adafactor", tiny.opt()), ("adamw", tiny.gemma())])
@@ -29,9 +29,10 @@ def test_a_batch_is_learned(name, config):
     )
     # The loss in chunks too, smaller than the batch.
     loss = LossConfig(chunk_tokens=8)
-    recipe = Recipe(model=config, loss=loss, optimizer=optimizer, num_microbatches=2)
+    step_config = StepConfig(model=config, loss=loss, optimizer=optimizer, num_microbatches=2)
     step = jax.jit(
-        lambda state, batch: train_step(state, {}, batch, recipe), compiler_options=examples.QUICK
+        lambda state, batch: train_step(state, {}, batch, step_config),
+        compiler_options=examples.QUICK,
     )
     params = examples.params(config)
     state = {"step": np.int32(0), "params": params, "opt_state": optimizer.tx.init(params)}

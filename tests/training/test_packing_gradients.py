@@ -20,7 +20,7 @@ from ul2tune.data.ragged import Ragged
 from ul2tune.models.decoder import DecoderConfig
 from ul2tune.models.rotary import Rope
 from ul2tune.training.loss import LossConfig, loss_weights
-from ul2tune.training.step import Recipe, forward
+from ul2tune.training.step import StepConfig, forward
 
 LENGTHS = ((5, 3), (2, 4), (6, 2), (3, 3), (1, 5), (4, 1))
 SIZES: dict[str, Any] = {
@@ -91,9 +91,9 @@ def objective(model: Any, params: Any, features: dict[str, np.ndarray]) -> Any:
         total = 0.0
         for normalizer in ("num_real_target_tokens", "average_per_sequence"):
             config = LossConfig(normalizer=normalizer, z_loss=1e-2, label_smoothing=0.1)
-            recipe = Recipe(model=model, loss=config, optimizer=None)  # type: ignore
+            step_config = StepConfig(model=model, loss=config, optimizer=None)  # type: ignore
             weights_BL, divisor = loss_weights(features, config)
-            output, _ = forward(params, features, weights_BL, recipe, dropout_key=None)
+            output, _ = forward(params, features, weights_BL, step_config, dropout_key=None)
             total += jnp.sum(output.loss_BL) / divisor
         return total
 

@@ -29,17 +29,17 @@ def products(jaxpr) -> list:
 
 
 def traced(model, program: str):
-    recipe = tiny.recipe(model=model)
+    step_config = tiny.step_config(model=model)
     params = base.abstract_params(model)
     batch = tiny.batch()
     if program == "eval":
-        return jax.make_jaxpr(functools.partial(step.eval_step, recipe=recipe))(params, batch)
+        return jax.make_jaxpr(functools.partial(step.eval_step, config=step_config))(params, batch)
     state = {
         "step": jax.ShapeDtypeStruct((), jnp.int32),
         "params": params,
-        "opt_state": jax.eval_shape(recipe.optimizer.tx.init, params),
+        "opt_state": jax.eval_shape(step_config.optimizer.tx.init, params),
     }
-    train_step = functools.partial(step.train_step, recipe=recipe)
+    train_step = functools.partial(step.train_step, config=step_config)
     return jax.make_jaxpr(train_step)(state, {}, batch)
 
 

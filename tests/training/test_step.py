@@ -223,9 +223,9 @@ def test_the_rate_logged_is_that_of_the_update():
         base.abstract_params(tiny.MODEL),
         base.param_axes(tiny.MODEL),
     )
-    recipe = tiny.recipe(optimizer=optimizer)
+    step_config = tiny.step_config(optimizer=optimizer)
     update = jax.jit(
-        functools.partial(step.train_step, recipe=recipe), compiler_options=examples.QUICK
+        functools.partial(step.train_step, config=step_config), compiler_options=examples.QUICK
     )
     params = examples.params(tiny.MODEL)
     state = {"step": np.int32(7), "params": params, "opt_state": optimizer.tx.init(params)}

@@ -24,7 +24,7 @@ from ul2tune.training import state as state_lib
 from ul2tune.training.compiled import CompiledStep
 from ul2tune.training.config import RunConfig
 from ul2tune.training.loss import LossConfig
-from ul2tune.training.step import Recipe
+from ul2tune.training.step import StepConfig
 from ul2tune.types import InitFn
 
 MODEL = T5Config(
@@ -48,9 +48,9 @@ def optimizer(*, learning_rate: float = 0.02, **kwargs: Any) -> optimizer_lib.Op
     return optimizer_lib.make(config, base.abstract_params(MODEL), base.param_axes(MODEL))
 
 
-def recipe(**kwargs: Any) -> Recipe:
+def step_config(**kwargs: Any) -> StepConfig:
     values = {"model": MODEL, "loss": LossConfig(), "optimizer": optimizer(), "num_sources": 2}
-    return Recipe(**{**values, **kwargs})
+    return StepConfig(**{**values, **kwargs})
 
 
 def batch(seed: int = 0, size: int = BATCH) -> dict[str, np.ndarray]:
@@ -87,15 +87,17 @@ class Trainer:
     """Spec, state and compiled step on one mesh; `fresh` begins as a run without `init` does."""
 
     def __init__(self, mesh: MeshConfig, devices: Any = None, fresh: bool = False, **kwargs: Any):
-        self.recipe = recipe(**kwargs)
+        self.step_config = step_config(**kwargs)
         self.mesh = sharding.make_mesh(mesh, devices)
-        ema = self.recipe.ema_decay is not None
-        self.spec = state_lib.specify(self.recipe.model, self.recipe.optimizer, self.mesh, ema=ema)
+        ema = self.step_config.ema_decay is not None
+        self.spec = state_lib.specify(
+            self.step_config.model, self.step_config.optimizer, self.mesh, ema=ema
+        )
         with jax.set_mesh(self.mesh):
-            model, optimizer = self.recipe.model, self.recipe.optimizer
+            model, optimizer = self.step_config.model, self.step_config.optimizer
             init = None if fresh else drawn(model)
             self.state, self.frozen = state_lib.create(self.spec, model, optimizer, 0, init, 0)
-        self.step = CompiledStep(self.recipe, self.spec)
+        self.step = CompiledStep(self.step_config, self.spec)
 
     def run(self, values: dict[str, np.ndarray]) -> dict[str, Any]:
         """One step; returns fetched (sum, weight) metrics."""

@@ -32,7 +32,7 @@ from ul2tune.optim import optimizer as optim
 from ul2tune.training import state as states
 from ul2tune.training.compiled import CompiledStep
 from ul2tune.training.run import train
-from ul2tune.training.step import Recipe
+from ul2tune.training.step import StepConfig
 
 FILES = ("data/ul2_stdlib.gin", "optim/adafactor_pretrain.gin", "runs/pretrain.gin")
 VALUES = (("MODEL_DIR", "'unused'"), ("TRAIN_STEPS", "1"))
@@ -65,7 +65,7 @@ class Bench:
         self.mesh = sharding.make_mesh(arguments["mesh"])
         abstract, run = base.abstract_params(self.model), arguments["run"]
         optimizer = optim.make(arguments["optimizer"], abstract, base.param_axes(self.model))
-        recipe = Recipe(
+        step_config = StepConfig(
             model=self.model,
             loss=arguments["loss"],
             optimizer=optimizer,
@@ -78,7 +78,7 @@ class Bench:
             self.state, self.frozen = made
             features = synthetic(shape, self.model.vocab_size, arguments["data"].layout)
             self.batch = sharding.to_global(features, self.mesh, shape.batch)
-            self.step = CompiledStep(recipe, spec)
+            self.step = CompiledStep(step_config, spec)
             self.step.compile(self.state, self.frozen, self.batch)
         self.state_bytes = states.bytes_per_device((spec.state, spec.frozen))
 

@@ -9,7 +9,7 @@ import jax
 
 from ul2tune.models import base
 from ul2tune.training.state import StateSpec
-from ul2tune.training.step import Metrics, Recipe, train_step
+from ul2tune.training.step import Metrics, StepConfig, train_step
 from ul2tune.types import Batch, Tree
 
 
@@ -25,16 +25,16 @@ class CompiledStep:
     compile_secs: float = 0.0
     temporary_bytes: int | None = None
 
-    def __init__(self, recipe: Recipe, spec: StateSpec):
+    def __init__(self, config: StepConfig, spec: StateSpec):
         shardings = jax.tree.map(lambda x: x.sharding, spec.state)
-        self._recipe = recipe
-        # Static rather than bound: to JAX, steps of equal recipes are one function.
+        self._config = config
+        # Static rather than bound: to JAX, steps of equal configurations are one function.
         self._jitted = jax.jit(
             train_step,
-            static_argnames="recipe",
+            static_argnames="config",
             donate_argnums=0,
             out_shardings=(shardings, None),
-            compiler_options=base.compiler_options(recipe.model),
+            compiler_options=base.compiler_options(config.model),
         )
         self._executable: Any = None
 
@@ -46,7 +46,7 @@ class CompiledStep:
         """Compiles for these arguments (arrays or `jax.ShapeDtypeStruct` with shardings)."""
         assert not self.is_compiled
         start = time.perf_counter()
-        self._executable = self._jitted.lower(state, frozen, batch, recipe=self._recipe).compile()
+        self._executable = self._jitted.lower(state, frozen, batch, config=self._config).compile()
         self.compile_secs = time.perf_counter() - start
         memory = self._executable.memory_analysis()
         self.temporary_bytes = getattr(memory, "temp_size_in_bytes", None)

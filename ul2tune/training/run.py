@@ -34,7 +34,7 @@ from ul2tune.training.config import RunConfig
 from ul2tune.training.loop import Parts, Position, loop
 from ul2tune.training.loss import LossConfig
 from ul2tune.training.metrics import Window
-from ul2tune.training.step import Recipe
+from ul2tune.training.step import StepConfig
 from ul2tune.training.throughput import Rate, Stopwatch
 from ul2tune.training.validation import Validation
 from ul2tune.training.writers import MetricsWriter
@@ -181,7 +181,7 @@ def _build(
     spec = state_lib.specify(model, optimizer, mesh, ema=run.ema_decay is not None)
     _check_hooks(hooks, feed, settings)
     start = _start(settings, spec, optimizer, feed, init)
-    recipe = Recipe(
+    step_config = StepConfig(
         model=model,
         loss=settings.loss,
         optimizer=optimizer,
@@ -213,8 +213,8 @@ def _build(
         mesh=mesh,
         batch_size=data.batch_size,
         feed=feed,
-        train_step=CompiledStep(recipe, spec),
-        validate=_validation(settings, recipe, feed, mesh),
+        train_step=CompiledStep(step_config, spec),
+        validate=_validation(settings, step_config, feed, mesh),
         hooks=hooks,
         checkpoints=checkpoints,
         description=settings.describe(feed.fingerprints),
@@ -360,7 +360,9 @@ def _rate(settings: Settings) -> Rate:
     )
 
 
-def _validation(settings: Settings, recipe: Recipe, feed: Feed, mesh: Mesh) -> Validation | None:
+def _validation(
+    settings: Settings, step_config: StepConfig, feed: Feed, mesh: Mesh
+) -> Validation | None:
     """The validation loss, checked now: a missing split should not end a run at its first use."""
     run = settings.run
     if run.eval_period_steps is None:
@@ -376,7 +378,7 @@ def _validation(settings: Settings, recipe: Recipe, feed: Feed, mesh: Mesh) -> V
         ) from error
     return Validation(
         batches=lambda: eval_batches(data, feed.rows.tolist(), run.eval_steps),
-        recipe=dataclasses.replace(recipe, num_sources=len(source_names)),
+        config=dataclasses.replace(step_config, num_sources=len(source_names)),
         source_names=source_names,
         mesh=mesh,
         batch_size=data.batch_size,

@@ -26,7 +26,7 @@ BY_SOURCE = "loss_by_source"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class StepConfig:
     """What a step is made of; everything here is static under `jax.jit`.
 
     Attributes:
@@ -49,43 +49,43 @@ class Recipe:
 
 
 def train_step(
-    state: Tree, frozen: Tree, batch: Batch, recipe: Recipe
+    state: Tree, frozen: Tree, batch: Batch, config: StepConfig
 ) -> tuple[dict[str, Any], Metrics]:
     """Returns the state after one update and the metrics of the batch before it.
 
     Args:
       state: ``{"step": int32, "params": trainable parameters, "opt_state"}``, and ``"ema"`` if the
-        recipe averages. Donate it.
+        configuration averages. Donate it.
       frozen: parameters that get no gradient.
       batch: global batch [B, ...].
-      recipe: static configuration.
+      config: static configuration.
     """
-    key = jax.random.fold_in(dropout_root(recipe.seed), state["step"])
-    weights_BL, normalizer = loss_weights(batch, recipe.loss)
+    key = jax.random.fold_in(dropout_root(config.seed), state["step"])
+    weights_BL, normalizer = loss_weights(batch, config.loss)
 
     def objective(params: Tree, index: jax.Array, part: Batch, weights_BL: jax.Array):
         dropout_key = jax.random.fold_in(key, index)
-        output, metrics = forward(tree.merge(params, frozen), part, weights_BL, recipe, dropout_key)
+        output, metrics = forward(tree.merge(params, frozen), part, weights_BL, config, dropout_key)
         # The whole batch's normalizer: the sum of the parts' gradients is exact to the token.
         return jnp.sum(output.loss_BL) / normalizer, metrics
 
     def grads_of_part(index: jax.Array, part: Batch, weights_BL: jax.Array):
         return jax.grad(objective, has_aux=True)(state["params"], index, part, weights_BL)
 
-    with base.matmul_precision(recipe.model):
-        grads, metrics = accumulate(grads_of_part, recipe.num_microbatches, batch, weights_BL)
-    updates, opt_state = recipe.optimizer.tx.update(grads, state["opt_state"], state["params"])
+    with base.matmul_precision(config.model):
+        grads, metrics = accumulate(grads_of_part, config.num_microbatches, batch, weights_BL)
+    updates, opt_state = config.optimizer.tx.update(grads, state["opt_state"], state["params"])
     params = jax.tree.map(jnp.add, state["params"], updates)
     one = jnp.ones(())
     metrics |= {
         "grad_norm": (tree.global_norm(grads), one),
         "update_norm": (tree.global_norm(updates), one),
         "param_norm": (tree.global_norm(params), one),
-        "learning_rate": (recipe.optimizer.learning_rate(state["opt_state"]), one),
+        "learning_rate": (config.optimizer.learning_rate(state["opt_state"]), one),
     }
     after = {"step": state["step"] + 1, "params": params, "opt_state": opt_state}
-    if recipe.ema_decay is not None:
-        after["ema"] = moving_average(state["ema"], params, recipe.ema_decay)
+    if config.ema_decay is not None:
+        after["ema"] = moving_average(state["ema"], params, config.ema_decay)
     return after, metrics
 
 
@@ -99,11 +99,11 @@ def moving_average(ema: Tree, params: Tree, decay: float) -> Tree:
     return jax.tree.map(lambda average, new: average + (1 - decay) * (new - average), ema, params)
 
 
-def eval_step(params: Tree, batch: Batch, recipe: Recipe) -> Metrics:
+def eval_step(params: Tree, batch: Batch, config: StepConfig) -> Metrics:
     """Metrics of one batch with all parameters, without dropout."""
-    weights_BL, _ = loss_weights(batch, recipe.loss)
-    with base.matmul_precision(recipe.model):
-        return forward(params, batch, weights_BL, recipe, dropout_key=None)[1]
+    weights_BL, _ = loss_weights(batch, config.loss)
+    with base.matmul_precision(config.model):
+        return forward(params, batch, weights_BL, config, dropout_key=None)[1]
 
 
 def dropout_root(seed: int) -> jax.Array:
@@ -117,16 +117,16 @@ def init_key(seed: int) -> jax.Array:
 
 
 def forward(
-    params: Tree, batch: Batch, weights_BL: jax.Array, recipe: Recipe, dropout_key: Any
+    params: Tree, batch: Batch, weights_BL: jax.Array, config: StepConfig, dropout_key: Any
 ) -> tuple[LossOutput, Metrics]:
     """Runs model and loss; the metrics are sums over the tokens of this batch."""
-    model = base.bind(recipe.model, params)
+    model = base.bind(config.model, params)
     hidden_BLD = model.hidden(batch, dropout_key=dropout_key)
     targets_BL = batch["decoder_target_tokens"]
     output = cross_entropy(
-        hidden_BLD, model.head_kernel(), targets_BL, weights_BL, recipe.loss, model.logit_softcap
+        hidden_BLD, model.head_kernel(), targets_BL, weights_BL, config.loss, model.logit_softcap
     )
-    return output, _token_metrics(output, batch, weights_BL, recipe.num_sources)
+    return output, _token_metrics(output, batch, weights_BL, config.num_sources)
 
 
 def _token_metrics(

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from ul2tune import sharding
 from ul2tune.models import base
 from ul2tune.training.metrics import add, fetch, means
-from ul2tune.training.step import Recipe, eval_step
+from ul2tune.training.step import StepConfig, eval_step
 from ul2tune.types import Tree
 
 
@@ -21,7 +21,7 @@ class Validation:
     Args:
       batches: starts a fresh pass and returns its batches (this process's rows); every process must
         get the same number.
-      recipe: model and loss.
+      config: model and loss.
       source_names: names of `decoder_source_ids`.
       mesh: device mesh.
       batch_size: rows of the global batch.
@@ -30,7 +30,7 @@ class Validation:
     def __init__(
         self,
         batches: Callable[[], Iterable[Mapping[str, np.ndarray]]],
-        recipe: Recipe,
+        config: StepConfig,
         source_names: Sequence[str],
         mesh: Mesh,
         batch_size: int,
@@ -38,17 +38,17 @@ class Validation:
         self._batches = batches
         self._source_names = source_names
         self._mesh, self._batch_size = mesh, batch_size
-        self._recipe = recipe
-        # Static rather than bound: to JAX, steps of equal recipes are one function.
+        self._config = config
+        # Static rather than bound: to JAX, steps of equal configurations are one function.
         self._step = jax.jit(
             eval_step,
-            static_argnames="recipe",
-            compiler_options=base.compiler_options(recipe.model),
+            static_argnames="config",
+            compiler_options=base.compiler_options(config.model),
         )
 
     def __call__(self, params: Tree) -> dict[str, float]:
         total: dict[str, tuple[float, float]] = {}
         for local in self._batches():
             batch = sharding.to_global(local, self._mesh, self._batch_size)
-            add(total, fetch(self._step(params, batch, recipe=self._recipe), self._source_names))
+            add(total, fetch(self._step(params, batch, config=self._config), self._source_names))
         return {f"validation/{name}": value for name, value in means(total).items()}
