@@ -143,7 +143,8 @@ def register_flan2021(
     layout = few_shot.MARKED if marked else few_shot.CONTINUATION
     layout = replace(layout, count_separators=not compat)
     wrapper = few_shot.MARKED_ZERO_SHOT if marked else None
-    names = {}
+    names: dict[str, str] = {}
+    trained: list[str] = []
     for cluster, tasks in clusters.items():
         for task in tasks:
             rules = flan2021.split_rules(task)
@@ -168,9 +169,10 @@ def register_flan2021(
                 task=task, rows=rows, mode=mode, category=cluster, benchmark="flan2021"
             )
             names[task] = f"{name}_{task}"
+            if "train" in rows.splits:
+                trained.append(task)
             render = make_renderer(layout if shots else None, wrapper)
             register_record_task(names[task], corpus, render, vocabulary=vocabulary, seed=seed)
-    trained = [task for task in names if _has_train(folder, task)]
     if not trained:
         raise ValueError(
             f"No task of FLAN 2021 has training rows: {folder / 'flan2021'} should have "
@@ -257,11 +259,6 @@ def _natural_instructions(
     return (
         Group(name=group, children=tuple(leaves), policy=Proportional(cap=cap)) if leaves else None
     )
-
-
-def _has_train(folder: Path, task: str) -> bool:
-    rules = flan2021.split_rules(task)
-    return "train" in JsonlRows(folder=str(folder / "flan2021" / task), rules=rules).splits
 
 
 def _hold_outs(clusters: flan2021.Clusters) -> list[tuple[str, Split]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import seqio
 
+from ul2tune.first_names import first_names
 from ul2tune.instructions.promptsource import rows as promptsource_rows
 from ul2tune.instructions.promptsource import t0
 from ul2tune.instructions.promptsource import templates as promptsource
@@ -171,7 +172,6 @@ def _note(
     if absent:
         print(
             f"Note: mixture {mixture} has {len(datasets(present))} of its {len(datasets(rates))} "
-            f"data sets; there are no rows of {', '.join(sorted(absent)[:3])}"
-            f"{' and others' if len(absent) > 3 else ''}.",
+            f"data sets; there are no rows of {first_names(sorted(absent), 3)}.",
             file=sys.stderr,
         )
