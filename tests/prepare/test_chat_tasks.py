@@ -57,6 +57,14 @@ def test_tasks(folder, name):
     ]
 
 
+def test_two_files_of_one_task_are_named(folder, name):
+    (folder / "two_turns.jsonl").write_text(json.dumps(talk("x", "y")))
+    with pytest.raises(
+        ValueError, match=rf"two-turns\.jsonl and .*two_turns\.jsonl .* '{name}_two"
+    ):
+        register_chat(folder, name=name, vocabulary=VOCABULARY)
+
+
 def test_last_turn_and_budget(folder, name):
     names = register_chat(
         folder, name=name, turns="last", max_tokens=30, validation=0, vocabulary=VOCABULARY

@@ -56,7 +56,8 @@ def register_chat(
       the mixture's name and the tasks'.
 
     Raises:
-      ValueError: if the folder has no conversations, or the style cannot be read.
+      ValueError: if the folder has no conversations, two files would be one task, or the style
+        cannot be read.
     """
     folder = Path(folder)
     paths = [
@@ -72,14 +73,15 @@ def register_chat(
         eos = ("targets",) if own else ("inputs", "targets")
     wrapped = seqio_vocabulary(vocabulary)
     render = ChatRenderer(style=style, max_tokens=max_tokens, vocabulary=wrapped)
-    tasks = []
+    tasks: dict[str, Path] = {}
     for path in paths:
+        task = f"{name}_{re.sub(r'[^0-9a-zA-Z_]', '_', path.name.split('.json')[0])}"
+        if task in tasks:
+            raise ValueError(f"{tasks[task]} and {path} would both be task {task!r}. Rename one.")
+        tasks[task] = path
         corpus = RowFile(path=str(path), parse=chat.parser(turns), validation=validation)
-        tasks.append(f"{name}_{re.sub(r'[^0-9a-zA-Z_]', '_', path.name.split('.json')[0])}")
-        register_record_task(
-            tasks[-1], corpus, render, vocabulary=wrapped, eos=eos, tokenize=tokenize
-        )
-    seqio.MixtureRegistry.add(name, tasks, default_rate=seqio.mixing_rate_num_examples)
+        register_record_task(task, corpus, render, vocabulary=wrapped, eos=eos, tokenize=tokenize)
+    seqio.MixtureRegistry.add(name, list(tasks), default_rate=seqio.mixing_rate_num_examples)
     return (name, *tasks)
 
 
