@@ -12,7 +12,7 @@ lives under several names (SQuAD in PromptSource, in FLAN, as a Super-NI task); 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ul2tune.instructions.records import SplitLevel
@@ -101,7 +101,7 @@ def split(catalogue: Iterable[CatalogueTask], choices: Choices) -> Split:
     tasks = sorted(catalogue, key=lambda task: task.name)
     _check_names(tasks)
     wanted = {
-        "held_out": _sources(tasks, lambda task: _is_held_out(task, choices)),
+        "held_out": {task.source for task in tasks if _is_held_out(task, choices)},
         "partial": {name.lower() for name in choices.datasets},
         "supervised": {name.lower() for name in choices.supervised},
     }
@@ -120,7 +120,8 @@ def split(catalogue: Iterable[CatalogueTask], choices: Choices) -> Split:
             levels[task.name] = "partial"
         else:
             levels[task.name] = "supervised" if task.source in wanted["supervised"] else "train"
-    found = Split(levels=levels, excluded=excluded, hash=_hash(levels, excluded))
+    names = [*(f"{name}={level}" for name, level in levels.items()), *sorted(excluded)]
+    found = Split(levels=levels, excluded=excluded, hash=split_hash(names))
     _check_relatives(tasks, found)
     return found
 
@@ -159,10 +160,6 @@ def _is_held_out(task: CatalogueTask, choices: Choices) -> bool:
     return task.category in choices.categories or cluster in choices.clusters
 
 
-def _sources(tasks: list[CatalogueTask], keep: Callable[[CatalogueTask], bool]) -> set[str]:
-    return {task.source for task in tasks if keep(task)}
-
-
 def _check_names(tasks: list[CatalogueTask]) -> None:
     for one, other in itertools.pairwise(tasks):
         if one.name == other.name:
@@ -196,7 +193,3 @@ def _check_relatives(tasks: list[CatalogueTask], found: Split) -> None:
                 f"Task {task.name!r} is to be partially supervised, but nothing of its category "
                 f"{task.category!r} is trained on: hold the category out, or train on some of it."
             )
-
-
-def _hash(levels: Mapping[str, SplitLevel], excluded: Mapping[str, str]) -> str:
-    return split_hash([f"{n}={level}" for n, level in levels.items()] + sorted(excluded))

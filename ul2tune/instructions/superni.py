@@ -6,6 +6,7 @@ Source: Wang et al. 2022 (arXiv:2204.07705). `superni_file` reads the task files
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -202,10 +203,7 @@ def infer_answer_choices(task: Task, maximum: int = 6) -> tuple[str, ...] | None
     A task counts as classification if all its instances have one reference, of at most `maximum`
     different ones, and each of those answers at least three instances.
     """
-    counts: dict[str, int] = {}
-    for instance in task.instances:
-        for output in instance.outputs:
-            counts[output] = counts.get(output, 0) + 1
+    counts = Counter(output for instance in task.instances for output in instance.outputs)
     single = all(len(instance.outputs) == 1 for instance in task.instances)
     closed = 2 <= len(counts) <= maximum and min(counts.values()) >= 3
     return tuple(sorted(counts)) if single and closed else None
