@@ -314,6 +314,15 @@ def test_configuration(tmp_path):
             config.load_run(file)
 
 
+def test_slots_to_separate_are_those_of_multiwoz(tmp_path):
+    file = tmp_path / "task.cfg"
+    file.write_text(DART + "mode = separate\n")
+    with pytest.raises(ValueError, match=r"mode must be 'sequential' \(dart has no slots"):
+        config.load_task(file)
+    file.write_text(file.read_text().replace("construction.dart", "construction.multiwoz"))
+    assert config.load_task(file).separate_slots
+
+
 def test_all_public_configurations_are_read(shared):
     folder = shared / "data" / "unifiedskg" / "configure"
     runs = [config.load_run(path) for path in sorted(folder.glob("Salesforce/*.cfg"))]

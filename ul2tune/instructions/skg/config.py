@@ -112,15 +112,18 @@ def load_task(path: str | Path) -> TaskConfig:
     constructor = section.text("constructor")
     if not constructor.startswith(_CONSTRUCTOR):
         section.fail("constructor", constructor, f"{_CONSTRUCTOR}…")
+    kind = constructor.removeprefix(_CONSTRUCTOR)
     mode = section.text("mode", "sequential")
     if mode not in ("sequential", "separate"):
         section.fail("mode", mode, "'sequential' or 'separate'")
+    if mode == "separate" and kind != "multiwoz":
+        section.fail("mode", mode, f"'sequential' ({kind} has no slots to separate)")
     share = section.number("few_shot_rate")
     if share is not None and not 0 < share <= 1:
         section.fail("few_shot_rate", str(share), "a share between 0 and 1")
     return TaskConfig(
         name=path.stem,
-        kind=constructor.removeprefix(_CONSTRUCTOR),
+        kind=kind,
         description=_Section(path, parser, "model").text("description", ""),
         table_tokens=section.count("table_truncation_max_length", 2**20),
         expansion=section.count("expansion", 1000) or 1,
