@@ -185,7 +185,7 @@ def test_prompts_and_answers_made_of_zeros(vocabulary, data):
     assert [score.num_tokens for score in scores] == [2, len(found.examples[0].choice_ids[1])]
     np.testing.assert_allclose([s.mean for s in scores], -np.log(vocabulary.rows), rtol=1e-6)
     asked = [Prompt(line=n, id=str(n), text=text) for n, text in enumerate(("!!!", "!"), start=1)]
-    questions = [encode(prompt, found.vocabulary, config) for prompt in asked]
+    questions = [encode(prompt, MODEL, found.vocabulary, config) for prompt in asked]
     lines = answer(predictor, found.vocabulary, questions, config, lambda count: None)
     assert [line["prediction"] for line in lines] == ["!!!!", "!!!!"]
     assert not any(line["truncated"] for line in lines)
@@ -195,15 +195,31 @@ def test_a_decoder_reads_its_start_once(tmp_path):
     found = vocab.load(tiny_tokenizers.gemma_like(tmp_path))
     said = Prompt(line=1, id="1", text="<bos><bos>the end")
 
-    def count(layout: str | None, specials: bool = True) -> int:
-        config = InferConfig(layout=layout, append_eos=False, special_tokens=specials)
-        return encode(said, found, config).ids_S.tolist().count(found.bos_id)
+    def count(model: base.ModelConfig, specials: bool = True) -> int:
+        config = InferConfig(append_eos=False, special_tokens=specials)
+        return encode(said, model, found, config).ids_S.tolist().count(found.bos_id)
 
-    assert [count("causal_lm"), count("prefix_lm"), count(None), count("encoder_decoder")] == [
-        *(1, 1),  # the model has it before them
-        *(2, 2),  # an encoder reads what it is given
-    ]
-    assert count("causal_lm", specials=False) == 0  # plain characters, all kept
+    assert count(dataclasses.replace(MODEL, start_id=found.bos_id)) == 1  # and one before them
+    assert count(MODEL) == 1  # of a model that starts otherwise: data are without it too
+    assert count(tiny.MODEL) == 2  # an encoder reads what it is given
+    assert count(MODEL, specials=False) == 0  # plain characters, all kept
+
+
+def test_a_start_that_the_tokenizer_does_not_name(vocabulary):
+    """Qwen starts with <|endoftext|>, by its config.json alone."""
+    assert vocabulary.bos_id is None
+    config = InferConfig(append_eos=False, special_tokens=True)
+
+    def ids(start_id: int, text: str) -> list[int]:
+        said = Prompt(line=1, id="1", text=text)
+        model = dataclasses.replace(MODEL, start_id=start_id, vocab_size=vocabulary.rows)
+        return encode(said, model, vocabulary, config).ids_S.tolist()
+
+    (end,) = vocabulary.encode("<|endoftext|>", specials=True)
+    assert ids(end, "<|endoftext|>!") == ids(end, "!") == [0]
+    assert ids(end, "<|im_end|>!") == [end + 1, 0]
+    assert ids(0, "!") == [0]  # text, whatever the model starts with
+    assert ids(end, "<|endoftext|>") == ids(0, "") == []
 
 
 def test_encoder_decoders_say_that_they_cannot(vocabulary):

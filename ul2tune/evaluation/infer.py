@@ -38,6 +38,7 @@ from ul2tune.evaluation.prompts import Prompt
 from ul2tune.evaluation.tokens import stop_token, until
 from ul2tune.models import base
 from ul2tune.models.base import ModelConfig
+from ul2tune.models.decoder import DecoderConfig
 from ul2tune.signal_handlers import interrupts
 from ul2tune.status_line import Progress
 
@@ -166,7 +167,7 @@ def infer(
         initialize.warn_of_other_model(step_dir, model)
         predictor = _predictor(model, params, device_mesh, vocabulary, infer)
         written = 0
-        for lines in _answers(predictor, vocabulary, asked, infer, progress.advance):
+        for lines in _answers(predictor, model, vocabulary, asked, infer, progress.advance):
             if first:
                 infer_output.append(output, lines)
             written += len(lines)
@@ -195,6 +196,7 @@ def _predictor(
 
 def _answers(
     predictor: Predictor,
+    model: ModelConfig,
     vocabulary: Vocabulary,
     asked: Iterator[Prompt],
     infer: InferConfig,
@@ -207,7 +209,7 @@ def _answers(
         return zip(numbers, answer(predictor, vocabulary, questions, infer, on_done), strict=True)
 
     batches = batching.by_size(
-        (encode(prompt, vocabulary, infer) for prompt in asked),
+        (encode(prompt, model, vocabulary, infer) for prompt in asked),
         lambda question: bisect.bisect_left(infer.buckets, len(question.ids_S)),
         batch_size=predictor.batch_size,
         window=predictor.batch_size * WINDOW_BATCHES,
@@ -215,13 +217,17 @@ def _answers(
     return batching.in_order(numbered(batch) for batch in batches)
 
 
-def encode(prompt: Prompt, vocabulary: Vocabulary, infer: InferConfig) -> Question:
+def encode(
+    prompt: Prompt, model: ModelConfig, vocabulary: Vocabulary, infer: InferConfig
+) -> Question:
     """The tokens of a prompt, cut to the inputs length. A decoder-only model reads its `start_id`
     before them anyway: a prompt that begins with it, as chat templates write it, has it once."""
     end = [vocabulary.info.eos_id] if infer.append_eos else []
     body = vocabulary.encode(prompt.text, specials=infer.special_tokens)
-    if infer.layout not in (None, layouts.ENCODER_DECODER) and body[:1] == [vocabulary.bos_id]:
-        body = body[1:]
+    if isinstance(model, DecoderConfig) and body[:1] in ([vocabulary.bos_id], [model.start_id]):
+        # Ids of text are no start: where `start_id` is 0, that may be "!".
+        is_text = vocabulary.encode(prompt.text)[:1] == body[:1]
+        body = body if is_text else body[1:]
     room = infer.inputs_length - len(end)
     ids_S = np.array(body[:room] + end, np.int32)
     return Question(prompt=prompt, ids_S=ids_S, truncated=len(body) > room)
@@ -264,7 +270,7 @@ def _read(
     may_be_long = layouts.why_too_long(model, infer.buckets[-1], room)
     for prompt in prompts.read(input_path, infer.input_format):
         if may_be_empty or may_be_long:
-            ids_S = encode(prompt, vocabulary, infer).ids_S
+            ids_S = encode(prompt, model, vocabulary, infer).ids_S
             what = f"{name}:{prompt.line}: prompt {prompt.id!r}"
             layouts.check_prompt(layout, ids_S, what)
             layouts.check_row(model, padded_prompt(len(ids_S), infer.buckets), room, what)
