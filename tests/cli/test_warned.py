@@ -20,6 +20,8 @@ def command():
     logging.getLogger("ul2tune.training.run").warning("Nothing to train: step %d of %d.", 3, 3)
     logging.getLogger("ul2tune.training.run").info("Loaded.")
     logging.getLogger("orbax").warning("Theirs.")
+    logging.getLogger().setLevel(logging.INFO)  # as a module of the user's may
+    logging.getLogger("ul2tune.training.run").info("Loaded.")
     return 0
 
 main.main = command
@@ -31,9 +33,11 @@ def test_a_warning_is_a_sentence():
     found = subprocess.run(
         [sys.executable, "-c", COMMAND], capture_output=True, text=True, check=True
     )
-    first, second = found.stderr.splitlines()
-    assert first == "warning: Nothing to train: step 3 of 3."
-    assert second == "WARNING:orbax:Theirs."
+    assert found.stderr.splitlines() == [
+        "warning: Nothing to train: step 3 of 3.",
+        "WARNING:orbax:Theirs.",
+        "info: Loaded.",
+    ]
 
 
 class Terminal(io.StringIO):

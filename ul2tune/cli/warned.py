@@ -16,11 +16,12 @@ class _Handler(logging.StreamHandler):
         status_line.end_standing()
         super().emit(record)
 
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{record.levelname.lower()}: {super().format(record)}"
+
 
 def on_stderr() -> None:
     """From now on this process shows them so."""
-    handler = _Handler()
-    handler.setFormatter(logging.Formatter("warning: %(message)s"))
     log = logging.getLogger("ul2tune")
-    log.addHandler(handler)
+    log.addHandler(_Handler())
     log.propagate = False
