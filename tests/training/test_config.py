@@ -16,6 +16,7 @@ from ul2tune.training.config import RunConfig
         ({"log_period_steps": 0}, "RunConfig.log_period_steps = 0"),
         ({"seed": -1}, r"RunConfig.seed = -1 is not in \[0, 2\*\*32\)"),
         ({"seed": 2**32}, "RunConfig.seed = 4294967296 is not in"),
+        ({"train_steps": 10**10}, "train_steps = 10000000000 must be below 2.* of tokens"),
         ({"num_microbatches": -1}, "RunConfig.num_microbatches = -1"),
     ],
 )

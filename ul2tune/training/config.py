@@ -86,7 +86,11 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"RunConfig.{name} = {value} must be at least 1.")
-
+            if value is not None and name.startswith("train_steps") and value >= 2**31:
+                raise ValueError(
+                    f"RunConfig.{name} = {value} must be below 2**31: steps are counted in int32. "
+                    f"Is it a number of tokens?"
+                )
         if not 0 <= self.seed < 2**32:
             raise ValueError(
                 f"RunConfig.seed = {self.seed} is not in [0, 2**32): JAX's keys take 32 bits, "
