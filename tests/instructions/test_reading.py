@@ -159,3 +159,19 @@ def test_fields():
         reading.objects({"a": [{}, "b"]}, "a", "f:1")
     with pytest.raises(ValueError, match="f:1: 'a' must be a list of objects, got None"):
         reading.objects({}, "a", "f:1")
+
+
+@pytest.mark.parametrize("content", [b"", b" \n\n", b"\xef\xbb\xbf"])
+def test_an_empty_list_of_rows_is_not_taken_for_no_lines(content, tmp_path):
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.json:\d: not valid JSON \(Expecting value"):
+        list(reading.read_rows(path))
+    lines = path.rename(tmp_path / "a.jsonl")
+    assert not list(reading.read_rows(lines))
+
+
+def test_a_list_may_begin_after_much_white_space(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_bytes(b" " * 9000 + b'[{"a": 1}]')
+    assert list(reading.read_rows(path)) == [(f"{path}[0]", {"a": 1})]

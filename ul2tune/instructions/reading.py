@@ -98,7 +98,9 @@ def read_rows(path: str | Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """
     with _told(path), files.open_binary(str(path)) as stream:
         start = stream.read(_START_BYTES).removeprefix(_BYTE_ORDER_MARK).lstrip()
-    if start[:1] == b"[" and not files.is_compressed(str(path)):
+    # One named .json that is empty is a list that was lost, not JSON lines that are none.
+    is_list = start[:1] == b"[" or (not start and Path(path).suffix == ".json")
+    if is_list and not files.is_compressed(str(path)):
         for index, row in enumerate(read_json(path)):
             if not isinstance(row, Mapping):
                 raise ValueError(f"{path}[{index}]: expected an object, got {type(row).__name__}.")
