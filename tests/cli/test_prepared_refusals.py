@@ -94,3 +94,11 @@ def test_nothing_is_prepared_for_rows_too_short_for_its_noise(project, capfd, mo
     config = dataclasses.replace(config, min_segment_tokens=16)
     with prepared.for_run(data=config):
         prepared.prepare_missing(mixture="notes", **ASK)
+
+
+def test_a_mixture_of_which_a_run_reads_a_part_is_prepared(project):  # noqa: F811
+    lengths = {"inputs": 64, "targets": 32}
+    config = FeedConfig(mixture="part", data_dir="data", feature_lengths=lengths, batch_size=2)
+    with prepared.for_run(data=config):
+        prepared.prepare_missing(mixture="notes", **ASK, splits=("train",))
+    assert list((project / "data/notes").rglob("*.arrayrecord"))

@@ -19,7 +19,8 @@ ROOTS = (prepare,)
 def run(options: argparse.Namespace) -> None:
     config = launch.load(options, roots=ROOTS)
     if feed := os.environ.get(FEED):
-        asked = config.arguments(prepare)
-        for noise in noises(asked["mixture"], asked["modules"]):
-            make_noise(*noise, FeedConfig(**json.loads(feed)))
+        asked, reads = config.arguments(prepare), FeedConfig(**json.loads(feed))
+        if asked["mixture"] == reads.mixture:  # a run may read a part of what it prepares
+            for noise in noises(asked["mixture"], asked["modules"]):
+                make_noise(*noise, reads)
     config.call(prepare)
