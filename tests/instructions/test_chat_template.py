@@ -230,3 +230,10 @@ def test_a_configuration_of_another_form_is_named(tmp_path):
     path.write_text(json.dumps({"chat_template": [HEADERS]}))
     with pytest.raises(ValueError, match=r"config\.json: chat_template\[0\] must be an object"):
         chat_template.load(path)
+
+
+def test_a_template_whose_name_is_no_text_is_not_the_default(tmp_path):
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps({"chat_template": [{"name": ["default"], "template": "a"}]}))
+    with pytest.raises(ValueError, match=r"has no 'chat_template'"):
+        chat_template.load(path)

@@ -102,7 +102,7 @@ def load(path: str | Path) -> ChatTemplate:
     source = data.get("chat_template")
     if isinstance(source, list):
         several = reading.objects(data, "chat_template", str(path))
-        source = {item.get("name"): item.get("template") for item in several}.get("default")
+        source = {str(item.get("name")): item.get("template") for item in several}.get("default")
     if not isinstance(source, str):
         raise ValueError(
             f"{path} has no 'chat_template': use the model's chat_template.jinja, where some keep "
