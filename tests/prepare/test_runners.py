@@ -79,7 +79,7 @@ def test_workers_end_with_a_killed_parent(words, tmp_path):
             assert process.poll() is None, process.stderr.read()
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        workers = children(process)
+        workers, finished = children(process), set(folder.glob("data-*"))
         process.kill()
         assert len(workers) >= 2
         deadline = time.monotonic() + 4  # a shard takes 5 s
@@ -89,7 +89,7 @@ def test_workers_end_with_a_killed_parent(words, tmp_path):
         for worker in left:
             os.kill(worker, signal.SIGKILL)
         assert not left
-    assert not list(folder.glob("data-*"))
+    assert set(folder.glob("data-*")) == finished
 
 
 def spawned(process: subprocess.Popen) -> list[int]:
