@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 import pytest
@@ -105,6 +106,18 @@ def test_fields_in_fields_are_kept_and_what_json_lacks_is_named(name, tmp_path):
 
 def stops(dataset):
     raise RuntimeError("the tokenizer's own trouble")
+
+
+def test_a_failed_step_in_python_leaves_no_iterator_behind(name, tmp_path):
+    """One that the traceback kept until the process ends would wait for its threads for ever."""
+    (tmp_path / "x.txt").write_text("a\n")
+    lines_of(name, tmp_path / "x.txt", in_python)
+    with pytest.raises(tf.errors.OpError) as caught:
+        reading.run(name, tmp_path / "data", splits=("train",))
+    frames = [frame for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
+    held = [value for frame in frames for value in frame.f_locals.values()]
+    assert held
+    assert not [value for value in held if isinstance(value, tf.data.Iterator)]
 
 
 def test_a_missing_file_is_a_sentence(name, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import reprlib
+import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
@@ -79,6 +80,10 @@ def _in_tensorflow(plan: Plan, source: Any, shard: int) -> Iterator[Element]:
     try:
         yield from found
     except tf.errors.OpError as error:
+        # TensorFlow's threads may still be in the preprocessor's Python. An iterator that its
+        # traceback keeps until the process ends waits for them for ever.
+        found = None
+        traceback.clear_frames(error.__traceback__)
         if isinstance(source, PythonSource) and source.failure is not None:
             raise source.failure from error
         if _PYTHON_FAILED in error.message:  # in a preprocessor: its author needs the traceback
