@@ -7,6 +7,7 @@ import os
 import random
 import time
 
+import fsspec
 import pytest
 import zstandard
 from hypothesis import given, settings
@@ -236,7 +237,6 @@ def test_a_folder_is_no_file(tmp_path, monkeypatch, pattern):
 
 
 def test_remote_files_through_fsspec():
-    fsspec = pytest.importorskip("fsspec")
     memory = fsspec.filesystem("memory")
     memory.pipe("/corpus/b.jsonl", b'{"text": "b"}\n')
     memory.pipe("/corpus/a.jsonl.gz", gzip.compress(b'{"text": "a"}\n'))
@@ -288,7 +288,6 @@ def test_validation_split_is_a_fixed_share_by_text():
 
 
 def test_a_remote_text_is_fetched_again_only_when_it_changed(monkeypatch):
-    fsspec = pytest.importorskip("fsspec")
     name, opened, open_raw = "memory://hashed/a.txt", [], files._open_raw
     monkeypatch.setattr(files, "_open_raw", lambda file: opened.append(file) or open_raw(file))
     for text in (b"one", b"two"):
